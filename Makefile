@@ -1,0 +1,44 @@
+# What a user and CI run. PYTHON: any Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev up down test test-fast lint adapters
+
+help: ## Show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: $(VENV)/.installed ## Make .venv and install Loraplex in it
+
+$(VENV)/.installed: pyproject.toml infra/install.sh
+	@PYTHON=$(PYTHON) infra/install.sh $(VENV) embedded
+	@touch $@
+
+install-dev: $(VENV)/.installed-dev ## The same, with what tests and lint need
+
+$(VENV)/.installed-dev: pyproject.toml infra/install.sh
+	@PYTHON=$(PYTHON) infra/install.sh $(VENV) embedded,dev
+	@touch $(VENV)/.installed $@
+
+up: install ## Start everything, deploy the demo, print URLs (Ctrl-C stops all of it)
+	@$(BIN)/loraplex up
+
+down: ## Stop what `loraplex up` started
+	@$(BIN)/loraplex down
+
+lint: install-dev ## Format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-fast: install-dev ## Unit tests: no server, no model
+	$(BIN)/pytest -q tests/unit
+
+test: lint ## Everything that CI checks
+	$(BIN)/pytest tests
+
+adapters: install-dev ## Train the two demo adapters again (some minutes)
+	for name in pirate json; do $(BIN)/python examples/adapters/train.py $$name \
+	  --base "$$($(BIN)/python -m loraplex.store.models)" --out examples/adapters/$$name || exit 1; done

@@ -1,0 +1,19 @@
+"""`python -m api`: the HTTP process."""
+
+import uvicorn
+
+from api.app import build
+from loraplex.logs import configure
+from loraplex.settings import ApiSettings
+
+if __name__ == "__main__":
+    settings = ApiSettings()
+    configure("api", settings.log_level)
+    uvicorn.run(
+        build(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=settings.log_level == "debug",
+        timeout_graceful_shutdown=5,
+    )

@@ -1,0 +1,267 @@
+"""/api/v1/deployments: create, list, change, stop, start, delete; their events and replicas."""
+
+import re
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select
+
+from api.errors import ApiError, bad_request
+from api.requests.resolve import find_deployment
+from api.security import TenantDep
+from api.state import State, StateDep
+from loraplex import lifecycle
+from loraplex.entities import Deployment, DeploymentEvent, Replica
+from loraplex.status import Event, Status
+from loraplex.store.models import ModelUnavailable
+
+router = APIRouter(prefix="/deployments", tags=["deployments"])
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+
+
+class DeploymentCreate(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    base_model: str = Field(min_length=1, max_length=512)
+    min_replicas: int = Field(0, ge=0, le=64)
+    max_replicas: int = Field(1, ge=1, le=64)
+    cooldown_time: int = Field(3600, ge=0, le=7 * 86400, description="Seconds without work.")
+    scale_up_threshold: int = Field(16, ge=1, le=4096, description="Queued + running per replica.")
+
+
+class DeploymentPatch(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    min_replicas: int | None = Field(None, ge=0, le=64)
+    max_replicas: int | None = Field(None, ge=1, le=64)
+    cooldown_time: int | None = Field(None, ge=0, le=7 * 86400)
+    scale_up_threshold: int | None = Field(None, ge=1, le=4096)
+
+
+class ReplicaOut(BaseModel):
+    id: str
+    phase: str
+    running: int
+    requests_done: int
+    tokens_per_s: float
+    steps: int
+    mixed_steps: int
+    most_adapters_in_step: int
+    adapters: list[str]
+    ready_after_s: float
+
+
+class DeploymentOut(BaseModel):
+    name: str
+    base_model: str
+    status: str
+    reason: str
+    min_replicas: int
+    max_replicas: int
+    cooldown_time: int
+    scale_up_threshold: int
+    created_at: datetime
+    changed_at: datetime
+    replicas: list[ReplicaOut]
+
+
+class EventOut(BaseModel):
+    at: datetime
+    kind: str
+    actor: str
+    from_status: str
+    to_status: str
+    reason: str
+
+
+class ReplicaRowOut(BaseModel):
+    id: str
+    state: str
+    reason: str
+    created_at: datetime
+    ready_at: datetime | None
+    gone_at: datetime | None
+
+
+@router.post("", status_code=201)
+async def create(body: DeploymentCreate, tenant: TenantDep, state: StateDep) -> DeploymentOut:
+    """A new deployment, Pending until its base model is checked."""
+    deployment = await run_in_threadpool(_create, state, tenant, body)
+    await state.broker.set_gate(deployment.lane, None)
+    return await _out(state, deployment)
+
+
+@router.get("")
+async def list_deployments(tenant: TenantDep, state: StateDep) -> dict[str, list[DeploymentOut]]:
+    def rows() -> list[Deployment]:
+        with Session(state.database, expire_on_commit=False) as session:
+            return list(
+                session.exec(
+                    select(Deployment)
+                    .where(Deployment.tenant_id == tenant, Deployment.status != Status.DELETED)
+                    .order_by(col(Deployment.name))
+                )
+            )
+
+    return {"data": [await _out(state, d) for d in await run_in_threadpool(rows)]}
+
+
+@router.get("/{name}")
+async def get(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut:
+    def row() -> Deployment:
+        with Session(state.database, expire_on_commit=False) as session:
+            return _find(session, tenant, name)
+
+    return await _out(state, await run_in_threadpool(row))
+
+
+@router.get("/{name}/events")
+def events(name: str, tenant: TenantDep, state: StateDep) -> dict[str, list[EventOut]]:
+    """The latest 200 status changes and scaling decisions, oldest first."""
+    with Session(state.database) as session:
+        deployment = _find(session, tenant, name)
+        rows = session.exec(
+            select(DeploymentEvent)
+            .where(DeploymentEvent.deployment_id == deployment.id)
+            .order_by(col(DeploymentEvent.id).desc())
+            .limit(200)
+        ).all()
+        data = [EventOut.model_validate(r, from_attributes=True) for r in reversed(rows)]
+    return {"data": data}
+
+
+@router.get("/{name}/replicas")
+def replicas(name: str, tenant: TenantDep, state: StateDep) -> dict[str, list[ReplicaRowOut]]:
+    """The latest 20 replicas, oldest first, also those that are gone and why."""
+    with Session(state.database) as session:
+        deployment = _find(session, tenant, name)
+        rows = session.exec(
+            select(Replica)
+            .where(Replica.deployment_id == deployment.id)
+            .order_by(col(Replica.created_at).desc())
+            .limit(20)
+        ).all()
+        data = [ReplicaRowOut.model_validate(r, from_attributes=True) for r in reversed(rows)]
+    return {"data": data}
+
+
+@router.patch("/{name}")
+async def change(
+    name: str, body: DeploymentPatch, tenant: TenantDep, state: StateDep
+) -> DeploymentOut:
+    """Change the scaling bounds; running replicas and requests aren't disturbed."""
+
+    def write() -> Deployment:
+        with Session(state.database, expire_on_commit=False) as session:
+            deployment = _find(session, tenant, name)
+            for field, value in body.model_dump(exclude_none=True).items():
+                setattr(deployment, field, value)
+            _check_bounds(deployment.min_replicas, deployment.max_replicas)
+            session.add(deployment)
+            changes = ", ".join(f"{k}={v}" for k, v in body.model_dump(exclude_none=True).items())
+            lifecycle.note(
+                session, deployment, "changed", actor=f"user:{tenant}", reason=changes or "nothing"
+            )
+            return deployment
+
+    deployment = await run_in_threadpool(write)
+    await state.broker.wake_scaler(deployment.lane)
+    return await _out(state, deployment)
+
+
+@router.post("/{name}/stop")
+async def stop(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut:
+    """No more requests; waiting ones are answered with an error, running ones finish."""
+    return await _move(state, tenant, name, Event.STOP, "stopped by its owner")
+
+
+@router.post("/{name}/start")
+async def start(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut:
+    """From Stopped back to Standby; from Errored another try."""
+    return await _move(state, tenant, name, Event.START, "started by its owner")
+
+
+@router.delete("/{name}")
+async def delete(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut:
+    """Gone at once for its users (the name is free); what runs finishes first."""
+    return await _move(state, tenant, name, Event.DELETE, "deleted by its owner")
+
+
+async def _move(state: State, tenant: str, name: str, event: Event, why: str) -> DeploymentOut:
+    def write() -> Deployment:
+        with Session(state.database, expire_on_commit=False) as session:
+            deployment = _find(session, tenant, name)
+            if event is Event.START:
+                deployment.failed_starts = 0
+                deployment.retry_at = None
+                session.add(deployment)
+                session.flush()
+            before = deployment.status
+            if lifecycle.apply(session, deployment, event, actor=f"user:{tenant}", reason=why):
+                return deployment
+            raise ApiError(
+                409,
+                "invalid_transition",
+                f"Deployment {name!r} is {before}: {event.value} does nothing to it now.",
+            )
+
+    deployment = await run_in_threadpool(write)
+    shut = f"Deployment {name!r} is {deployment.status}." if event is not Event.START else None
+    await state.broker.set_gate(deployment.lane, shut)
+    return await _out(state, deployment)
+
+
+def _create(state: State, tenant: str, body: DeploymentCreate) -> Deployment:
+    if not _NAME.fullmatch(body.name):
+        raise bad_request(
+            "name: 1 to 63 lower-case letters, digits, '-' and '.', not at the ends.", "name"
+        )
+    if "{" in body.base_model or "}" in body.base_model or "#" in body.base_model:
+        raise bad_request("base_model: none of the characters { } #.", "base_model")
+    try:
+        state.models.check_name(body.base_model)
+    except ModelUnavailable as refused:
+        raise bad_request(str(refused), "base_model") from refused
+    _check_bounds(body.min_replicas, body.max_replicas)
+    deployment = Deployment(tenant_id=tenant, **body.model_dump())
+    with Session(state.database, expire_on_commit=False) as session:
+        session.add(deployment)
+        try:
+            session.flush()
+        except IntegrityError as exists:
+            raise ApiError(
+                409, "already_exists", f"Deployment {body.name!r} exists already.", param="name"
+            ) from exists
+        lifecycle.note(session, deployment, "created", actor=f"user:{tenant}", reason="")
+    return deployment
+
+
+def _check_bounds(low: int, high: int) -> None:
+    if low > high:
+        raise bad_request(f"min_replicas ({low}) is over max_replicas ({high}).", "min_replicas")
+
+
+def _find(session: Session, tenant: str, name: str) -> Deployment:
+    deployment = find_deployment(session, tenant, name)
+    if deployment is None:
+        raise ApiError(404, "not_found", f"There is no deployment {name!r}.")
+    return deployment
+
+
+async def _out(state: State, deployment: Deployment) -> DeploymentOut:
+    serving = [
+        r for r in await state.broker.reports(deployment.lane) if r.phase in ("ready", "draining")
+    ]
+    replicas = [
+        ReplicaOut(
+            id=r.replica,
+            **{f: getattr(r, f) for f in ReplicaOut.model_fields if f != "id"},
+        )
+        for r in serving
+    ]
+    fields: dict[str, Any] = deployment.model_dump(include=set(DeploymentOut.model_fields))
+    return DeploymentOut(**fields, replicas=replicas)

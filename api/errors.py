@@ -1,0 +1,112 @@
+"""Errors that users can meet: raised where the fact is known, rendered here for each surface.
+
+`/api/v1` answers with problem+json (RFC 9457), everything else in OpenAI's shape.
+"""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from loraplex.broker.connection import Unavailable
+
+log = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """A refusal with a status, a code for programs and a sentence that says what to do."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error object."""
+        fields = {"message": self.message, "type": _type(self.status), "param": self.param}
+        return {"error": fields | {"code": self.code}}
+
+
+def _type(status: int) -> str:
+    kinds = {403: "permission_error", 409: "conflict", 429: "rate_limit_exceeded"}
+    if status == 503:
+        return "service_unavailable"
+    return kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
+
+
+def bad_request(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
+    return ApiError(400, code, message, param=param)
+
+
+def redis_away() -> ApiError:
+    return ApiError(
+        503,
+        "queue_unavailable",
+        "The queue is not reachable right now; nothing was accepted. Try again shortly.",
+        retry_after_s=2,
+    )
+
+
+def generation_failed(code: str, message: str) -> ApiError:
+    """The error of a request that was accepted and could not be run to its end."""
+    known = {"context_length_exceeded": 400, "adapter_refused": 400, "expired": 504}
+    status = 503 if code.startswith("deployment_") else known.get(code, 500)
+    return ApiError(status, code, message)
+
+
+def render(request: Request, error: ApiError) -> JSONResponse:
+    headers: dict[str, str] = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    if not request.url.path.startswith("/api/v1"):
+        return JSONResponse(error.body, error.status, headers)
+    problem = {"type": "about:blank", "title": error.code, "status": error.status}
+    problem |= {"detail": error.message, "param": error.param}
+    return JSONResponse(problem, error.status, headers, media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def _refused(request: Request, error: ApiError) -> JSONResponse:
+        return render(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = [str(p) for p in first["loc"] if p not in ("body", "query", "path")]
+        param = ".".join(place) or None
+        unknown = first["type"] == "extra_forbidden"
+        message = (
+            f"Unsupported parameter: {param}." if unknown else f"{param or 'body'}: {first['msg']}"
+        )
+        code = "unsupported_parameter" if unknown else "invalid_value"
+        return render(request, bad_request(message, param, code))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        codes = {404: "not_found", 405: "method_not_allowed"}
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        code = codes.get(error.status_code, "invalid_request")
+        return render(request, ApiError(error.status_code, code, message))
+
+    for kind in Unavailable:
+
+        @app.exception_handler(kind)
+        async def _away(request: Request, error: Exception) -> JSONResponse:
+            log.warning("Redis is away: %s", error)
+            return render(request, redis_away())

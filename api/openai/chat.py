@@ -1,0 +1,55 @@
+"""POST /v1/chat/completions."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from api.openai.answers import Shape, answer
+from api.openai.schemas import ChatRequest
+from api.requests.admission import GenerationRequest, admit
+from api.security import TenantDep
+from api.state import StateDep
+
+router = APIRouter(tags=["openai"])
+
+
+@router.post("/chat/completions")
+async def create(body: ChatRequest, http: Request, tenant: TenantDep, state: StateDep) -> Response:
+    """A chat answer, streamed with `stream: true`."""
+    include_usage = body.include_usage
+    request = GenerationRequest(
+        model=body.model,
+        prompt=[message.plain() for message in body.messages],
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        **body.sampling(),
+    )
+    admitted = await admit(state, tenant, http.state.request_id, request)
+    return await answer(
+        state, http, admitted, _SHAPE, streamed=bool(body.stream), include_usage=include_usage
+    )
+
+
+def _whole(text: str, finish: str | None) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text, "refusal": None}
+    return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+
+
+def _chunk(text: str, finish: str | None) -> dict[str, Any]:
+    delta = {"content": text} if finish is None else {}
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+
+
+_SHAPE = Shape(
+    whole="chat.completion",
+    chunk="chat.completion.chunk",
+    id_prefix="chatcmpl-",
+    whole_choice=_whole,
+    chunk_choice=_chunk,
+    opening={
+        "index": 0,
+        "delta": {"role": "assistant", "content": ""},
+        "logprobs": None,
+        "finish_reason": None,
+    },
+)

@@ -1,0 +1,133 @@
+"""Request bodies of the OpenAI surface. What isn't honoured is refused by name, never ignored.
+
+A parameter that is listed as `Unset` is accepted at its neutral value only.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from api.errors import bad_request
+
+MAX_TOKENS = 2**20
+
+
+def _neutral(*allowed: object) -> BeforeValidator:
+    def check(value: object) -> object:
+        if value is not None and value not in allowed:
+            raise ValueError("this value isn't supported yet; leave the parameter out")
+        return value
+
+    return BeforeValidator(check)
+
+
+class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    include_usage: bool = False
+
+
+class TextPart(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = None
+
+    def plain(self) -> dict[str, str]:
+        """As chat templates take it; `developer` is the newer name of `system`."""
+        text = self.content
+        if not isinstance(text, str):
+            text = "".join(part.text for part in text)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class Common(BaseModel):
+    """Shared by chat and completions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(min_length=1, max_length=512)
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: str | list[str] | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    # vLLM's extras
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    ignore_eos: bool | None = False
+    # accepted without effect on the answer, as their meaning allows
+    user: str | None = None
+    # not yet: neutral values only
+    n: Annotated[Any, _neutral(1)] = None
+    frequency_penalty: Annotated[Any, _neutral(0)] = None
+    presence_penalty: Annotated[Any, _neutral(0)] = None
+    logit_bias: Annotated[Any, _neutral({})] = None
+
+    @property
+    def stops(self) -> list[str]:
+        """At most four non-empty strings. Raises ApiError."""
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        if len(stops) > 4 or any(not s or len(s) > 256 for s in stops):
+            raise bad_request("stop: up to four strings of 1 to 256 characters.", "stop")
+        return stops
+
+    def sampling(self) -> dict[str, Any]:
+        """The fields that GenerationRequest takes as they are."""
+        return {
+            "temperature": 1.0 if self.temperature is None else self.temperature,
+            "top_p": self.top_p or 1.0,
+            "top_k": max(0, self.top_k or 0),
+            "min_p": self.min_p or 0.0,
+            "seed": None if self.seed is None else self.seed % 2**63,
+            "stop": self.stops,
+            "ignore_eos": bool(self.ignore_eos),
+        }
+
+    @property
+    def include_usage(self) -> bool:
+        if self.stream_options is not None and not self.stream:
+            raise bad_request("stream_options is for streams: set stream.", "stream_options")
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatRequest(Common):
+    messages: list[Message] = Field(min_length=1, max_length=10_000)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    metadata: dict[str, str] | None = None
+    store: Annotated[Any, _neutral(False)] = None
+    safety_identifier: str | None = None
+    service_tier: Annotated[Any, _neutral("auto", "default")] = None
+    logprobs: Annotated[Any, _neutral(False)] = None
+    top_logprobs: Annotated[Any, _neutral()] = None
+    response_format: Annotated[Any, _neutral({"type": "text"})] = None
+    tools: Annotated[Any, _neutral([])] = None
+    tool_choice: Annotated[Any, _neutral("none", "auto")] = None
+    parallel_tool_calls: bool | None = None
+
+
+class CompletionRequest(Common):
+    prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: int | None = Field(16, ge=1, le=MAX_TOKENS)
+    echo: Annotated[Any, _neutral(False)] = None
+    suffix: Annotated[Any, _neutral("")] = None
+    logprobs: Annotated[Any, _neutral(0)] = None
+    best_of: Annotated[Any, _neutral(1)] = None
+
+    def single_prompt(self) -> str | list[int]:
+        """One prompt a request, for now. Raises ApiError for several."""
+        prompt = self.prompt
+        if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+            if len(prompt) > 1:
+                raise bad_request("Send one prompt a request.", "prompt", "unsupported_parameter")
+            prompt = prompt[0]
+        if isinstance(prompt, str):
+            return prompt
+        return [token for token in prompt if isinstance(token, int)]

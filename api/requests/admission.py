@@ -1,0 +1,156 @@
+"""One request, whatever its surface, up to the queue: what is wrong is answered here."""
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi.concurrency import run_in_threadpool
+from sqlmodel import Session
+
+from api.errors import ApiError, bad_request
+from api.requests.inflight import Waiting
+from api.requests.models import ServedModel
+from api.requests.resolve import Target, resolve
+from api.requests.template import TemplateRefused
+from api.state import State
+from loraplex.broker.interface import BacklogFull, GateShut
+from loraplex.messages import Job, Sampling
+from loraplex.status import ADMITTING, Status
+
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]  # text, token ids or chat messages
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What every surface translates to. `max_tokens` None: as much as the context holds."""
+
+    model: str
+    prompt: Prompt
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: Sequence[str] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request in the queue."""
+
+    id: str
+    request: GenerationRequest
+    served: ServedModel
+    waiting: Waiting
+    prompt_tokens: int
+    deadline: float
+    created: int = field(default_factory=lambda: int(time.time()))
+
+
+async def admit(state: State, tenant: str, request_id: str, request: GenerationRequest) -> Admitted:
+    """Resolve, tokenize, check, enqueue. Raises ApiError."""
+    target, served = await run_in_threadpool(_prepare, state, tenant, request)
+    prompt = await run_in_threadpool(_tokenize, served, request.prompt)
+    max_tokens = _max_tokens(len(prompt), request.max_tokens, served.context_length)
+    deadline = time.time() + state.settings.request_timeout_s
+    job = Job(
+        request=request_id,
+        reply_to=state.broker.api_id,
+        tenant=tenant,
+        adapter=target.adapter.digest if target.adapter else None,
+        prompt=prompt,
+        sampling=Sampling(
+            max_tokens=max_tokens,
+            seed=request.seed if request.seed is not None else secrets.randbits(63),
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=request.top_k,
+            min_p=request.min_p,
+            ignore_eos=request.ignore_eos,
+        ),
+        deadline=deadline,
+    )
+    lane = target.deployment.lane
+    try:
+        waiting, _ = await state.inflight.enqueue(lane, job, state.settings.max_backlog)
+    except BacklogFull as full:
+        throughput = await state.broker.tokens_per_s(lane)
+        raise ApiError(
+            429,
+            "queue_full",
+            f"{full.waiting} requests are waiting for deployment {target.deployment.name!r}: "
+            "its backlog is full. Try again later, or raise max_replicas.",
+            retry_after_s=retry_after_s(full.waiting, throughput),
+        ) from full
+    except GateShut as shut:
+        raise ApiError(503, "deployment_unavailable", str(shut), retry_after_s=2) from shut
+    return Admitted(request_id, request, served, waiting, len(prompt), deadline)
+
+
+def retry_after_s(waiting: int, tokens_per_s: float, tokens_a_request: float = 100.0) -> float:
+    """How long a full backlog takes to drain by half; 10 s while no replica has been measured."""
+    if tokens_per_s <= 0:
+        return 10.0
+    return min(max(1.0, 0.5 * waiting * tokens_a_request / tokens_per_s), 120.0)
+
+
+def _prepare(state: State, tenant: str, request: GenerationRequest) -> tuple[Target, ServedModel]:
+    with Session(state.database, expire_on_commit=False) as session:
+        target = resolve(session, tenant, request.model)
+    deployment = target.deployment
+    if deployment.status not in ADMITTING:
+        errored = deployment.status == Status.ERRORED
+        reason = (
+            f" could not start: {deployment.reason}" if errored else f" is {deployment.status}."
+        )
+        raise ApiError(
+            503 if errored else 409,
+            f"deployment_{deployment.status}",
+            f"Deployment {deployment.name!r}{reason} Start it: loraplex start {deployment.name}",
+            param="model",
+        )
+    folder = state.models.find(deployment.base_model)
+    if folder is None:
+        raise ApiError(
+            503,
+            "deployment_pending",
+            f"The base model of deployment {deployment.name!r} is still being fetched.",
+            retry_after_s=5,
+        )
+    return target, state.served.load(folder)
+
+
+def _tokenize(served: ServedModel, prompt: Prompt) -> list[int]:
+    if isinstance(prompt, str):
+        return list(served.tokenizer.encode(prompt).ids)
+    if prompt and isinstance(prompt[0], int):
+        size = served.tokenizer.get_vocab_size()
+        ids = [t for t in prompt if isinstance(t, int) and 0 <= t < size]
+        if len(ids) != len(prompt):
+            raise bad_request(f"Token ids are integers from 0 to {size - 1}.", "prompt")
+        return ids
+    if served.template is None:
+        raise bad_request("This base model has no chat template: use /v1/completions.", "messages")
+    try:
+        text = served.template.render(prompt)  # type: ignore[arg-type]
+    except TemplateRefused as refused:
+        raise bad_request(f"The model's chat template refused: {refused}", "messages") from refused
+    return list(served.tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _max_tokens(prompt: int, asked: int | None, context: int) -> int:
+    if prompt == 0:
+        raise bad_request("The prompt is empty.", "prompt")
+    if prompt + (asked or 1) > context:
+        raise ApiError(
+            400,
+            "context_length_exceeded",
+            f"This model's context is {context} tokens; the prompt has {prompt}"
+            + (f" and max_tokens is {asked}." if asked else "."),
+            param="messages",
+        )
+    return asked or context - prompt

@@ -1,0 +1,45 @@
+"""Token ids → text, piece by piece: never half a character, never a part of a stop string."""
+
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+
+class Detokenizer:
+    """One per stream."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._stop = tuple(stop)
+        self._held = ""
+        self.stopped = False  # a stop string was met; later tokens don't matter
+
+    def feed(self, tokens: Sequence[int]) -> str:
+        """Text that may be shown now."""
+        if self.stopped:
+            return ""
+        pieces = (self._stream.step(self._tokenizer, token) for token in tokens)
+        self._held += "".join(piece for piece in pieces if piece)
+        found = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            shown, self._held = self._held[: min(found)], ""
+            return shown
+        keep = self._possible_stop()
+        shown, self._held = self._held[: len(self._held) - keep], self._held[-keep:] if keep else ""
+        return shown
+
+    def flush(self) -> str:
+        """What was held back; the stream has ended."""
+        rest, self._held = self._held, ""
+        return rest
+
+    def _possible_stop(self) -> int:
+        """Length of the longest tail that a stop string begins with."""
+        longest = min(len(self._held), max((len(s) for s in self._stop), default=1) - 1)
+        for size in range(longest, 0, -1):
+            if any(stop.startswith(self._held[-size:]) for stop in self._stop):
+                return size
+        return 0

@@ -1,0 +1,55 @@
+"""What the API must know of a base model to prepare requests: tokenizer, chat template, bounds."""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from api.requests.template import ChatTemplate
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    context_length: int
+
+
+class ServedModels:
+    """Loaded from the model store's folders, kept by path."""
+
+    def __init__(self) -> None:
+        self.load = lru_cache(maxsize=16)(_load)
+
+
+def _load(folder: Path) -> ServedModel:
+    config = _json(folder / "config.json")
+    text_config = config.get("text_config") or config
+    length = text_config.get("max_position_embeddings") or text_config.get("n_positions") or 2**20
+    return ServedModel(
+        tokenizer=Tokenizer.from_file(str(folder / "tokenizer.json")),
+        template=_template(folder),
+        context_length=int(length),
+    )
+
+
+def _template(folder: Path) -> ChatTemplate | None:
+    settings = _json(folder / "tokenizer_config.json")
+    file = folder / "chat_template.jinja"
+    source = file.read_text() if file.is_file() else settings.get("chat_template")
+    if not isinstance(source, str):
+        return None
+    tokens = {
+        name: token.get("content", "") if isinstance(token, dict) else str(token)
+        for name in ("bos_token", "eos_token", "unk_token", "pad_token")
+        if (token := settings.get(name)) is not None
+    }
+    return ChatTemplate(source, tokens)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return content

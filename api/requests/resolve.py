@@ -1,0 +1,87 @@
+"""The `model` of a request → a deployment and, where named, an adapter's digest."""
+
+from dataclasses import dataclass
+
+from sqlmodel import Session, col, select
+
+from api.errors import ApiError, bad_request
+from loraplex.entities import Adapter, Deployment
+from loraplex.status import ADMITTING, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    deployment: Deployment
+    adapter: Adapter | None
+
+
+def resolve(session: Session, tenant: str, model: str) -> Target:
+    """`deployment`, `deployment:repo/version`, `repo/version`, or a base model's name.
+
+    Raises ApiError: 404 for what the tenant doesn't have, 400 when adapter and base don't fit.
+    """
+    name, _, ref = model.partition(":")
+    deployment = find_deployment(session, tenant, name)
+    if deployment is not None:
+        adapter = find_adapter(session, tenant, ref) if ref else None
+        if ref and adapter is None:
+            raise _unknown(ref)
+        if adapter is not None and adapter.base_model != deployment.base_model:
+            raise bad_request(
+                f"Adapter {ref!r} is for {adapter.base_model}, but deployment {name!r} serves "
+                f"{deployment.base_model}.",
+                "model",
+            )
+        return Target(deployment, adapter)
+    adapter = find_adapter(session, tenant, model)
+    base_model = adapter.base_model if adapter else model
+    candidates = session.exec(
+        select(Deployment)
+        .where(
+            Deployment.tenant_id == tenant,
+            Deployment.base_model == base_model,
+            Deployment.status != Status.DELETED,
+        )
+        .order_by(col(Deployment.created_at))
+    ).all()
+    if candidates:
+        return Target(min(candidates, key=lambda d: d.status not in ADMITTING), adapter)
+    if adapter is not None:
+        raise ApiError(
+            404,
+            "model_not_found",
+            f"No deployment serves {base_model}, the base model of adapter {model!r}. "
+            f"Create one: loraplex deploy NAME --base-model {base_model}",
+            param="model",
+        )
+    raise _unknown(model)
+
+
+def find_deployment(session: Session, tenant: str, name: str) -> Deployment | None:
+    return session.exec(
+        select(Deployment).where(
+            Deployment.tenant_id == tenant,
+            Deployment.name == name,
+            Deployment.status != Status.DELETED,
+        )
+    ).first()
+
+
+def find_adapter(session: Session, tenant: str, ref: str) -> Adapter | None:
+    repo, _, version = ref.rpartition("/")
+    if not repo or not version.isdecimal() or len(version) > 9:
+        return None
+    return session.exec(
+        select(Adapter).where(
+            Adapter.tenant_id == tenant, Adapter.repo == repo, Adapter.version == int(version)
+        )
+    ).first()
+
+
+def _unknown(model: str) -> ApiError:
+    return ApiError(
+        404,
+        "model_not_found",
+        f"The model {model!r} does not exist. GET /v1/models lists what you can use.",
+        param="model",
+    )

@@ -1,0 +1,55 @@
+"""Server-sent events: `id: request:position`, heartbeats, errors in mid-stream, [DONE]."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import Request
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from api.errors import ApiError
+from api.requests.admission import Admitted
+from api.requests.generation import Piece, pieces
+from api.state import State
+
+
+def stream(
+    state: State,
+    admitted: Admitted,
+    opening: list[dict[str, Any]],
+    chunk: Callable[[Piece], list[dict[str, Any]]],
+) -> EventSourceResponse:
+    """Answer with `opening` chunks, then each piece's chunks, then [DONE]."""
+
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        for first in opening:
+            yield _event(first, f"{admitted.id}:0")
+        try:
+            async for piece in pieces(state, admitted):
+                for data in chunk(piece):
+                    yield _event(data, f"{admitted.id}:{piece.position}")
+            yield ServerSentEvent("[DONE]", sep="\n")
+        except ApiError as failed:  # the status line is sent: an error event is what is left
+            yield _event(failed.body, None)
+
+    return EventSourceResponse(
+        events(),
+        sep="\n",
+        ping=int(max(1, state.settings.heartbeat_s)),
+        ping_message_factory=lambda: ServerSentEvent(comment=_heartbeat(admitted), sep="\n"),
+        headers={"x-request-id": admitted.id, "cache-control": "no-cache"},
+    )
+
+
+def _heartbeat(admitted: Admitted) -> str:
+    return "running" if admitted.waiting.position else "queued: waiting for a replica"
+
+
+def _event(data: dict[str, Any], id_: str | None) -> ServerSentEvent:
+    return ServerSentEvent(json.dumps(data, ensure_ascii=False), id=id_, sep="\n")
+
+
+async def until_gone(request: Request) -> None:
+    """Returns when the client has closed its connection (for answers that don't stream)."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

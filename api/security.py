@@ -1,0 +1,33 @@
+"""API key → tenant. Every router depends on `TenantDep`: there is no route without a key but the
+ones that `app.py` lists as open."""
+
+from typing import Annotated
+
+from fastapi import Depends, Header
+from sqlmodel import Session, col, select
+
+from api.errors import ApiError
+from api.state import StateDep
+from loraplex.apikeys import fingerprint
+from loraplex.entities import ApiKey
+
+
+def authenticate(state: StateDep, authorization: Annotated[str, Header()] = "") -> str:
+    """The tenant of the request's key. Raises ApiError 401."""
+    scheme, _, key = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise ApiError(
+            401, "invalid_api_key", "No API key given: send 'Authorization: Bearer <key>'."
+        )
+    with Session(state.database) as session:
+        tenant = session.exec(
+            select(ApiKey.tenant_id).where(
+                ApiKey.sha256 == fingerprint(key.strip()), col(ApiKey.revoked_at).is_(None)
+            )
+        ).first()
+    if tenant is None:
+        raise ApiError(401, "invalid_api_key", "The API key is wrong or was revoked.")
+    return tenant
+
+
+TenantDep = Annotated[str, Depends(authenticate)]

@@ -1,0 +1,32 @@
+"""What the process holds between requests: made in the lifespan, reached through `app.state`."""
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from sqlalchemy import Engine
+
+from api.requests.inflight import Inflight
+from api.requests.models import ServedModels
+from loraplex.broker.api import ApiBroker
+from loraplex.settings import ApiSettings
+from loraplex.store.adapters import AdapterStore
+from loraplex.store.models import ModelStore
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    settings: ApiSettings
+    database: Engine
+    broker: ApiBroker
+    inflight: Inflight
+    models: ModelStore
+    served: ServedModels
+    adapters: AdapterStore
+
+
+def state_of(request: Request) -> State:
+    return cast(State, request.app.state.loraplex)
+
+
+StateDep = Annotated[State, Depends(state_of)]

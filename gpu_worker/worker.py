@@ -1,0 +1,214 @@
+"""The loop of a replica: take jobs, step, commit the step. One thread owns engine and jobs."""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+
+from gpu_worker.engine.engine import Engine
+from gpu_worker.engine.request import EngineError, Output, Request, Sampling
+from loraplex.broker.connection import Unavailable
+from loraplex.broker.interface import Orders, TakenJob
+from loraplex.broker.worker import StepResult, WorkerBroker
+from loraplex.messages import Job, Phase, ReplicaReport, TokenEvent
+
+log = logging.getLogger(__name__)
+
+IDLE_WAIT_S = 0.5
+LOOK_FOR_LOST_JOBS_S = 1.0
+HUNG_AFTER_S = 60.0
+
+
+@dataclass
+class Counters:
+    """What the replica has done; a part of its report."""
+
+    steps: int = 0
+    mixed_steps: int = 0
+    most_adapters_in_step: int = 0
+    requests_done: int = 0
+    tokens_per_s: float = 0.0  # moving average over busy steps
+
+
+class Worker:
+    """One incarnation's life on its lane: until drained, stopped or fenced."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        broker: WorkerBroker,
+        replica: str,
+        stop: threading.Event,
+        *,
+        max_deliveries: int,
+        ready_after_s: float,
+    ) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._replica = replica
+        self._max_deliveries = max_deliveries
+        self._ready_after_s = ready_after_s
+        self._jobs: dict[str, TakenJob] = {}
+        self._counters = Counters()
+        self._draining = False
+        self._waiting = 1  # jobs on the lane when last heard: look at once
+        self._next_look = 0.0
+        self._progress = time.monotonic()
+        self._stop = stop  # set by SIGTERM: finish what runs, then leave
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Serve until drained or stopped. Whatever it raises, its jobs are dropped by then."""
+        self._broker.register(self._report())
+        keeper = threading.Thread(target=self._keep_lease, daemon=True)
+        keeper.start()
+        try:
+            while True:
+                self._progress = time.monotonic()
+                if self._draining and not self._jobs:
+                    break
+                self._turn()
+        except BaseException:  # fenced, or Redis is away: the jobs are somebody else's now
+            for request in self._jobs:
+                self._engine.cancel(request)
+            raise
+        finally:
+            self._ended.set()
+            keeper.join()
+        self._broker.leave(self._report("exited"))
+
+    def _turn(self) -> None:
+        result = StepResult()
+        if self._should_take():
+            self._admit(self._broker.take(max(0, self._engine.room)), result)
+        started = time.monotonic()
+        outputs = self._engine.step()
+        for output in outputs:
+            self._record(output, result)
+        if outputs:
+            self._count(sum(len(o.tokens) for o in outputs), time.monotonic() - started)
+        self._obey(self._broker.commit(result, self._report()))
+        if not self._jobs and not self._waiting and not self._draining:
+            self._broker.wait(IDLE_WAIT_S)
+            self._waiting = 1
+
+    def _should_take(self) -> bool:
+        if self._draining or self._engine.room <= 0:
+            return False
+        now = time.monotonic()
+        if self._waiting or now >= self._next_look:  # jobs of the dead are found by looking
+            self._next_look = now + LOOK_FOR_LOST_JOBS_S
+            return True
+        return False
+
+    def _admit(self, taken: list[TakenJob], result: StepResult) -> None:
+        resumed = self._broker.journalled([t for t in taken if t.deliveries > 1])
+        for job in taken:
+            if job.job.request in self._jobs:
+                continue
+            self._jobs[job.job.request] = job
+            produced = resumed.get(job.job.request, [])
+            refusal = self._refusal(job, len(produced)) or self._add(job.job, produced)
+            if refusal is not None:
+                self._emit(refusal, result)
+
+    def _refusal(self, taken: TakenJob, position: int) -> TokenEvent | None:
+        request = taken.job.request
+        if time.time() > taken.job.deadline:
+            return TokenEvent(request, position, [], "expired")
+        if taken.deliveries > self._max_deliveries:
+            return TokenEvent(
+                request,
+                position,
+                [],
+                "error",
+                f"{taken.deliveries - 1} replicas died while they had this request.",
+                "server_error",
+            )
+        return None
+
+    def _add(self, job: Job, produced: list[int]) -> TokenEvent | None:
+        s = job.sampling
+        done = len(produced)
+        sampling = Sampling(
+            s.max_tokens, s.seed, s.temperature, s.top_p, s.top_k, s.min_p, s.ignore_eos
+        )
+        try:
+            self._engine.add(Request(job.request, job.prompt, sampling, job.adapter, produced))
+        except EngineError as refused:
+            text = str(refused)
+            if job.adapter:
+                text = f"Adapter {job.adapter[:12]}: {text}"
+            return TokenEvent(job.request, done, [], "error", text, refused.code)
+        if done:
+            log.info("resumed request=%s position=%d", job.request, done)
+        return None
+
+    def _record(self, output: Output, result: StepResult) -> None:
+        event = TokenEvent(output.request, output.position, output.tokens, output.finish)
+        self._emit(event, result)
+
+    def _emit(self, event: TokenEvent, result: StepResult) -> None:
+        taken = self._jobs[event.request]
+        result.add(taken.job.reply_to, event, taken.entry)
+        if event.finish:
+            del self._jobs[event.request]
+            self._counters.requests_done += 1
+
+    def _obey(self, orders: Orders) -> None:
+        self._waiting = orders.waiting
+        self._draining = orders.drain or self._stop.is_set()
+        cancelled = StepResult()
+        now = time.time()
+        ends = [c.request for c in orders.cancels]
+        ends += [r for r, t in self._jobs.items() if now > t.job.deadline]
+        for request in dict.fromkeys(ends):
+            output = self._engine.cancel(request)
+            if output is not None and request in self._jobs:
+                expired = now > self._jobs[request].job.deadline
+                finish = "expired" if expired else "cancelled"
+                self._emit(
+                    TokenEvent(request, output.position, [], finish),
+                    cancelled,
+                )
+        if cancelled.ended:
+            self._obey(self._broker.commit(cancelled, self._report()))
+
+    def _count(self, tokens: int, seconds: float) -> None:
+        counters, stats = self._counters, self._engine.stats
+        counters.steps += 1
+        rate = tokens / max(seconds, 1e-6)
+        before = counters.tokens_per_s or rate
+        counters.tokens_per_s = 0.9 * before + 0.1 * rate
+        if len(stats.adapters) > 1:
+            if len(stats.adapters) > counters.most_adapters_in_step:
+                names = ", ".join(a[:12] if a else "base" for a in stats.adapters)
+                log.info("mixed batch: %d requests over [%s] in one step", stats.sequences, names)
+            counters.mixed_steps += 1
+        counters.most_adapters_in_step = max(counters.most_adapters_in_step, len(stats.adapters))
+
+    def _report(self, phase: Phase | None = None) -> ReplicaReport:
+        counters = self._counters
+        return ReplicaReport(
+            replica=self._replica,
+            phase=phase or ("draining" if self._draining else "ready"),
+            at=time.time(),
+            running=len(self._jobs),
+            capacity=self._engine.room + self._engine.load,
+            tokens_per_s=round(counters.tokens_per_s, 2),
+            requests_done=counters.requests_done,
+            steps=counters.steps,
+            mixed_steps=counters.mixed_steps,
+            most_adapters_in_step=counters.most_adapters_in_step,
+            adapters=self._engine.adapters.digests,
+            ready_after_s=round(self._ready_after_s, 3),
+        )
+
+    def _keep_lease(self) -> None:
+        """Renew during a long step or load; a loop that hangs for a minute loses its lease."""
+        while not self._ended.wait(1.0):
+            if time.monotonic() - self._progress < HUNG_AFTER_S:
+                try:
+                    self._broker.renew()
+                except Unavailable as down:
+                    log.warning("lease not renewed: %s", down)

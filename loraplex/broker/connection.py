@@ -1,0 +1,53 @@
+"""Redis clients with bounds on every call, and the check that the server can be trusted."""
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+CALL_TIMEOUT_S = 5.0
+Unavailable = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError)
+"""What a call raises while Redis is down, restarting or too slow."""
+
+
+class UnfitRedis(RuntimeError):
+    """The server would lose jobs or lacks what the scripts need."""
+
+
+def connect(url: str) -> "redis.Redis":
+    """A blocking client. Calls are not repeated silently: a repeated XADD is a second job."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=CALL_TIMEOUT_S,
+        socket_connect_timeout=CALL_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def connect_async(url: str) -> "redis.asyncio.Redis":
+    """The same for asyncio."""
+    return redis.asyncio.Redis.from_url(
+        url,
+        socket_timeout=CALL_TIMEOUT_S,
+        socket_connect_timeout=CALL_TIMEOUT_S,
+        retry=AsyncRetry(NoBackoff(), 0),
+        max_connections=256,
+    )
+
+
+def check(client: "redis.Redis") -> None:
+    """Refuse a server that evicts keys or is older than 7. Raises UnfitRedis."""
+    info = client.info("server")
+    version = str(info.get("valkey_version") or info.get("redis_version"))
+    if int(version.split(".")[0]) < 7:
+        raise UnfitRedis(f"Redis {version} is too old: Loraplex needs Redis or Valkey 7 or newer.")
+    try:
+        policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
+    except redis.ResponseError:  # managed services forbid CONFIG; INFO tells the policy too
+        policy = client.info("memory").get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise UnfitRedis(
+            f"Redis evicts keys (maxmemory-policy {policy}): accepted jobs would be lost. "
+            "Set maxmemory-policy noeviction."
+        )

@@ -1,0 +1,71 @@
+"""Values and errors of the broker; the three sides in `api.py`, `worker.py`, `scaler.py` give them.
+
+What it promises: a job that was accepted is either on the lane or its last token is in the journal;
+a token is published at most by one living owner; positions make every token identifiable, so that
+readers drop repeats and fill gaps from the journal.
+"""
+
+from dataclasses import dataclass
+
+from loraplex.messages import Cancel, Job, ReplicaReport
+
+
+class BacklogFull(Exception):
+    """The lane's bound is reached. `waiting` jobs are queued."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} requests are waiting")
+        self.waiting = waiting
+
+
+class GateShut(Exception):
+    """The deployment takes no requests; the text is the reason, for its users."""
+
+
+class Fenced(Exception):
+    """This incarnation's lease has run out: its jobs belong to others; it must drop them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """Where a job stands. `entry` is its id in the lane's stream (it starts with Redis' clock)."""
+
+    entry: str
+    waiting_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakenJob:
+    """A job in the hands of a replica; `deliveries` counts the replicas that had it so far."""
+
+    entry: str
+    job: Job
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a commit brings back."""
+
+    drain: bool
+    waiting: int  # jobs on the lane that nobody has taken
+    cancels: list[Cancel]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenReplica:
+    incarnation: str
+    alive: bool  # its lease holds
+    ordered_to_drain: bool
+    report: ReplicaReport
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLane:
+    """A lane at one instant."""
+
+    at: float  # Unix seconds, Redis' clock
+    waiting: int
+    running: int
+    oldest_wait_s: float
+    replicas: list[SeenReplica]

@@ -1,0 +1,100 @@
+"""The scaler's side: lead, observe lanes, open and shut gates, order, answer stranded jobs."""
+
+from typing import Any
+
+import redis
+
+from loraplex.broker.interface import SeenLane, SeenReplica
+from loraplex.broker.scripts import source
+from loraplex.keys import LEADER, WAKE_CHANNEL, Lane, reply_channel
+from loraplex.messages import Step, TokenEvent, decode_job, decode_report, encode
+
+
+class ScalerBroker:
+    """One per scaler process; `scaler_id` contends for the leadership."""
+
+    def __init__(self, client: "redis.Redis", scaler_id: str) -> None:
+        self._redis = client
+        self.scaler_id = scaler_id
+        self._pubsub = client.pubsub()
+        names = ("lead", "observe", "close_idle", "answer", "order")
+        self._lead, self._observe, self._close_idle, self._answer, self._order = (
+            client.register_script(source(name)) for name in names
+        )
+
+    def lead(self, lease_s: float) -> bool:
+        """Take or renew the leadership. False: another scaler leads."""
+        return bool(self._lead(keys=[LEADER], args=[self.scaler_id, int(lease_s * 1000)]))
+
+    def resign(self) -> None:
+        """Let a standby take over at once."""
+        if self._redis.get(LEADER) == self.scaler_id.encode():
+            self._redis.delete(LEADER)
+
+    def wait_for_wake(self, seconds: float) -> None:
+        """Sleep until something happens on any lane, at most `seconds`."""
+        if not self._pubsub.subscribed:
+            self._pubsub.subscribe(WAKE_CHANNEL)
+        self._pubsub.get_message(ignore_subscribe_messages=True, timeout=seconds)
+
+    def observe(self, lane: Lane) -> SeenLane:
+        reply: Any = self._observe(keys=[lane.jobs, lane.reports], args=[lane.lease_prefix])
+        now_ms, jobs, taken, oldest, rows = reply
+        wait_ms = int(now_ms) - int(oldest.split(b"-")[0]) if oldest else 0
+        replicas = [
+            SeenReplica(rows[i].decode(), bool(rows[i + 1]), rows[i + 1] == b"drain", report)
+            for i in range(0, len(rows), 3)
+            for report in [decode_report(rows[i + 2])]
+        ]
+        return SeenLane(
+            at=int(now_ms) / 1000,
+            waiting=max(0, int(jobs) - int(taken)),
+            running=int(taken),
+            oldest_wait_s=max(0, wait_ms) / 1000,
+            replicas=replicas,
+        )
+
+    def close_idle(self, lane: Lane) -> bool:
+        """Close the gate for zero replicas. False: there is work, keep them."""
+        return bool(self._close_idle(keys=[lane.jobs, lane.gate]))
+
+    def shut(self, lane: Lane, reason: str) -> None:
+        """Take no more requests; `reason` is what their senders read."""
+        self._redis.hset(lane.gate, mapping={"state": "shut", "reason": reason})
+
+    def open(self, lane: Lane) -> None:
+        """Take requests again, if the gate was shut."""
+        if self._redis.hget(lane.gate, "state") == b"shut":
+            self._redis.hset(lane.gate, mapping={"state": "open", "reason": ""})
+
+    def order(self, lane: Lane, incarnation: str, *, drain: bool) -> bool:
+        """Tell a replica to drain, or to serve after all. False: it is not alive."""
+        order = "drain" if drain else "serve"
+        return bool(self._order(keys=[lane.lease_prefix + incarnation], args=[order]))
+
+    def answer_stranded(self, lane: Lane, code: str, error: str) -> int:
+        """Answer every job that no living replica has with an error. Returns how many."""
+        answered = 0
+        entries: Any = self._redis.xrange(lane.jobs)
+        for entry, fields in entries:
+            job = decode_job(fields[b"j"])
+            # The position is beyond all tokens: whatever was journalled before is still delivered.
+            event = TokenEvent(job.request, job.sampling.max_tokens, [], "error", error, code)
+            answered += self._answer(
+                keys=[lane.jobs, lane.journal],
+                args=[
+                    entry,
+                    lane.lease_prefix,
+                    encode(Step(self.scaler_id, [event])),
+                    reply_channel(job.reply_to),
+                ],
+            )
+        return answered
+
+    def forget_replica(self, lane: Lane, incarnation: str) -> None:
+        self._redis.hdel(lane.reports, incarnation)
+
+    def forget_lane(self, lane: Lane) -> None:
+        """Remove what a deleted deployment leaves behind, an hour from now; the gate stays shut."""
+        for key in (lane.jobs, lane.journal, lane.reports, lane.gate):
+            self._redis.expire(key, 3600)

@@ -1,0 +1,9 @@
+"""The Lua scripts by name, one file each; their heads say what they promise."""
+
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent
+
+
+def source(name: str) -> str:
+    return (_FOLDER / f"{name}.lua").read_text()

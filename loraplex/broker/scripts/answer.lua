@@ -1,0 +1,14 @@
+-- Answer a job that nobody runs (its deployment was stopped or can't start) and remove it.
+-- KEYS: 1 jobs, 2 journal
+-- ARGV: 1 stream id, 2 lease prefix, 3 step message, 4 channel
+-- Returns 1 if answered, 0 if a living replica has it or it is gone.
+-- Atomic because: a replica could take the job between the look and the answer.
+local owner = redis.pcall('XPENDING', KEYS[1], 'replicas', ARGV[1], ARGV[1], 1)
+if not owner.err and #owner > 0 then
+  if redis.call('EXISTS', ARGV[2] .. owner[1][2]) == 1 then return 0 end
+  redis.call('XACK', KEYS[1], 'replicas', ARGV[1])
+end
+if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('XADD', KEYS[2], '*', 's', ARGV[3])
+redis.call('PUBLISH', ARGV[4], ARGV[3])
+return 1

@@ -1,0 +1,155 @@
+"""A replica's side: register, take jobs, commit steps, wait, leave."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from loraplex.broker.interface import Fenced, Orders, TakenJob
+from loraplex.broker.scripts import source
+from loraplex.keys import WAKE_CHANNEL, Lane, reply_channel
+from loraplex.messages import (
+    ReplicaReport,
+    Step,
+    TokenEvent,
+    decode_cancel,
+    decode_job,
+    decode_step,
+    encode,
+)
+
+JOURNAL_AGE_MS = 20 * 60 * 1000  # longer than any request may take
+
+
+@dataclass
+class StepResult:
+    """What one step of the batch brought: events by waiting API process, and jobs that ended."""
+
+    events: dict[str, list[TokenEvent]] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)  # stream ids
+
+    def add(self, reply_to: str, event: TokenEvent, entry: str) -> None:
+        self.events.setdefault(reply_to, []).append(event)
+        if event.finish:
+            self.ended.append(entry)
+
+
+class WorkerBroker:
+    """One per incarnation: the ownership of jobs is tied to `incarnation` and its lease."""
+
+    def __init__(
+        self, client: "redis.Redis", lane: Lane, incarnation: str, lease_s: float = 5.0
+    ) -> None:
+        self._redis = client
+        self.lane = lane
+        self.incarnation = incarnation
+        self._lease_ms = int(lease_s * 1000)
+        self._lease = lane.lease_prefix + incarnation
+        self._control = lane.control_prefix + incarnation
+        self._last_entry = "$"
+        scripts = ("register", "take", "commit")
+        self._register, self._take, self._commit = (
+            client.register_script(source(name)) for name in scripts
+        )
+
+    def register(self, report: ReplicaReport) -> None:
+        """Begin to own jobs."""
+        self._register(
+            keys=[self.lane.jobs, self._lease, self.lane.reports],
+            args=[
+                self._lease_ms,
+                self.incarnation,
+                encode(report),
+                WAKE_CHANNEL,
+                self.lane.name,
+            ],
+        )
+
+    def report(self, report: ReplicaReport) -> None:
+        """Say something without owning jobs (still loading, or failed)."""
+        self._redis.hset(self.lane.reports, self.incarnation, encode(report))
+        self._redis.publish(WAKE_CHANNEL, self.lane.name)
+
+    def renew(self) -> bool:
+        """Prolong the lease between commits (a long step or load). False: it was lost."""
+        return bool(self._redis.pexpire(self._lease, self._lease_ms))
+
+    def take(self, room: int) -> list[TakenJob]:
+        """Up to `room` jobs, those of dead incarnations first. Raises Fenced."""
+        reply: Any = self._take(
+            keys=[self.lane.jobs, self._lease, self._control],
+            args=[self.incarnation, room, self.lane.lease_prefix, self.lane.control_prefix],
+        )
+        if reply[0] == b"FENCED":
+            raise Fenced(self.incarnation)
+        self._last_entry = reply[1].decode()
+        return [TakenJob(id_.decode(), decode_job(job), int(n)) for id_, job, n in reply[2]]
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until a job is enqueued after the last `take`, at most `seconds`."""
+        self._redis.xread({self.lane.jobs: self._last_entry}, count=1, block=int(seconds * 1000))
+
+    def commit(self, result: StepResult, report: ReplicaReport) -> Orders:
+        """End a step: journal and publish its tokens, remove ended jobs, renew. Raises Fenced."""
+        published: list[bytes | str] = []
+        for api_id, events in result.events.items():
+            published += [reply_channel(api_id), encode(Step(self.incarnation, events))]
+        # One API process waits for all: its message is the journal entry.
+        everything = [event for events in result.events.values() for event in events]
+        entry = b"" if not everything else encode(Step(self.incarnation, everything))
+        reply: Any = self._commit(
+            keys=[
+                self._lease,
+                self.lane.journal,
+                self.lane.jobs,
+                self.lane.reports,
+                self._control,
+            ],
+            args=[
+                self._lease_ms,
+                self.incarnation,
+                encode(report),
+                entry,
+                JOURNAL_AGE_MS,
+                len(result.ended),
+                *result.ended,
+                *published,
+            ],
+        )
+        if reply[0] == b"FENCED":
+            raise Fenced(self.incarnation)
+        return Orders(
+            drain=reply[1] == b"drain",
+            waiting=int(reply[2]),
+            cancels=[decode_cancel(message) for message in reply[3:]],
+        )
+
+    def journalled(self, taken: Iterable[TakenJob]) -> dict[str, list[int]]:
+        """The output so far of jobs that another incarnation began: request → token ids."""
+        oldest: dict[str, str] = {t.job.request: t.entry.split("-")[0] for t in taken}
+        output: dict[str, list[int]] = {request: [] for request in oldest}
+        if not oldest:
+            return output
+        start = min(oldest.values(), key=int)
+        while True:
+            entries: Any = self._redis.xrange(self.lane.journal, min=start, count=500)
+            for _, fields in entries:
+                for event in decode_step(fields[b"s"]).events:
+                    tokens = output.get(event.request)
+                    if tokens is not None and event.position <= len(tokens):
+                        tokens[event.position :] = event.tokens
+            if len(entries) < 500:
+                return output
+            start = "(" + entries[-1][0].decode()
+
+    def leave(self, report: ReplicaReport) -> None:
+        """Give up the lease at once; jobs still owned are reclaimed by others."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.delete(self._lease, self._control)
+            pipe.hset(self.lane.reports, self.incarnation, encode(report))
+            pipe.publish(WAKE_CHANNEL, self.lane.name)
+            pipe.execute()
+
+    def forget_report(self) -> None:
+        self._redis.hdel(self.lane.reports, self.incarnation)

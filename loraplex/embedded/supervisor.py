@@ -1,0 +1,195 @@
+"""Starts the platform's processes, restarts those that die, stops all of them in order."""
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import httpx
+from sqlmodel import Session
+
+from loraplex import apikeys
+from loraplex.broker.connection import Unavailable
+from loraplex.broker.connection import connect as connect_redis
+from loraplex.database import connect, migrate
+from loraplex.embedded.record import PlatformRecord, ProcessRecord, end
+from loraplex.embedded.valkey import find_server, write_config
+from loraplex.settings import ApiSettings
+
+Say = Callable[[str], None]
+
+TENANT = "dev"
+_CELERY_WORKER = (
+    "-A scheduler.tasks.app worker --pool=threads --concurrency=4 --loglevel=INFO "
+    "--without-gossip --without-mingle -n tasks@%h"
+).split()
+
+
+class CannotStart(Exception):
+    """Something outside stands in the way; the text says what to do."""
+
+
+class Supervisor:
+    """The owner of one home's processes. Each runs in a session of its own: Ctrl-C is ours."""
+
+    def __init__(self, settings: ApiSettings, valkey_port: int, say: Say) -> None:
+        self._settings = settings
+        self._say = say
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._commands: dict[str, list[str]] = {}
+        port = valkey_port or _free_port()
+        self._valkey_port = port
+        self._password = self._secret("valkey-password", lambda: secrets.token_urlsafe(24))
+        key = self._secret("api-key", apikeys.new_key)
+        host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
+        self.record = PlatformRecord(
+            url=f"http://{host}:{settings.port}",
+            api_key=key,
+            redis_url=f"redis://:{self._password}@127.0.0.1:{port}/0",
+        )
+
+    def start(self) -> None:
+        """Everything up and answering, or CannotStart (and nothing left running)."""
+        _check_port(self._settings.host, self._settings.port, "LORAPLEX_PORT")
+        _check_port("127.0.0.1", self._valkey_port, "LORAPLEX_VALKEY_PORT")
+        home = self._settings.home
+        (home / "logs").mkdir(parents=True, exist_ok=True)
+        self.record.processes = [ProcessRecord.of("supervisor", os.getpid())]
+        try:
+            config = write_config(home / "valkey", self._valkey_port, self._password)
+            self._spawn("valkey", [str(find_server()), str(config)])
+            self._wait("valkey", self._redis_answers)
+            migrate(self._settings.database)
+            with Session(connect(self._settings.database)) as session:
+                apikeys.store(session, TENANT, "embedded", self.record.api_key)
+            python = sys.executable
+            self._spawn("api", [python, "-m", "api"])
+            self._spawn("scaler", [python, "-m", "scheduler"])
+            # One process: tasks wait for downloads and processes, not for the CPU.
+            self._spawn(
+                "tasks",
+                [python, "-m", "celery", *_CELERY_WORKER],
+            )
+            self._wait("api", self._api_answers)
+        except BaseException:
+            self.stop()
+            raise
+
+    def watch(self, stop: threading.Event) -> None:
+        """Until `stop`: start again what dies, with a pause that grows."""
+        pause_s = dict.fromkeys(self._commands, 0.5)
+        while not stop.wait(0.5):
+            for name, child in list(self._children.items()):
+                if child.poll() is not None and not stop.wait(pause_s[name]):
+                    self._say(f"{name} ended with code {child.returncode}; starting it again")
+                    pause_s[name] = min(pause_s[name] * 2, 30.0)
+                    self._spawn(name, self._commands[name])
+
+    def stop(self) -> None:
+        """Everything down: those that start others first, Valkey last."""
+        records = {p.name: p for p in self.record.processes}
+        end(records[name] for name in ("api", "scaler", "tasks") if name in records)
+        stop_replicas(self._settings)
+        end([records["valkey"]] if "valkey" in records else [])
+        for child in self._children.values():
+            child.wait()
+        PlatformRecord.forget(self._settings.home)
+
+    def _spawn(self, name: str, command: list[str]) -> None:
+        self._commands[name] = command
+        with (self._settings.logs_dir / f"{name}.log").open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=self._environment(),
+                cwd=self._settings.home,
+            )
+        self._children[name] = child
+        others = [p for p in self.record.processes if p.name != name]
+        self.record.processes = [*others, ProcessRecord.of(name, child.pid)]
+        self.record.save(self._settings.home)
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {
+            "LORAPLEX_HOME": str(self._settings.home),
+            "LORAPLEX_REDIS_URL": self.record.redis_url,
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _wait(self, name: str, ready: Callable[[], bool], patience_s: float = 60.0) -> None:
+        deadline = time.monotonic() + patience_s
+        while not ready():
+            log = self._settings.logs_dir / f"{name}.log"
+            code = self._children[name].poll()
+            if code is not None:
+                tail = log.read_text(errors="replace")[-1500:]
+                raise CannotStart(f"{name} ended with code {code}:\n{tail}")
+            if time.monotonic() > deadline:
+                raise CannotStart(f"{name} doesn't answer after {patience_s:g} s; see {log}")
+            time.sleep(0.05)
+
+    def _redis_answers(self) -> bool:
+        with contextlib.closing(connect_redis(self.record.redis_url)) as client:
+            try:
+                return bool(client.ping())
+            except Unavailable:
+                return False
+
+    def _api_answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.record.url}/health", timeout=2).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _secret(self, name: str, make: Callable[[], str]) -> str:
+        """Kept in the home folder, readable by its owner only."""
+        self._settings.home.mkdir(parents=True, exist_ok=True)
+        file = self._settings.home / name
+        if not file.exists():
+            file.touch(mode=0o600)
+            file.write_text(make())
+        return file.read_text().strip()
+
+
+def stop_replicas(settings: ApiSettings) -> None:
+    """End every replica process of this home, whoever started it."""
+    subprocess.run(
+        [sys.executable, "-m", "scheduler.drivers.process"],
+        env=os.environ | {"LORAPLEX_HOME": str(settings.home)},
+        check=True,
+    )
+
+
+def clean_up(settings: ApiSettings, record: PlatformRecord) -> None:
+    """End what a supervisor left behind that was killed."""
+    ordered = sorted(record.alive, key=lambda p: p.name == "valkey")
+    end([p for p in ordered if p.name != "valkey"])
+    stop_replicas(settings)
+    end([p for p in ordered if p.name == "valkey"])
+    PlatformRecord.forget(settings.home)
+
+
+def _check_port(host: str, port: int, setting: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as taken:
+            raise CannotStart(
+                f"{host}:{port} can't be used ({taken.strerror}). "
+                f"Choose another port: {setting}=… loraplex up"
+            ) from taken
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,136 @@
+"""SQLModel tables: what outlives a process. Times are UTC; ids are short random strings."""
+
+import secrets
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from sqlalchemy import JSON, Column, DateTime, Dialect, Index, TypeDecorator, text
+from sqlmodel import Field, SQLModel
+
+from loraplex.keys import Lane
+from loraplex.status import Status
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}-{secrets.token_hex(6)}"
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes in UTC; SQLite drops the zone, so it is put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class Tenant(SQLModel, table=True):
+    """Owner of deployments, adapters, keys and usage."""
+
+    id: str = Field(primary_key=True)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class ApiKey(SQLModel, table=True):
+    """An API key: only its SHA-256 is stored (the key itself is 256 random bits)."""
+
+    id: str = Field(default_factory=lambda: new_id("key"), primary_key=True)
+    tenant_id: str = Field(foreign_key="tenant.id", index=True)
+    name: str
+    sha256: str = Field(unique=True, index=True)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Deployment(SQLModel, table=True):
+    """A base model served under one name, with scaling bounds and a status."""
+
+    # The name is free again once the deployment is deleted.
+    __table_args__ = (
+        Index(
+            "uq_deployment_live_name",
+            "tenant_id",
+            "name",
+            unique=True,
+            sqlite_where=text("status != 'deleted'"),
+            postgresql_where=text("status != 'deleted'"),
+        ),
+    )
+
+    id: str = Field(default_factory=lambda: new_id("dep"), primary_key=True)
+    tenant_id: str = Field(foreign_key="tenant.id", index=True)
+    name: str
+    base_model: str
+    min_replicas: int
+    max_replicas: int
+    cooldown_time: int  # seconds
+    scale_up_threshold: int  # queued + running per replica
+    status: str = Field(default=Status.PENDING.value, index=True)
+    reason: str = ""  # why it is in this status
+    failed_starts: int = 0  # in a row
+    retry_at: datetime | None = Field(default=None, sa_type=UtcDateTime)  # back-off of starts
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    changed_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+    @property
+    def lane(self) -> Lane:
+        return Lane(self.base_model, self.id)
+
+
+class ReplicaState(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+class Replica(SQLModel, table=True):
+    """One GPU worker as the scaler means it to be. Written before anything is started."""
+
+    id: str = Field(default_factory=lambda: new_id("rep"), primary_key=True)
+    deployment_id: str = Field(foreign_key="deployment.id", index=True)
+    state: str = Field(default=ReplicaState.STARTING.value, index=True)
+    reason: str = ""
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    asked_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)  # latest start or stop
+    ready_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    gone_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Adapter(SQLModel, table=True):
+    """One version of a repo: immutable LoRA weights, identified by their digest."""
+
+    __table_args__ = (Index("uq_adapter_version", "tenant_id", "repo", "version", unique=True),)
+
+    id: str = Field(default_factory=lambda: new_id("ada"), primary_key=True)
+    tenant_id: str = Field(foreign_key="tenant.id", index=True)
+    repo: str
+    version: int
+    base_model: str
+    digest: str = Field(index=True)  # SHA-256 of config and weights
+    rank: int
+    targets: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    size_bytes: int
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+    @property
+    def ref(self) -> str:
+        return f"{self.repo}/{self.version}"
+
+
+class DeploymentEvent(SQLModel, table=True):
+    """A status change or a scaling decision: who, why, when."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    deployment_id: str = Field(foreign_key="deployment.id", index=True)
+    at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    kind: str  # a loraplex.status.Event, or "scaled"
+    actor: str  # "scaler", "task", or "user:<tenant>"
+    from_status: str
+    to_status: str
+    reason: str = ""

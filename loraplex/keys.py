@@ -1,0 +1,67 @@
+"""Every Redis key, stream, channel and group name, in one place.
+
+Keys of one lane share a hash tag (`{…}`), so that a script that touches several of them works on
+Redis Cluster. Channels and leases of platform-wide processes stand alone.
+"""
+
+from dataclasses import dataclass
+
+GROUP = "replicas"
+WAKE_CHANNEL = "lpx:wake"
+LEADER = "lpx:scaler:leader"
+CELERY_PREFIX = "lpx:celery:"
+
+
+def reply_channel(api_id: str) -> str:
+    """Where one API process hears of its requests' tokens."""
+    return f"lpx:reply:{api_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The Redis side of one deployment: its jobs keyed by base model, and what belongs to them."""
+
+    base_model: str
+    deployment_id: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.base_model}#{self.deployment_id}"
+
+    @classmethod
+    def parse(cls, name: str) -> "Lane":
+        base_model, _, deployment_id = name.rpartition("#")
+        if not base_model or not deployment_id:
+            raise ValueError(f"not a lane name: {name!r}")
+        return cls(base_model, deployment_id)
+
+    def _key(self, kind: str) -> str:
+        return f"lpx:{{{self.name}}}:{kind}"
+
+    @property
+    def jobs(self) -> str:
+        """Stream of jobs; an entry is deleted when its request has ended."""
+        return self._key("jobs")
+
+    @property
+    def journal(self) -> str:
+        """Stream of engine steps: every token that was ever published, trimmed by age."""
+        return self._key("journal")
+
+    @property
+    def gate(self) -> str:
+        """Hash: may jobs enter? See `scripts/enqueue.lua`."""
+        return self._key("gate")
+
+    @property
+    def reports(self) -> str:
+        """Hash: incarnation → latest ReplicaReport."""
+        return self._key("reports")
+
+    @property
+    def lease_prefix(self) -> str:
+        return self._key("lease:")
+
+    @property
+    def control_prefix(self) -> str:
+        return self._key("control:")

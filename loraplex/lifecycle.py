@@ -1,0 +1,59 @@
+"""The only code that changes a deployment's status: look in the table, write, store the event."""
+
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, update
+from sqlmodel import Session, col
+
+from loraplex.entities import Deployment, DeploymentEvent, utc_now
+from loraplex.status import Event, Status, next_status
+
+
+def apply(
+    session: Session, deployment: Deployment, event: Event, *, actor: str, reason: str
+) -> Status | None:
+    """Move `deployment` by `event` and store why. Commits.
+
+    Returns the new status, or None when the table has no such move or another process moved the
+    deployment first (compare and set on the status that the caller saw): nothing is written then.
+    """
+    before = Status(deployment.status)
+    after = next_status(before, event)
+    if after is None:
+        return None
+    changed = cast(
+        CursorResult[Any],
+        session.execute(
+            update(Deployment)
+            .where(col(Deployment.id) == deployment.id, col(Deployment.status) == before.value)
+            .values(status=after.value, reason=reason, changed_at=utc_now())
+        ),
+    )
+    if changed.rowcount != 1:
+        session.rollback()
+        return None
+    session.add(_event(deployment, event.value, actor, before, after, reason))
+    session.commit()
+    session.refresh(deployment)
+    return after
+
+
+def note(session: Session, deployment: Deployment, kind: str, *, actor: str, reason: str) -> None:
+    """Store something that happened without a change of status (a scaling decision). Commits."""
+    status = Status(deployment.status)
+    session.add(_event(deployment, kind, actor, status, status, reason))
+    session.commit()
+    session.refresh(deployment)
+
+
+def _event(
+    deployment: Deployment, kind: str, actor: str, before: Status, after: Status, reason: str
+) -> DeploymentEvent:
+    return DeploymentEvent(
+        deployment_id=deployment.id,
+        kind=kind,
+        actor=actor,
+        from_status=before.value,
+        to_status=after.value,
+        reason=reason,
+    )

@@ -1,0 +1,91 @@
+"""What crosses processes through Redis: declared once, msgpack arrays, versioned by tag.
+
+A field may be added at the end with a default; anything else is a new tag (`job.2`), read beside
+the old one for a release.
+"""
+
+from typing import Literal
+
+import msgspec
+
+RequestId = str
+ApiId = str
+Digest = str
+
+Finish = Literal["stop", "length", "cancelled", "expired", "error"]
+Phase = Literal["loading", "ready", "draining", "failed", "exited"]
+
+
+class Sampling(msgspec.Struct, array_like=True, frozen=True, tag="sampling.1"):
+    """How to choose tokens. The seed is drawn by the API, never by a replica."""
+
+    max_tokens: int
+    seed: int
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all
+    min_p: float = 0.0
+    ignore_eos: bool = False
+
+
+class Job(msgspec.Struct, array_like=True, frozen=True, tag="job.1"):
+    """One generation request, ready to run. Written by the API, read by a replica."""
+
+    request: RequestId
+    reply_to: ApiId  # which API process waits
+    tenant: str
+    adapter: Digest | None  # None: the base model
+    prompt: list[int]  # token ids
+    sampling: Sampling
+    deadline: float  # Unix seconds
+
+
+class TokenEvent(msgspec.Struct, array_like=True, frozen=True):
+    """New tokens of one request. `position` is the index of the first of them in the output."""
+
+    request: RequestId
+    position: int
+    tokens: list[int]
+    finish: Finish | None = None
+    error: str | None = None  # a sentence for the client, with finish "error"
+    error_code: str | None = None  # which API error it becomes
+
+
+class Step(msgspec.Struct, array_like=True, frozen=True, tag="step.1"):
+    """All events of one engine step. Journal entry, and message to an API process."""
+
+    incarnation: str
+    events: list[TokenEvent]
+
+
+class Cancel(msgspec.Struct, array_like=True, frozen=True, tag="cancel.1"):
+    """To the replica that runs the request: stop it and free its slot."""
+
+    request: RequestId
+
+
+class ReplicaReport(msgspec.Struct, array_like=True, frozen=True, tag="replica.1"):
+    """What a replica says of itself, renewed with every step and at least each second."""
+
+    replica: str
+    phase: Phase
+    at: float  # Unix seconds
+    running: int = 0
+    capacity: int = 0
+    tokens_per_s: float = 0.0
+    requests_done: int = 0
+    steps: int = 0
+    mixed_steps: int = 0  # steps that ran two or more adapters (or base) together
+    most_adapters_in_step: int = 0  # the base counts as one
+    adapters: list[str] = []  # digests resident
+    error: str | None = None  # why it failed
+    permanent: bool = False  # starting again can't help
+    ready_after_s: float = 0.0  # process start → ready
+
+
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+decode_job = msgspec.msgpack.Decoder(Job).decode
+decode_step = msgspec.msgpack.Decoder(Step).decode
+decode_cancel = msgspec.msgpack.Decoder(Cancel).decode
+decode_report = msgspec.msgpack.Decoder(ReplicaReport).decode

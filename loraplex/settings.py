@@ -1,0 +1,126 @@
+"""All settings, one class per process. Read once at start from `LORAPLEX_*`, then passed down."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What every process needs: where state lies and how to reach Redis and the database."""
+
+    model_config = SettingsConfigDict(env_prefix="LORAPLEX_", extra="ignore")
+
+    home: Path = Field(Path("~/.loraplex"), description="Folder that holds all state.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", description="Redis or Valkey, 7 or newer, noeviction."
+    )
+    database_url: str = Field("", description="SQLAlchemy URL. Empty: SQLite in the home folder.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )
+    allow_local_models: bool = Field(
+        True, description="Whether a base model may be named by a path on this machine."
+    )
+
+    @field_validator("home", mode="after")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.home / 'loraplex.db'}"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def adapters_dir(self) -> Path:
+        return self.home / "adapters"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.home / "logs"
+
+
+class ApiSettings(Settings):
+    """The HTTP process."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless changed.")
+    port: int = Field(8000, ge=1, le=65535, description="Port of the API.")
+    max_backlog: int = Field(
+        256, ge=1, description="Queued jobs per deployment before requests get 429."
+    )
+    request_timeout_s: float = Field(
+        600.0, gt=0, description="Deadline of a request, from its arrival, in seconds."
+    )
+    max_body_bytes: int = Field(
+        256 * 2**20, gt=0, description="Largest request body (adapter uploads), in bytes."
+    )
+    heartbeat_s: float = Field(
+        10.0, gt=0, description="Seconds between comment lines on an SSE stream."
+    )
+
+
+class EmbeddedSettings(ApiSettings):
+    """`loraplex up`."""
+
+    valkey_port: int = Field(
+        0, ge=0, le=65535, description="Port of the embedded Valkey; 0 takes a free one."
+    )
+
+
+class ScalerSettings(Settings):
+    """The scaler and its Celery task worker."""
+
+    tick_s: float = Field(1.0, gt=0, description="Longest pause between two looks at every lane.")
+    leader_lease_s: float = Field(
+        5.0, gt=0, description="A standby scaler takes over after this long."
+    )
+    start_timeout_s: float = Field(
+        300.0, gt=0, description="A replica that is not ready after this long has failed."
+    )
+    drain_timeout_s: float = Field(
+        660.0, gt=0, description="A draining replica is killed after this long."
+    )
+    driver: Literal["process"] = Field("process", description="What starts replicas.")
+
+
+class WorkerSettings(Settings):
+    """One replica."""
+
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 where the hardware multiplies it, else float32."
+    )
+    max_running: int = Field(32, ge=1, description="Requests in one batch.")
+    max_step_tokens: int = Field(
+        512, ge=16, description="Token budget of one engine step (decode and prefill together)."
+    )
+    kv_cache_gib: float = Field(
+        1.0, gt=0, description="Memory for the KV cache, in GiB (on a GPU: raise it)."
+    )
+    max_adapters: int = Field(64, ge=1, description="Adapters resident at once.")
+    threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU threads of a replica."
+    )
+    lease_s: float = Field(
+        5.0, ge=1, description="A replica that is silent for this long loses its jobs."
+    )
+    max_deliveries: int = Field(
+        5, ge=1, description="A job that was on this many dying replicas is answered with an error."
+    )
+
+
+class ClientSettings(BaseSettings):
+    """The CLI. Unset: taken from the running embedded platform in the home folder."""
+
+    model_config = SettingsConfigDict(env_prefix="LORAPLEX_", extra="ignore")
+
+    home: Path = Path("~/.loraplex")
+    url: str = ""
+    api_key: str = ""

@@ -1,0 +1,1 @@
+"""The scaler (one leader, standbys) and the Celery task workers."""

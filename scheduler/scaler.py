@@ -1,0 +1,109 @@
+"""The scaler process: lead or stand by, look at every deployment, wake when something happens."""
+
+import logging
+import random
+import secrets
+import signal
+import threading
+
+from sqlmodel import Session, col, select
+
+from loraplex.broker.connection import Unavailable, check, connect
+from loraplex.broker.scaler import ScalerBroker
+from loraplex.database import connect as connect_database
+from loraplex.entities import Deployment, Replica, ReplicaState, utc_now
+from loraplex.settings import ScalerSettings
+from loraplex.status import Status
+from scheduler.drivers.base import Driver, Running
+from scheduler.drivers.process import ProcessDriver
+from scheduler.reconcile import Reconciler
+from scheduler.tasks.imports import prepare_deployment
+from scheduler.tasks.replicas import start_replica, stop_replica
+
+log = logging.getLogger(__name__)
+
+SHORTEST_PAUSE_S = 0.05  # a burst of wake-ups is one look
+DELETED_LINGERS_S = 3600.0  # a deleted deployment is looked at until its last replica is gone
+
+
+class CeleryTasks:
+    """Asks the task workers; nothing is done in the scaler itself."""
+
+    def prepare(self, deployment_id: str) -> None:
+        prepare_deployment.delay(deployment_id)
+
+    def start(self, replica_id: str) -> None:
+        start_replica.delay(replica_id)
+
+    def stop(self, replica_id: str) -> None:
+        stop_replica.delay(replica_id)
+
+
+class Scaler:
+    def __init__(self, settings: ScalerSettings) -> None:
+        self._settings = settings
+        redis = connect(settings.redis_url)
+        check(redis)
+        self._broker = ScalerBroker(redis, f"scaler-{secrets.token_hex(4)}")
+        self._driver: Driver = ProcessDriver(settings)
+        self._database = connect_database(settings.database)
+        self._tasks = CeleryTasks()
+        self._reconciler = Reconciler(self._broker, self._tasks, settings)
+        self._leads = False
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        """Until `stop` is set. Redis away: wait with jitter, the replicas go on meanwhile."""
+        while not self.stop.is_set():
+            try:
+                self._turn()
+                self._broker.wait_for_wake(self._settings.tick_s)
+                self.stop.wait(SHORTEST_PAUSE_S)
+            except Unavailable as away:
+                log.warning("Redis is away, trying again: %s", away)
+                self._leads = False
+                self.stop.wait(random.uniform(0.2, 1.5))
+        if self._leads:
+            self._broker.resign()
+
+    def _turn(self) -> None:
+        leads = self._broker.lead(self._settings.leader_lease_s)
+        if leads != self._leads:
+            log.info("%s %s", self._broker.scaler_id, "leads" if leads else "stands by")
+            self._leads = leads
+        if leads:
+            self._look()
+
+    def _look(self) -> None:
+        processes = {p.replica: p for p in self._driver.list()}
+        with Session(self._database) as session:
+            for deployment in self._deployments(session):
+                self._reconciler.reconcile(session, deployment, processes)
+                if not self._broker.lead(self._settings.leader_lease_s):
+                    return  # this look took too long; another scaler acts now
+            self._stop_orphans(session, processes)
+
+    def _deployments(self, session: Session) -> list[Deployment]:
+        recently = utc_now().timestamp() - DELETED_LINGERS_S
+        rows = session.exec(select(Deployment).order_by(col(Deployment.created_at)))
+        return [
+            d for d in rows if d.status != Status.DELETED or d.changed_at.timestamp() > recently
+        ]
+
+    def _stop_orphans(self, session: Session, processes: dict[str, Running]) -> None:
+        """Processes that no row wants: left over from a crash between two lines of ours."""
+        for replica_id in processes:
+            row = session.get(Replica, replica_id)
+            if row is None or row.state == ReplicaState.GONE:
+                self._tasks.stop(replica_id)
+
+
+def main() -> None:
+    from loraplex.logs import configure
+
+    settings = ScalerSettings()
+    configure("scaler", settings.log_level)
+    scaler = Scaler(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: scaler.stop.set())
+    scaler.run()

@@ -1,0 +1,27 @@
+"""The Celery application. `celery -A scheduler.tasks.app worker` runs every task of ours."""
+
+from celery import Celery
+
+from loraplex.keys import CELERY_PREFIX
+from loraplex.settings import ScalerSettings
+
+settings = ScalerSettings()
+
+app = Celery("loraplex", broker=settings.redis_url)
+app.conf.update(
+    include=["scheduler.tasks.replicas", "scheduler.tasks.imports"],
+    accept_content=["json"],
+    task_serializer="json",
+    task_ignore_result=True,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_default_queue="tasks",
+    worker_prefetch_multiplier=1,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={
+        "global_keyprefix": CELERY_PREFIX,
+        "visibility_timeout": 3600,
+        "socket_timeout": 30,
+    },
+    worker_hijack_root_logger=False,
+)
