@@ -36,13 +36,19 @@ def stream(
         events(),
         sep="\n",
         ping=int(max(1, state.settings.heartbeat_s)),
-        ping_message_factory=lambda: ServerSentEvent(comment=_heartbeat(admitted), sep="\n"),
+        ping_message_factory=lambda: _heartbeat(admitted),  # type: ignore[arg-type, return-value]
         headers={"x-request-id": admitted.id, "cache-control": "no-cache"},
     )
 
 
-def _heartbeat(admitted: Admitted) -> str:
-    return "running" if admitted.waiting.position else "queued: waiting for a replica"
+def _heartbeat(admitted: Admitted) -> bytes:
+    """A comment line without the blank line that ends an event.
+
+    The OpenAI SDK keeps the last `id:`, as the specification says, and takes a blank line after
+    it for an (empty) event, which it then fails to parse.
+    """
+    started = admitted.waiting.position > 0
+    return b": running\n" if started else b": queued, waiting for a replica\n"
 
 
 def _event(data: dict[str, Any], id_: str | None) -> ServerSentEvent:

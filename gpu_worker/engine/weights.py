@@ -27,15 +27,22 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def load(folder: Path, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
     """The model in eval mode. Raises ModelRefused with the reason."""
+    kind = "model"
     try:
         config = AutoConfig.from_pretrained(folder)
+        kind = config.model_type
         if config.is_encoder_decoder:
-            raise ModelRefused(f"{config.model_type} is an encoder-decoder model")
+            raise ModelRefused(f"{kind} is an encoder-decoder model")
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=NAME)
     except ModelRefused:
         raise
+    except KeyError as missing:
+        if missing.args != (NAME,):
+            raise ModelRefused(f"{kind}: {missing!r}") from missing
+        reason = f"{kind} does not use transformers' attention interface"
+        raise ModelRefused(reason) from missing
     except Exception as broken:  # missing files, unknown architecture, broken tensors …
-        raise ModelRefused(f"{type(broken).__name__}: {broken}") from broken
+        raise ModelRefused(f"{kind}: {type(broken).__name__}: {broken}") from broken
     return model.to(device).eval()  # type: ignore[no-any-return]
 
 

@@ -73,7 +73,7 @@ class ApiBroker:
         # Both ids come from the same Redis clock: nothing about a job precedes its enqueueing.
         start: str = entry.split("-")[0]
         while True:
-            entries = await self._redis.xrange(lane.journal, min=start, max="+", count=500)
+            entries: Any = await self._redis.xrange(lane.journal, min=start, max="+", count=500)
             for _, fields in entries:
                 step = decode_step(fields[b"s"])
                 found += [event for event in step.events if event.request == request]
@@ -92,7 +92,7 @@ class ApiBroker:
 
     async def set_gate(self, lane: Lane, shut_reason: str | None) -> None:
         """Shut or open the lane at once; the scaler keeps it so by the deployment's status."""
-        state = {"state": "shut" if shut_reason else "open", "reason": shut_reason or ""}
+        state: Any = {"state": "shut" if shut_reason else "open", "reason": shut_reason or ""}
         await cast(Any, self._redis.hset(lane.gate, mapping=state))
         await self.wake_scaler(lane)
 

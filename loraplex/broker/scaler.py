@@ -16,7 +16,7 @@ class ScalerBroker:
     def __init__(self, client: "redis.Redis", scaler_id: str) -> None:
         self._redis = client
         self.scaler_id = scaler_id
-        self._pubsub = client.pubsub()
+        self._pubsub: Any = client.pubsub()  # type: ignore[no-untyped-call]
         names = ("lead", "observe", "close_idle", "answer", "order")
         self._lead, self._observe, self._close_idle, self._answer, self._order = (
             client.register_script(source(name)) for name in names

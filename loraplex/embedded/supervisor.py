@@ -24,10 +24,10 @@ from loraplex.settings import ApiSettings
 Say = Callable[[str], None]
 
 TENANT = "dev"
-_CELERY_WORKER = (
-    "-A scheduler.tasks.app worker --pool=threads --concurrency=4 --loglevel=INFO "
-    "--without-gossip --without-mingle -n tasks@%h"
-).split()
+_CELERY_WORKER = [
+    *("-A", "scheduler.tasks.app", "worker", "-n", "tasks@%h", "--loglevel=INFO"),
+    *("--pool=threads", "--concurrency=4", "--without-gossip", "--without-mingle"),
+]
 
 
 class CannotStart(Exception):

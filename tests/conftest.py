@@ -1,0 +1,64 @@
+"""Fixtures that say what they are: a real Valkey, the real small model, the whole platform."""
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_module
+
+from loraplex.broker.connection import Unavailable, connect
+from loraplex.embedded.valkey import find_server, write_config
+from loraplex.store.models import DEMO_MODEL, ModelStore
+
+REPOSITORY = Path(__file__).parents[1]
+ADAPTERS = REPOSITORY / "examples" / "adapters"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def model_store() -> ModelStore:
+    """Kept between runs, in a folder that git ignores."""
+    root = REPOSITORY / ".loraplex" / "models"
+    root.mkdir(parents=True, exist_ok=True)
+    return ModelStore(root, allow_local=True)
+
+
+@pytest.fixture(scope="session")
+def smollm2(model_store: ModelStore) -> Path:
+    """SmolLM2-135M-Instruct as a folder."""
+    return model_store.fetch(DEMO_MODEL)
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Valkey server as `loraplex up` starts it."""
+    port = free_port()
+    config = write_config(tmp_path_factory.mktemp("valkey"), port, "secret")
+    server = subprocess.Popen([str(find_server()), str(config)], stdout=subprocess.DEVNULL)
+    url = f"redis://:secret@127.0.0.1:{port}/0"
+    client = connect(url)
+    while True:
+        try:
+            client.ping()
+            break
+        except Unavailable:
+            assert server.poll() is None
+    yield url
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture
+def valkey(valkey_url: str) -> Iterator["redis_module.Redis"]:
+    """A client of that server, which is empty."""
+    client = connect(valkey_url)
+    client.flushall()
+    yield client
+    client.close()

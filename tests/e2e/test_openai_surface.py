@@ -1,0 +1,159 @@
+"""The OpenAI surface through the unmodified client: answers, and errors that say what to do."""
+
+from typing import Any
+
+import openai
+import pytest
+
+from tests.e2e.conftest import Platform
+
+pytestmark = pytest.mark.e2e
+
+HELLO: list[Any] = [{"role": "user", "content": "Say hello."}]
+
+
+@pytest.fixture
+def client(platform: Platform) -> openai.OpenAI:
+    return platform.openai()
+
+
+def test_chat_without_streaming(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="chat", messages=HELLO, max_completion_tokens=5, temperature=0
+    )
+    assert answer.choices[0].message.content
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 5
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 5
+
+
+def test_completions_stream_and_not_from_text_and_tokens(client: openai.OpenAI) -> None:
+    whole = client.completions.create(
+        model="chat", prompt="The capital of France is", max_tokens=8, temperature=0
+    )
+    chunks = client.completions.create(
+        model="chat", prompt="The capital of France is", max_tokens=8, temperature=0, stream=True
+    )
+    assert "".join(c.choices[0].text for c in chunks) == whole.choices[0].text
+    from_ids = client.completions.create(model="chat", prompt=[504, 3575], max_tokens=2)
+    assert from_ids.usage is not None and from_ids.usage.prompt_tokens == 2
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_shown(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="chat",
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        temperature=0,
+        stop=[" is"],
+    )
+    assert answer.choices[0].message.content == "The capital of France"
+    assert answer.choices[0].finish_reason == "stop"
+
+
+def test_a_seed_repeats_the_answer(client: openai.OpenAI) -> None:
+    def sample(seed: int) -> str | None:
+        answer = client.chat.completions.create(
+            model="chat", messages=HELLO, max_tokens=12, temperature=1.5, seed=seed
+        )
+        return answer.choices[0].message.content
+
+    assert sample(1) == sample(1)
+    assert len({sample(seed) for seed in range(4)}) > 1
+
+
+def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
+    ids = [m.id for m in client.models.list()]
+    assert {"chat", "json/1", "pirate/1"} <= set(ids)
+    for name in ("chat", "pirate/1", "chat:pirate/1"):
+        assert client.models.retrieve(name).id == name
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "code", "param"),
+    [
+        ({"model": "nobody"}, openai.NotFoundError, "model_not_found", "model"),
+        ({"model": "pirate/9"}, openai.NotFoundError, "model_not_found", "model"),
+        ({"model": "chat:pirate/9"}, openai.NotFoundError, "model_not_found", "model"),
+        ({"messages": []}, openai.BadRequestError, "invalid_value", "messages"),
+        ({"temperature": 3}, openai.BadRequestError, "invalid_value", "temperature"),
+        ({"max_tokens": 10**5}, openai.BadRequestError, "context_length_exceeded", "messages"),
+        ({"n": 2}, openai.BadRequestError, "invalid_value", "n"),
+        ({"logprobs": True}, openai.BadRequestError, "invalid_value", "logprobs"),
+        ({"stop": ["a"] * 5}, openai.BadRequestError, "invalid_value", "stop"),
+        (
+            {"extra_body": {"frobnicate": 1}},
+            openai.BadRequestError,
+            "unsupported_parameter",
+            "frobnicate",
+        ),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(
+    client: openai.OpenAI,
+    change: dict[str, Any],
+    kind: type[openai.APIStatusError],
+    code: str,
+    param: str,
+) -> None:
+    with pytest.raises(kind) as refused:
+        client.chat.completions.create(**{"model": "chat", "messages": HELLO} | change)
+    assert (refused.value.code, refused.value.param) == (code, param)
+    assert refused.value.response.headers["x-request-id"]
+
+
+def test_a_wrong_key_is_a_401(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.AuthenticationError, match="API key"):
+        client.with_options(api_key="pb_wrong").models.list()
+
+
+def test_no_route_is_open_but_health_and_docs(platform: Platform) -> None:
+    http = platform.http()
+    del http.headers["authorization"]
+    assert http.get("/health").status_code == 200
+    for path in ("/v1/models", "/api/v1/deployments", "/api/v1/adapters"):
+        assert http.get(path).status_code == 401
+    assert http.post("/v1/chat/completions", json={}).status_code == 401
+
+
+def test_events_carry_request_and_position(platform: Platform) -> None:
+    body = {"model": "chat", "messages": HELLO, "max_tokens": 4, "stream": True, "temperature": 0}
+    lines = platform.http().post("/v1/chat/completions", json=body).text.splitlines()
+    ids = [line.removeprefix("id: ").split(":") for line in lines if line.startswith("id: ")]
+    assert len({request for request, _ in ids}) == 1
+    positions = [int(position) for _, position in ids]
+    assert positions == sorted(positions) and positions[-1] == 4
+    assert [line for line in lines if line][-1] == "data: [DONE]"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"name": "UPPER", "base_model": "org/m"}, "name"),
+        ({"name": "a", "base_model": "../../etc"}, None),
+        ({"name": "a", "base_model": "org/m", "min_replicas": 3}, "min_replicas"),
+        ({"name": "a", "base_model": "org/m", "surprise": 1}, "surprise"),
+        ({"name": "a"}, "base_model"),
+    ],
+)
+def test_bad_deployments_are_problems(
+    platform: Platform, body: dict[str, Any], param: str | None
+) -> None:
+    answer = platform.http().post("/api/v1/deployments", json=body)
+    if param is None:  # a path that isn't there: found out when it is fetched
+        assert answer.status_code == 201
+        assert platform.http().delete("/api/v1/deployments/a").status_code == 200
+        return
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["param"] == param
+
+
+def test_a_name_is_taken_once_and_free_after_deletion(platform: Platform) -> None:
+    http = platform.http()
+    body = {"name": "twice", "base_model": "/nowhere"}
+    assert http.post("/api/v1/deployments", json=body).status_code == 201
+    assert http.post("/api/v1/deployments", json=body).status_code == 409
+    assert http.delete("/api/v1/deployments/twice").status_code == 200
+    assert http.post("/api/v1/deployments", json=body).status_code == 201
+    assert http.delete("/api/v1/deployments/twice").status_code == 200

@@ -1,0 +1,91 @@
+"""Registration refuses what would be computed wrong, naming the field."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from loraplex.store.adapters import AdapterInvalid, AdapterStore, inspect
+
+CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": "org/base"}
+LINEAR = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def config(**changes: Any) -> bytes:
+    return json.dumps(CONFIG | changes).encode()
+
+
+def weights(out: int = 6, into: int = 4, rank: int = 2, linear: str = LINEAR) -> bytes:
+    return save(
+        {
+            f"{linear}.lora_A.weight": np.ones((rank, into), np.float32),
+            f"{linear}.lora_B.weight": np.ones((out, rank), np.float32),
+        }
+    )
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    name = "model.layers.0.self_attn.q_proj.weight"
+    (tmp_path / "model.safetensors").write_bytes(save({name: np.ones((6, 4), np.float32)}))
+    return tmp_path
+
+
+def test_facts_of_a_good_adapter(base: Path) -> None:
+    facts = inspect(config(), weights(), base)
+    assert (facts.rank, facts.targets) == (2, ["q_proj"])
+
+
+def test_same_content_has_one_folder_and_one_digest(base: Path, tmp_path: Path) -> None:
+    store = AdapterStore(tmp_path / "adapters")
+    first = store.put(config(), weights(), base)
+    assert store.put(config(), weights(), base) == first
+    assert store.put(config(lora_alpha=8), weights(), base).digest != first.digest
+    assert len(list((tmp_path / "adapters").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"bias": "all"}, "bias"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+        ({"target_parameters": ["x"]}, "target_parameters"),
+        ({"peft_type": "LOHA"}, "peft_type"),
+    ],
+)
+def test_unsupported_features_are_refused_by_name(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(AdapterInvalid, match=named):
+        inspect(config(**change), weights(), None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"", "safetensors"),
+        (b"\xff" * 64, "safetensors"),
+        (weights()[:-4], "cut off"),
+        (weights(rank=257), "rank"),
+        (save({"other": np.ones((2, 2), np.float32)}), "other"),
+    ],
+)
+def test_broken_weights_are_refused(raw: bytes, why: str) -> None:
+    with pytest.raises(AdapterInvalid, match=why):
+        inspect(config(), raw, None)
+
+
+def test_an_adapter_of_another_base_is_refused(base: Path) -> None:
+    with pytest.raises(AdapterInvalid, match="another base model"):
+        inspect(config(), weights(into=5), base)
+    with pytest.raises(AdapterInvalid, match="no linear layer"):
+        inspect(config(), weights(linear="base_model.model.model.layers.9.q_proj"), base)
+
+
+@pytest.mark.parametrize("digest", ["", "../etc", "AB", "ab/cd"])
+def test_a_digest_cannot_leave_the_store(digest: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="digest"):
+        AdapterStore(tmp_path).folder(digest)

@@ -1,0 +1,59 @@
+"""The wire format: encoded bytes are pinned, so that a change is a decision."""
+
+import pytest
+
+from loraplex.keys import Lane
+from loraplex.messages import (
+    Cancel,
+    Job,
+    ReplicaReport,
+    Sampling,
+    Step,
+    TokenEvent,
+    decode_cancel,
+    decode_job,
+    decode_report,
+    decode_step,
+    encode,
+)
+
+JOB = Job("r1", "api-1", "dev", "ab12", [1, 300], Sampling(5, 7, 0.5), 2.0)
+STEP = Step("rep:0", [TokenEvent("r1", 3, [9, 400], "stop")])
+
+
+def test_job_bytes_are_pinned() -> None:
+    assert encode(JOB).hex() == (
+        "98a56a6f622e31a27231a56170692d31a3646576a461623132920"
+        "1cd012c98aa73616d706c696e672e310507cb3fe0000000000000cb3ff0000000000000"
+        "00cb0000000000000000c2cb4000000000000000"
+    )
+    assert decode_job(encode(JOB)) == JOB
+
+
+def test_step_bytes_are_pinned() -> None:
+    assert encode(STEP).hex() == (
+        "93a6737465702e31a57265703a309196a2723103920" + "9cd0190a473746f70c0c0"
+    )
+    assert decode_step(encode(STEP)) == STEP
+
+
+def test_older_messages_without_newer_fields_are_read() -> None:
+    assert decode_step(encode(["step.1", "rep:0", [["r1", 0, [5]]]])) == Step(
+        "rep:0", [TokenEvent("r1", 0, [5])]
+    )
+    assert decode_report(encode(["replica.1", "rep", "ready", 1.5])) == ReplicaReport(
+        "rep", "ready", 1.5
+    )
+
+
+def test_cancel_round_trip() -> None:
+    assert decode_cancel(encode(Cancel("r1"))) == Cancel("r1")
+
+
+def test_a_lane_is_keyed_by_base_model_and_its_keys_share_a_slot() -> None:
+    lane = Lane("org/model", "dep-1")
+    assert Lane.parse(lane.name) == lane
+    keys = (lane.jobs, lane.journal, lane.gate, lane.reports, lane.lease_prefix + "x")
+    assert all(key.startswith("lpx:{org/model#dep-1}:") for key in keys)
+    with pytest.raises(ValueError, match="not a lane"):
+        Lane.parse("org/model")
