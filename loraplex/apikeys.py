@@ -7,6 +7,8 @@ from sqlmodel import Session, select
 
 from loraplex.entities import ApiKey, Tenant
 
+FIRST_TENANT = "dev"
+
 
 def fingerprint(key: str) -> str:
     """What is stored of a key. Keys carry 256 random bits, so a plain hash can't be reversed."""

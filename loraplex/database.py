@@ -30,3 +30,23 @@ def migrate(url: str) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
     command.upgrade(config, "head")
+
+
+def main() -> None:
+    """`python -m loraplex.database`: migrate; make LORAPLEX_API_KEY valid for the first tenant."""
+    from sqlmodel import Session
+
+    from loraplex import apikeys
+    from loraplex.settings import ClientSettings, Settings
+
+    settings = Settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    migrate(settings.database)
+    key = ClientSettings().api_key
+    if key:
+        with Session(connect(settings.database)) as session:
+            apikeys.store(session, apikeys.FIRST_TENANT, "first", key)
+
+
+if __name__ == "__main__":
+    main()

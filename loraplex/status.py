@@ -38,6 +38,7 @@ TRANSITIONS: dict[tuple[Status, Event], Status] = {
     (_S.PENDING, _E.ARTEFACTS_FAILED): _S.ERRORED,
     (_S.PENDING, _E.STOP): _S.STOPPED,
     (_S.STANDBY, _E.REPLICA_STARTING): _S.INITIALIZING,
+    (_S.STANDBY, _E.REPLICA_READY): _S.READY,  # a draining replica was kept after all
     (_S.STANDBY, _E.STOP): _S.STOPPED,
     (_S.STANDBY, _E.CHANGE_ROLLOUT): _S.PENDING,
     (_S.INITIALIZING, _E.REPLICA_READY): _S.READY,

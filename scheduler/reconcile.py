@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 MOST_FAILED_STARTS = 3
 ASK_AGAIN_S = 10.0
+PREPARE_AGAIN_S = 900.0
 SILENT_S = 15.0  # a ready replica without lease and report for this long is killed
 
 
@@ -43,7 +44,7 @@ class Reconciler:
         self._tasks = tasks
         self._settings = settings
         self._memory: dict[str, Memory | None] = {}
-        self._prepared: set[str] = set()
+        self._prepare_asked_at: dict[str, float] = {}
 
     def reconcile(
         self, session: Session, deployment: Deployment, processes: dict[str, Running]
@@ -66,9 +67,10 @@ class Reconciler:
         living = [r for r in replicas if r.state != ReplicaState.GONE]
         self._settle_status(session, deployment, living)
         if deployment.status == Status.PENDING:
-            self._prepare(deployment)
-        elif deployment.status in ADMITTING:
-            self._prepared.discard(deployment.id)
+            self._prepare(deployment, seen.at)
+            return
+        self._prepare_asked_at.pop(deployment.id, None)
+        if deployment.status in ADMITTING:
             self._broker.open(deployment.lane)
             self._scale(session, deployment, living, seen)
         else:
@@ -184,10 +186,11 @@ class Reconciler:
 
     # Status → actions
 
-    def _prepare(self, deployment: Deployment) -> None:
-        """Once per leader: the task is acknowledged late, so Celery itself repeats it."""
-        if deployment.id not in self._prepared:
-            self._prepared.add(deployment.id)
+    def _prepare(self, deployment: Deployment, now: float) -> None:
+        """Ask for the artefacts; again after a while, should the task have been lost."""
+        asked_at = self._prepare_asked_at.get(deployment.id)
+        if asked_at is None or now - asked_at > PREPARE_AGAIN_S:
+            self._prepare_asked_at[deployment.id] = now
             self._tasks.prepare(deployment.id)
 
     def _scale(
@@ -252,6 +255,8 @@ class Reconciler:
                 self._gone(session, deployment, replica, f"deployment is {deployment.status}")
             elif replica.state == ReplicaState.READY:
                 self._order(session, deployment, replica, seen, drain=True)
+        if deployment.status == Status.DELETED and not living:
+            self._broker.forget_lane(deployment.lane)
 
     def _start(self, session: Session, deployment: Deployment) -> None:
         replica = Replica(deployment_id=deployment.id)

@@ -61,10 +61,16 @@ class Scaler:
                 self.stop.wait(SHORTEST_PAUSE_S)
             except Unavailable as away:
                 log.warning("Redis is away, trying again: %s", away)
-                self._leads = False
-                self.stop.wait(random.uniform(0.2, 1.5))
+                self._pause()
+            except Exception:  # the outermost loop: one bad look must not end all others
+                log.exception("this look failed, trying again")
+                self._pause()
         if self._leads:
             self._broker.resign()
+
+    def _pause(self) -> None:
+        self._leads = False
+        self.stop.wait(random.uniform(0.2, 1.5))
 
     def _turn(self) -> None:
         leads = self._broker.lead(self._settings.leader_lease_s)

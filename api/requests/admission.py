@@ -9,7 +9,7 @@ from typing import Any
 from fastapi.concurrency import run_in_threadpool
 from sqlmodel import Session
 
-from api.errors import ApiError, bad_request
+from api.errors import ApiError, bad_request, redis_away
 from api.requests.inflight import Waiting
 from api.requests.models import ServedModel
 from api.requests.resolve import Target, resolve
@@ -86,6 +86,8 @@ async def admit(state: State, tenant: str, request_id: str, request: GenerationR
             "its backlog is full. Try again later, or raise max_replicas.",
             retry_after_s=retry_after_s(full.waiting, throughput),
         ) from full
+    except TimeoutError as unsubscribed:
+        raise redis_away() from unsubscribed
     except GateShut as shut:
         raise ApiError(503, "deployment_unavailable", str(shut), retry_after_s=2) from shut
     return Admitted(request_id, request, served, waiting, len(prompt), deadline)

@@ -95,6 +95,6 @@ class ScalerBroker:
         self._redis.hdel(lane.reports, incarnation)
 
     def forget_lane(self, lane: Lane) -> None:
-        """Remove what a deleted deployment leaves behind, an hour from now; the gate stays shut."""
+        """Remove what a deleted deployment leaves behind, an hour from the first call."""
         for key in (lane.jobs, lane.journal, lane.reports, lane.gate):
-            self._redis.expire(key, 3600)
+            self._redis.expire(key, 3600, nx=True)

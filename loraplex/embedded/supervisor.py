@@ -23,7 +23,6 @@ from loraplex.settings import ApiSettings
 
 Say = Callable[[str], None]
 
-TENANT = "dev"
 _CELERY_WORKER = [
     *("-A", "scheduler.tasks.app", "worker", "-n", "tasks@%h", "--loglevel=INFO"),
     *("--pool=threads", "--concurrency=4", "--without-gossip", "--without-mingle"),
@@ -66,7 +65,7 @@ class Supervisor:
             self._wait("valkey", self._redis_answers)
             migrate(self._settings.database)
             with Session(connect(self._settings.database)) as session:
-                apikeys.store(session, TENANT, "embedded", self.record.api_key)
+                apikeys.store(session, apikeys.FIRST_TENANT, "embedded", self.record.api_key)
             python = sys.executable
             self._spawn("api", [python, "-m", "api"])
             self._spawn("scaler", [python, "-m", "scheduler"])

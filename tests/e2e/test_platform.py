@@ -4,8 +4,10 @@ import json
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import openai
 import psutil
 import pytest
@@ -88,19 +90,23 @@ def test_a_killed_replica_is_replaced_and_its_request_answered(platform: Platfor
     assert killed not in [r["id"] for r in platform.deployment("chat")["replicas"]]
 
 
-def test_a_client_that_leaves_frees_its_slot(platform: Platform) -> None:
-    stream = platform.openai().chat.completions.create(
-        model="chat",
-        messages=[{"role": "user", "content": "Count to a million."}],
-        max_tokens=4000,
-        stream=True,
-        extra_body={"ignore_eos": True},
-    )
-    next(iter(stream))
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_client_that_leaves_frees_its_slot(platform: Platform, streamed: bool) -> None:
+    body = {
+        "model": "chat",
+        "messages": [{"role": "user", "content": "Count to a million."}],
+        "max_tokens": 4000,
+        "ignore_eos": True,
+        "stream": streamed,
+    }
     running = lambda: sum(r["running"] for r in platform.deployment("chat")["replicas"])  # noqa: E731
-    until(running, lambda n: n == 1)
-    stream.close()
-    until(running, lambda n: n == 0, patience_s=20)
+    client = platform.http()
+    with ThreadPoolExecutor(1) as pool, suppress(httpx.TransportError):
+        answer = pool.submit(client.post, "/v1/chat/completions", json=body)
+        until(running, lambda n: n == 1)
+        client.close()
+        until(running, lambda n: n == 0, patience_s=20)
+        answer.result()
 
 
 def test_a_full_backlog_is_a_429_with_retry_after(platform: Platform) -> None:

@@ -1,0 +1,44 @@
+"""Position is identity: repeats are dropped, gaps are noticed, the order holds."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.requests.inflight import Waiting
+from loraplex.keys import Lane
+from loraplex.messages import TokenEvent
+
+OUTPUT = list(range(100, 112))
+SPANS = st.tuples(st.integers(0, 11), st.integers(1, 5))
+
+
+def received(waiting: Waiting) -> list[int]:
+    tokens = []
+    while not waiting.events.empty():
+        event = waiting.events.get_nowait()
+        assert event.position == len(tokens)
+        tokens += event.tokens
+    return tokens
+
+
+@given(spans=st.lists(SPANS, max_size=30))
+def test_whatever_arrives_the_tokens_are_a_prefix_in_order(spans: list[tuple[int, int]]) -> None:
+    waiting = Waiting(Lane("m", "d"), "r")
+    for start, size in spans:
+        before = waiting.position
+        accepted = waiting.accept(TokenEvent("r", start, OUTPUT[start : start + size]))
+        assert accepted == (start <= before)
+    assert received(waiting) == OUTPUT[: waiting.position]
+
+
+def test_the_end_comes_once_and_nothing_after_it() -> None:
+    waiting = Waiting(Lane("m", "d"), "r")
+    last = TokenEvent("r", 0, [1, 2], "stop")
+    assert waiting.accept(last) and waiting.accept(last)
+    assert waiting.accept(TokenEvent("r", 2, [3]))
+    assert (received(waiting), waiting.ended) == ([1, 2], True)
+
+
+def test_an_end_beyond_a_gap_waits_for_the_journal() -> None:
+    waiting = Waiting(Lane("m", "d"), "r")
+    assert not waiting.accept(TokenEvent("r", 3, [], "stop"))
+    assert not waiting.ended
