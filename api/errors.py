@@ -88,7 +88,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        place = [str(p) for p in first["loc"] if p not in ("body", "query", "path")]
+        if first["type"] == "json_invalid":
+            return render(request, bad_request("The body is not valid JSON.", None, "invalid_json"))
+        # pydantic names the tried members of a union, too: no part of the parameter's path
+        place = [str(p) for p in first["loc"][1:] if p != "str" and "[" not in str(p)]
         param = ".".join(place) or None
         unknown = first["type"] == "extra_forbidden"
         message = (
@@ -103,6 +106,12 @@ def install(app: FastAPI) -> None:
         message = f"{request.method} {request.url.path}: {error.detail}"
         code = codes.get(error.status_code, "invalid_request")
         return render(request, ApiError(error.status_code, code, message))
+
+    @app.exception_handler(Exception)
+    async def _defect(request: Request, error: Exception) -> JSONResponse:
+        # Starlette logs the traceback.
+        message = "A defect of the server; its log has the details."
+        return render(request, ApiError(500, "server_error", message))
 
     for kind in Unavailable:
 

@@ -5,7 +5,7 @@ A parameter that is listed as `Unset` is accepted at its neutral value only.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from api.errors import bad_request
 
@@ -19,6 +19,11 @@ def _neutral(*allowed: object) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def _encodable(text: str) -> str:
+    text.encode()  # JSON can spell half a surrogate pair: a UnicodeEncodeError is a ValueError
+    return text
 
 
 class StreamOptions(BaseModel):
@@ -51,7 +56,7 @@ class Common(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field(min_length=1, max_length=512)
+    model: Annotated[str, AfterValidator(_encodable)] = Field(min_length=1, max_length=512)
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -60,7 +65,7 @@ class Common(BaseModel):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     # vLLM's extras
-    top_k: int | None = Field(None, ge=-1)
+    top_k: int | None = Field(None, ge=-1, lt=2**31)
     min_p: float | None = Field(None, ge=0, le=1)
     ignore_eos: bool | None = False
     # accepted without effect on the answer, as their meaning allows
@@ -124,6 +129,8 @@ class CompletionRequest(Common):
     def single_prompt(self) -> str | list[int]:
         """One prompt a request, for now. Raises ApiError for several."""
         prompt = self.prompt
+        if not prompt:
+            raise bad_request("The prompt is empty.", "prompt")
         if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
             if len(prompt) > 1:
                 raise bad_request("Send one prompt a request.", "prompt", "unsupported_parameter")

@@ -128,7 +128,7 @@ def _prepare(state: State, tenant: str, request: GenerationRequest) -> tuple[Tar
 
 def _tokenize(served: ServedModel, prompt: Prompt) -> list[int]:
     if isinstance(prompt, str):
-        return list(served.tokenizer.encode(prompt).ids)
+        return _encode(served, prompt, special=True)
     if prompt and isinstance(prompt[0], int):
         size = served.tokenizer.get_vocab_size()
         ids = [t for t in prompt if isinstance(t, int) and 0 <= t < size]
@@ -141,7 +141,15 @@ def _tokenize(served: ServedModel, prompt: Prompt) -> list[int]:
         text = served.template.render(prompt)  # type: ignore[arg-type]
     except TemplateRefused as refused:
         raise bad_request(f"The model's chat template refused: {refused}", "messages") from refused
-    return list(served.tokenizer.encode(text, add_special_tokens=False).ids)
+    return _encode(served, text, special=False)
+
+
+def _encode(served: ServedModel, text: str, *, special: bool) -> list[int]:
+    try:
+        text.encode()
+    except UnicodeEncodeError as broken:  # half of a surrogate pair, which JSON can spell
+        raise bad_request(f"The text is not valid Unicode: {broken.reason}.") from broken
+    return list(served.tokenizer.encode(text, add_special_tokens=special).ids)
 
 
 def _max_tokens(prompt: int, asked: int | None, context: int) -> int:

@@ -11,6 +11,7 @@ import torch
 from gpu_worker.engine.request import Sampling
 
 _MASK = (1 << 64) - 1
+_GREEDY_BELOW = 1e-5  # colder than this, dividing logits overflows and the largest wins anyway
 
 
 def _mix(x: int) -> int:
@@ -29,7 +30,7 @@ def sample(logits: torch.Tensor, rows: Rows[tuple[Sampling, int]]) -> list[int]:
     """One token a row. logits [rows, vocabulary]; `rows` gives the sampling and the position."""
     tokens: list[int] = logits.argmax(dim=-1).tolist()
     for index, (sampling, position) in enumerate(rows):
-        if sampling.temperature > 0:
+        if sampling.temperature >= _GREEDY_BELOW:
             tokens[index] = _draw(logits[index], sampling, position)
     return tokens
 

@@ -1,5 +1,6 @@
 """The OpenAI surface through the unmodified client: answers, and errors that say what to do."""
 
+import json
 from typing import Any
 
 import openai
@@ -78,6 +79,9 @@ def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
         ({"messages": []}, openai.BadRequestError, "invalid_value", "messages"),
         ({"temperature": 3}, openai.BadRequestError, "invalid_value", "temperature"),
         ({"max_tokens": 10**5}, openai.BadRequestError, "context_length_exceeded", "messages"),
+        ({"extra_body": {"top_k": "x"}}, openai.BadRequestError, "invalid_value", "top_k"),
+        ({"messages": "hi"}, openai.BadRequestError, "invalid_value", "messages"),
+        ({"extra_body": {"top_k": 10**30}}, openai.BadRequestError, "invalid_value", "top_k"),
         ({"n": 2}, openai.BadRequestError, "invalid_value", "n"),
         ({"logprobs": True}, openai.BadRequestError, "invalid_value", "logprobs"),
         ({"stop": ["a"] * 5}, openai.BadRequestError, "invalid_value", "stop"),
@@ -100,6 +104,31 @@ def test_what_cannot_be_honoured_is_refused_by_name(
         client.chat.completions.create(**{"model": "chat", "messages": HELLO} | change)
     assert (refused.value.code, refused.value.param) == (code, param)
     assert refused.value.response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("prompt", ["", [], [1, "a"], [99_999_999], "\ud800"])
+def test_prompts_that_are_none_are_refused(platform: Platform, prompt: Any) -> None:
+    body = json.dumps({"model": "chat", "prompt": prompt})  # escapes half a surrogate pair
+    headers = {"content-type": "application/json"}
+    answer = platform.http().post("/v1/completions", content=body, headers=headers)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["message"]
+
+
+def test_a_body_that_is_not_json_is_a_400(platform: Platform) -> None:
+    headers = {"content-type": "application/json"}
+    answer = platform.http().post("/v1/chat/completions", content="{", headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
+
+
+def test_a_temperature_near_zero_is_greedy(client: openai.OpenAI) -> None:
+    def answer(temperature: float) -> str | None:
+        made = client.chat.completions.create(
+            model="chat", messages=HELLO, max_tokens=6, temperature=temperature
+        )
+        return made.choices[0].message.content
+
+    assert answer(1e-40) == answer(0)
 
 
 def test_a_wrong_key_is_a_401(client: openai.OpenAI) -> None:
