@@ -91,9 +91,20 @@ class RequestIds:
                 MutableHeaders(scope=message).setdefault("x-request-id", request_id)
             await send(message)
 
+        received = 0
+
+        async def bounded() -> Message:
+            """For bodies that don't tell their length."""
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise errors.ApiError(413, "body_too_large", "The request body is too large.")
+            return message
+
         size = Headers(scope=scope).get("content-length", "0")
         if not size.isdecimal() or int(size) > self._max_body_bytes:
             too_large = errors.ApiError(413, "body_too_large", "The request body is too large.")
             await errors.render(Request(scope), too_large)(scope, receive, named)
             return
-        await self._app(scope, receive, named)
+        await self._app(scope, bounded, named)

@@ -5,6 +5,7 @@ import random
 import secrets
 import signal
 import threading
+import time
 
 from sqlmodel import Session, col, select
 
@@ -23,6 +24,7 @@ from scheduler.tasks.replicas import start_replica, stop_replica
 log = logging.getLogger(__name__)
 
 SHORTEST_PAUSE_S = 0.05  # a burst of wake-ups is one look
+SETTLE_S = 3.0  # after Redis was away: replicas renew their leases first, or they'd look dead
 DELETED_LINGERS_S = 3600.0  # a deleted deployment is looked at until its last replica is gone
 
 
@@ -50,6 +52,7 @@ class Scaler:
         self._tasks = CeleryTasks()
         self._reconciler = Reconciler(self._broker, self._tasks, settings)
         self._leads = False
+        self._look_from = 0.0
         self.stop = threading.Event()
 
     def run(self) -> None:
@@ -61,6 +64,7 @@ class Scaler:
                 self.stop.wait(SHORTEST_PAUSE_S)
             except Unavailable as away:
                 log.warning("Redis is away, trying again: %s", away)
+                self._look_from = time.monotonic() + SETTLE_S
                 self._pause()
             except Exception:  # the outermost loop: one bad look must not end all others
                 log.exception("this look failed, trying again")
@@ -77,7 +81,7 @@ class Scaler:
         if leads != self._leads:
             log.info("%s %s", self._broker.scaler_id, "leads" if leads else "stands by")
             self._leads = leads
-        if leads:
+        if leads and time.monotonic() >= self._look_from:
             self._look()
 
     def _look(self) -> None:

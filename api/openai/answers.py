@@ -74,7 +74,7 @@ async def _gather(state: State, http: Request, admitted: Admitted) -> Piece:
 
     async def collect() -> Piece:
         texts = []
-        async for piece in pieces(state, admitted):
+        async for piece in pieces(admitted):
             texts.append(piece.text)
             if piece.finish:
                 return Piece(piece.position, "".join(texts), piece.finish)
@@ -90,6 +90,7 @@ async def _gather(state: State, http: Request, admitted: Admitted) -> Piece:
     finally:
         work.cancel()
         gone.cancel()
+        state.inflight.leave(admitted.waiting)
 
 
 def _usage(admitted: Admitted, last: Piece) -> dict[str, int]:

@@ -19,6 +19,7 @@ from loraplex.broker.interface import BacklogFull, GateShut
 from loraplex.messages import Job, Sampling
 from loraplex.status import ADMITTING, Status
 
+_CHARACTERS_A_TOKEN = 128  # no vocabulary's mean comes near it
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]  # text, token ids or chat messages
 
 
@@ -145,6 +146,8 @@ def _tokenize(served: ServedModel, prompt: Prompt) -> list[int]:
 
 
 def _encode(served: ServedModel, text: str, *, special: bool) -> list[int]:
+    if len(text) > _CHARACTERS_A_TOKEN * served.context_length:  # not worth tokenizing
+        raise _too_long(f"the prompt has {len(text)} characters.", served.context_length)
     try:
         text.encode()
     except UnicodeEncodeError as broken:  # half of a surrogate pair, which JSON can spell
@@ -156,11 +159,11 @@ def _max_tokens(prompt: int, asked: int | None, context: int) -> int:
     if prompt == 0:
         raise bad_request("The prompt is empty.", "prompt")
     if prompt + (asked or 1) > context:
-        raise ApiError(
-            400,
-            "context_length_exceeded",
-            f"This model's context is {context} tokens; the prompt has {prompt}"
-            + (f" and max_tokens is {asked}." if asked else "."),
-            param="messages",
-        )
+        limit = f" and max_tokens is {asked}." if asked else "."
+        raise _too_long(f"the prompt has {prompt}{limit}", context)
     return asked or context - prompt
+
+
+def _too_long(why: str, context: int) -> ApiError:
+    message = f"This model's context is {context} tokens; {why}"
+    return ApiError(400, "context_length_exceeded", message, param="messages")

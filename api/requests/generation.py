@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from api.errors import generation_failed
 from api.requests.admission import Admitted
 from api.requests.detokenize import Detokenizer
-from api.state import State
 from loraplex.messages import TokenEvent
 
 _LATE_S = 5.0  # the replica answers expired requests itself; this is for when none can
@@ -23,32 +22,26 @@ class Piece:
     finish: str | None = None  # "stop" or "length"
 
 
-async def pieces(state: State, admitted: Admitted) -> AsyncIterator[Piece]:
+async def pieces(admitted: Admitted) -> AsyncIterator[Piece]:
     """Text as it comes. Raises ApiError when the generation fails.
 
-    However it is left (end, error, the client gone), the request's slot is freed.
+    The caller leaves the request (`Inflight.leave`) however this ends: that frees its slot.
     """
-    waiting = admitted.waiting
     decoder = Detokenizer(admitted.served.tokenizer, admitted.request.stop)
-    try:
-        while True:
-            event = await _next(admitted)
-            if event.finish in ("error", "expired", "cancelled"):
-                code = event.error_code or event.finish
-                raise generation_failed(
-                    code, event.error or f"The request has {_END[event.finish]}."
-                )
-            text = decoder.feed(event.tokens)
-            position = event.position + len(event.tokens)
-            if decoder.stopped:
-                yield Piece(position, text, "stop")
-                return
-            if event.finish:
-                yield Piece(position, text + decoder.flush(), event.finish)
-                return
-            yield Piece(position, text)
-    finally:
-        state.inflight.leave(waiting)
+    while True:
+        event = await _next(admitted)
+        if event.finish in ("error", "expired", "cancelled"):
+            code = event.error_code or event.finish
+            raise generation_failed(code, event.error or f"The request has {_END[event.finish]}.")
+        text = decoder.feed(event.tokens)
+        position = event.position + len(event.tokens)
+        if decoder.stopped:
+            yield Piece(position, text, "stop")
+            return
+        if event.finish:
+            yield Piece(position, text + decoder.flush(), event.finish)
+            return
+        yield Piece(position, text)
 
 
 _END = {"expired": "passed its deadline", "cancelled": "been cancelled", "error": "failed"}

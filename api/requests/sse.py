@@ -22,19 +22,26 @@ def stream(
     """Answer with `opening` chunks, then each piece's chunks, then [DONE]."""
 
     async def events() -> AsyncIterator[ServerSentEvent]:
-        for first in opening:
-            yield _event(first, f"{admitted.id}:0")
         try:
-            async for piece in pieces(state, admitted):
+            for first in opening:
+                yield _event(first, f"{admitted.id}:0")
+            async for piece in pieces(admitted):
                 for data in chunk(piece):
                     yield _event(data, f"{admitted.id}:{piece.position}")
             yield ServerSentEvent("[DONE]", sep="\n")
         except ApiError as failed:  # the status line is sent: an error event is what is left
             yield _event(failed.body, None)
+        finally:
+            state.inflight.leave(admitted.waiting)
+
+    async def gone(_: Any) -> None:
+        """Also when the client leaves before the first event is asked for."""
+        state.inflight.leave(admitted.waiting)
 
     return EventSourceResponse(
         events(),
         sep="\n",
+        client_close_handler_callable=gone,
         ping=int(max(1, state.settings.heartbeat_s)),
         ping_message_factory=lambda: _heartbeat(admitted),  # type: ignore[arg-type, return-value]
         headers={"x-request-id": admitted.id, "cache-control": "no-cache"},
