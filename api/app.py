@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import APIRouter, FastAPI, Request
-from starlette.datastructures import Headers, MutableHeaders
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
@@ -15,6 +17,7 @@ from api.control import adapters, deployments
 from api.openai import chat, completions, models
 from api.requests.inflight import Inflight
 from api.requests.models import ServedModels
+from api.security import authenticate
 from api.state import State, StateDep
 from loraplex import __version__
 from loraplex.broker.api import ApiBroker
@@ -50,7 +53,11 @@ def build(settings: ApiSettings) -> FastAPI:
 
     app = FastAPI(title="Loraplex", version=__version__, lifespan=lifespan)
     errors.install(app)
-    app.add_middleware(RequestIds, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Gate,
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+    )
     app.add_api_route("/health", health, include_in_schema=False)
     openai = APIRouter(prefix="/v1")
     for router in (chat.router, completions.router, models.router):
@@ -69,42 +76,82 @@ async def health(state: StateDep) -> dict[str, str]:
     return {"status": "ok", "version": __version__}
 
 
-class RequestIds:
-    """Gives each request an id and its header; refuses bodies over the bound before they are read.
+class Gate:
+    """Before the body is read: a request id, the key's tenant, and a bound on the body.
 
-    Plain ASGI: Starlette's function middleware stands between a stream and its client's going.
+    Plain ASGI: Starlette's function middleware stands between a stream and its client's going, and
+    FastAPI reads and parses a body before any dependency is asked.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, max_upload_bytes: int) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._max_upload_bytes = max_upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = secrets.token_hex(12)
-        scope.setdefault("state", {})["request_id"] = request_id
+        request = Request(scope)
+        request.state.request_id = request_id
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).setdefault("x-request-id", request_id)
             await send(message)
 
-        received = 0
-
-        async def bounded() -> Message:
-            """For bodies that don't tell their length."""
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_body_bytes:
-                raise errors.ApiError(413, "body_too_large", "The request body is too large.")
-            return message
-
-        size = Headers(scope=scope).get("content-length", "0")
-        if not size.isdecimal() or int(size) > self._max_body_bytes:
-            too_large = errors.ApiError(413, "body_too_large", "The request body is too large.")
-            await errors.render(Request(scope), too_large)(scope, receive, named)
+        try:
+            request.state.tenant = tenant = await self._tenant(request)
+            limit = self._limit(request)
+            if isinstance(tenant, errors.ApiError) and self._announced(request) != 0:
+                raise tenant
+            if self._announced(request) > limit:
+                raise _too_large(limit)
+            if "\0" in request.url.path:
+                raise errors.bad_request("The path holds a NUL character.")
+        except errors.ApiError as refused:
+            await errors.render(request, refused)(scope, receive, named)
             return
-        await self._app(scope, bounded, named)
+        await self._app(scope, _bounded(receive, limit), named)
+
+    async def _tenant(self, request: Request) -> str | errors.ApiError:
+        state: State = request.app.state.loraplex
+        try:
+            key = request.headers.get("authorization", "")
+            return await run_in_threadpool(authenticate, state, key)
+        except errors.ApiError as refused:  # routes that are open to all don't ask
+            return refused
+
+    def _limit(self, request: Request) -> int:
+        uploads = request.url.path.startswith("/api/v1/adapters")
+        return self._max_upload_bytes if uploads else self._max_body_bytes
+
+    @staticmethod
+    def _announced(request: Request) -> int:
+        """Bytes of the body; -1 when it doesn't tell. Raises ApiError."""
+        if "transfer-encoding" in request.headers:
+            return -1
+        size = request.headers.get("content-length", "0")
+        if not size.isdecimal() or len(size) > 18:
+            raise errors.bad_request("content-length is not a number.")
+        return int(size)
+
+
+def _bounded(receive: Receive, limit: int) -> Receive:
+    """For bodies that don't tell their length."""
+    received = 0
+
+    async def bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise HTTPException(413, _too_large(limit).message)
+        return message
+
+    return bounded
+
+
+def _too_large(limit: int) -> errors.ApiError:
+    return errors.ApiError(413, "body_too_large", f"The request body is over {limit} bytes.")

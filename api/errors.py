@@ -57,7 +57,7 @@ def redis_away() -> ApiError:
     return ApiError(
         503,
         "queue_unavailable",
-        "The queue is not reachable right now; nothing was accepted. Try again shortly.",
+        "The queue is not reachable right now. Try again shortly.",
         retry_after_s=2,
     )
 
@@ -102,7 +102,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        codes = {404: "not_found", 405: "method_not_allowed"}
+        codes = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
         message = f"{request.method} {request.url.path}: {error.detail}"
         code = codes.get(error.status_code, "invalid_request")
         return render(request, ApiError(error.status_code, code, message))

@@ -95,13 +95,13 @@ def _serve(settings: WorkerSettings, redis: Redis, options: argparse.Namespace) 
             log.warning("fenced: the lease ran out, its jobs were dropped")
         except Unavailable as away:
             # What it owned is reclaimed, by its next incarnation or another replica.
-            redis_away_since = redis_away_since or time.monotonic()
+            if worker.served or redis_away_since is None:
+                redis_away_since = time.monotonic()
             if stop.is_set() or time.monotonic() - redis_away_since > GIVE_UP_WITHOUT_REDIS_S:
                 raise
             log.warning("Redis is away, trying again: %s", away)
             time.sleep(random.uniform(0.1, 1.0))
             continue
-        redis_away_since = None
     raise AssertionError("unreachable")
 
 

@@ -51,6 +51,7 @@ class Worker:
         self._jobs: dict[str, TakenJob] = {}
         self._counters = Counters()
         self._draining = False
+        self.served = False  # this incarnation has reached Redis
         self._waiting = 1  # jobs on the lane when last heard: look at once
         self._next_look = 0.0
         self._progress = time.monotonic()
@@ -60,6 +61,7 @@ class Worker:
     def run(self) -> None:
         """Serve until drained or stopped. Whatever it raises, its jobs are dropped by then."""
         self._broker.register(self._report())
+        self.served = True
         keeper = threading.Thread(target=self._keep_lease, daemon=True)
         keeper.start()
         try:

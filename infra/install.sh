@@ -13,20 +13,20 @@ cpu_index=https://download.pytorch.org/whl/cpu
 }
 [ -x "$venv/bin/pip" ] || { echo "Creating $venv …"; "$python" -m venv "$venv"; }
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
-quiet=(); [ -t 1 ] || quiet=(-q)
+quiet=-q; [ -t 1 ] && quiet=--progress-bar=on
 
 if pip show -q torch 2>/dev/null; then
   :
 elif command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
   echo "Installing torch $torch for CUDA (about 3 GB) …"
-  pip install "${quiet[@]}" "torch==$torch"
+  pip install "$quiet" "torch==$torch"
 elif [ "$(uname)" = Darwin ]; then
   echo "Installing torch $torch (about 80 MB) …"
-  pip install "${quiet[@]}" "torch==$torch"
+  pip install "$quiet" "torch==$torch"
 else
   echo "No NVIDIA GPU found: installing the CPU build of torch $torch (about 200 MB) …"
-  pip install "${quiet[@]}" "torch==$torch+cpu" 2>/dev/null ||
-    pip install "${quiet[@]}" --extra-index-url "$cpu_index" "torch==$torch+cpu"
+  pip install "$quiet" "torch==$torch+cpu" 2>/dev/null ||
+    pip install "$quiet" --extra-index-url "$cpu_index" "torch==$torch+cpu"
 fi
 echo "Installing Loraplex and its other dependencies (about 150 MB) …"
-pip install "${quiet[@]}" -e ".[$extras]"
+pip install "$quiet" -e ".[$extras]"

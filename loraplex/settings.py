@@ -58,8 +58,9 @@ class ApiSettings(Settings):
     request_timeout_s: float = Field(
         600.0, gt=0, description="Deadline of a request, from its arrival, in seconds."
     )
-    max_body_bytes: int = Field(
-        256 * 2**20, gt=0, description="Largest request body (adapter uploads), in bytes."
+    max_body_bytes: int = Field(16 * 2**20, gt=0, description="Largest request body, in bytes.")
+    max_upload_bytes: int = Field(
+        256 * 2**20, gt=0, description="Largest upload of an adapter, in bytes."
     )
     heartbeat_s: float = Field(
         10.0, gt=0, description="Seconds between comment lines on an SSE stream."

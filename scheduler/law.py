@@ -51,7 +51,7 @@ def decide(
     known = memory.needed_at if memory is not None else (now,) * seen.replicas
     needed_at = (now,) * wanted + known[wanted : cfg.max_replicas]
     kept = sum(now - at < cfg.cooldown_s for at in needed_at)
-    replicas = max(cfg.min_replicas, kept)
+    replicas = max(cfg.min_replicas, wanted, kept)
     return Decision(replicas, _reason(cfg, seen, wanted, kept)), Memory(needed_at)
 
 

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 MOST_FAILED_STARTS = 3
 ASK_AGAIN_S = 10.0
 PREPARE_AGAIN_S = 900.0
+_HAD_REPLICAS = (Status.READY, Status.UPDATING)
 SILENT_S = 15.0  # a ready replica without lease and report for this long is killed
 
 
@@ -123,7 +124,9 @@ class Reconciler:
             elif process is None and _age(replica.asked_at) > ASK_AGAIN_S:
                 self._ask(session, replica)
         elif not alive and ended:
-            self._gone(session, deployment, replica, "it drained" if _left(seen) else "it died")
+            tail = process.log_tail if process is not None else ""
+            died = f"it died. {tail[-500:]}".strip()
+            self._gone(session, deployment, replica, "it drained" if _left(seen) else died)
         elif not alive and (seen is None or _silence(seen) > SILENT_S):
             self._gone(session, deployment, replica, "it was silent for too long")
         elif (
@@ -153,10 +156,17 @@ class Reconciler:
     ) -> None:
         replica.state = ReplicaState.GONE
         replica.gone_at = utc_now()
-        replica.reason = reason
+        replica.reason = reason.replace("\0", "")  # PostgreSQL's text has no NUL
         session.add(replica)
         session.commit()
         log.info("%s: %s is gone: %s", deployment.name, replica.id, reason)
+        lifecycle.note(
+            session,
+            deployment,
+            "replica_gone",
+            actor="scaler",
+            reason=f"{replica.id}: {reason}"[:2000],
+        )
         self._tasks.stop(replica.id)
 
     def _forget_strangers(self, deployment: Deployment, seen: SeenLane, known: set[str]) -> None:
@@ -179,8 +189,10 @@ class Reconciler:
         event = None
         if ready:
             event, reason = Event.REPLICA_READY, f"{ready[0].id} is ready"
-        elif not living and deployment.failed_starts == 0:
+        elif not living and (deployment.failed_starts == 0 or deployment.status in _HAD_REPLICAS):
             event, reason = Event.LAST_REPLICA_GONE, "no replica is left"
+            deployment.retry_at = None  # of scaling up further: it must not hold up the first one
+            session.add(deployment)
         if event is not None:
             lifecycle.apply(session, deployment, event, actor="scaler", reason=reason)
 

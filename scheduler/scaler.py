@@ -62,11 +62,12 @@ class Scaler:
                 self._turn()
                 self._broker.wait_for_wake(self._settings.tick_s)
                 self.stop.wait(SHORTEST_PAUSE_S)
+                self._broker.forget_wakes()
             except Unavailable as away:
                 log.warning("Redis is away, trying again: %s", away)
                 self._look_from = time.monotonic() + SETTLE_S
                 self._pause()
-            except Exception:  # the outermost loop: one bad look must not end all others
+            except Exception:  # the outermost loop: the database is away, say
                 log.exception("this look failed, trying again")
                 self._pause()
         if self._leads:
@@ -88,10 +89,23 @@ class Scaler:
         processes = {p.replica: p for p in self._driver.list()}
         with Session(self._database) as session:
             for deployment in self._deployments(session):
-                self._reconciler.reconcile(session, deployment, processes)
+                self._reconcile(session, deployment, processes)
                 if not self._broker.lead(self._settings.leader_lease_s):
                     return  # this look took too long; another scaler acts now
             self._stop_orphans(session, processes)
+
+    def _reconcile(
+        self, session: Session, deployment: Deployment, processes: dict[str, Running]
+    ) -> None:
+        """One deployment that can't be looked at must not hide those behind it."""
+        name = deployment.name
+        try:
+            self._reconciler.reconcile(session, deployment, processes)
+        except Unavailable:
+            raise
+        except Exception:
+            session.rollback()
+            log.exception("%s: this look failed", name)
 
     def _deployments(self, session: Session) -> list[Deployment]:
         recently = utc_now().timestamp() - DELETED_LINGERS_S

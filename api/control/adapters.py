@@ -11,6 +11,7 @@ from sqlalchemy import func
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
+from api.control.deployments import check_base_model
 from api.errors import ApiError, bad_request
 from api.security import TenantDep
 from api.state import State, StateDep
@@ -74,6 +75,7 @@ def _register(
         named = base_model or AdapterStore.base_model_of(config)
         if not named:
             raise bad_request("Name the base model: the config doesn't.", "base_model")
+        check_base_model(state, named)
         facts = state.adapters.put(config, weights, state.models.find(named))
     except AdapterInvalid as refused:
         raise bad_request(f"Adapter refused: {refused}", "adapter", "adapter_refused") from refused

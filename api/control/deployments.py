@@ -220,12 +220,7 @@ def _create(state: State, tenant: str, body: DeploymentCreate) -> Deployment:
         raise bad_request(
             "name: 1 to 63 lower-case letters, digits, '-' and '.', not at the ends.", "name"
         )
-    if "{" in body.base_model or "}" in body.base_model or "#" in body.base_model:
-        raise bad_request("base_model: none of the characters { } #.", "base_model")
-    try:
-        state.models.check_name(body.base_model)
-    except ModelUnavailable as refused:
-        raise bad_request(str(refused), "base_model") from refused
+    check_base_model(state, body.base_model)
     _check_bounds(body.min_replicas, body.max_replicas)
     deployment = Deployment(tenant_id=tenant, **body.model_dump())
     with Session(state.database, expire_on_commit=False) as session:
@@ -238,6 +233,16 @@ def _create(state: State, tenant: str, body: DeploymentCreate) -> Deployment:
             ) from exists
         lifecycle.note(session, deployment, "created", actor=f"user:{tenant}", reason="")
     return deployment
+
+
+def check_base_model(state: State, name: str) -> None:
+    """Raises ApiError 400 for what can't be a base model's name."""
+    if not name.isprintable() or set(name) & set("{}#"):
+        raise bad_request("base_model: printable, and none of the characters { } #.", "base_model")
+    try:
+        state.models.check_name(name)
+    except ModelUnavailable as refused:
+        raise bad_request(str(refused), "base_model") from refused
 
 
 def _check_bounds(low: int, high: int) -> None:

@@ -23,6 +23,8 @@ def _neutral(*allowed: object) -> BeforeValidator:
 
 def _encodable(text: str) -> str:
     text.encode()  # JSON can spell half a surrogate pair: a UnicodeEncodeError is a ValueError
+    if "\0" in text:  # nor can a database's text hold it
+        raise ValueError("holds a NUL character")
     return text
 
 
@@ -135,6 +137,8 @@ class CompletionRequest(Common):
             if len(prompt) > 1:
                 raise bad_request("Send one prompt a request.", "prompt", "unsupported_parameter")
             prompt = prompt[0]
+            if not prompt:
+                raise bad_request("The prompt is empty.", "prompt")
         if isinstance(prompt, str):
             return prompt
         return [token for token in prompt if isinstance(token, int)]

@@ -30,6 +30,7 @@ class Waiting:
         self.entry: str | None = None  # known once it is enqueued
         self.position = 0  # the next one that it needs
         self.ended = False
+        self.missed = False  # something may have passed by before `entry` was known
         self.events: asyncio.Queue[TokenEvent] = asyncio.Queue()
 
     def accept(self, event: TokenEvent) -> bool:
@@ -71,6 +72,8 @@ class Inflight:
             del self._waiting[job.request]
             raise
         waiting.entry = enqueued.entry
+        if waiting.missed:
+            self._spawn(self._fill([waiting]))
         return waiting, enqueued
 
     def leave(self, waiting: Waiting) -> None:
@@ -92,27 +95,32 @@ class Inflight:
                     for event in step.events:
                         waiting = self._waiting.get(event.request)
                         if waiting is not None and not waiting.accept(event):
-                            self._spawn(self._fill([waiting], event))
+                            self._spawn(self._fill([waiting]))
             except Unavailable as away:
                 log.warning("reply channel lost, reconnecting: %s", away)
             self._subscribed.clear()
             await asyncio.sleep(random.uniform(0.05, 0.5))
 
-    async def _fill(self, streams: Iterable[Waiting], beyond: TokenEvent | None = None) -> None:
+    async def _fill(self, streams: Iterable[Waiting]) -> None:
         """Read the journal for streams that may have missed something."""
         for waiting in streams:
-            if waiting.entry is None or waiting.ended:
+            if waiting.entry is None:
+                waiting.missed = True  # `enqueue` comes back here
                 continue
-            try:
-                events = await self._broker.journalled(waiting.lane, waiting.entry, waiting.request)
-            except Unavailable as away:
-                log.warning("journal not readable: %s", away)
-                return  # the subscription breaks too; its return fills all streams
-            for event in events:
-                waiting.accept(event)
-            if beyond is not None and beyond.finish == "error":
-                # Not a replica's: it ends the stream wherever that is (`answer_stranded`).
-                waiting.accept(msgspec.structs.replace(beyond, position=waiting.position))
+            while not waiting.ended:
+                try:
+                    events = await self._broker.journalled(
+                        waiting.lane, waiting.entry, waiting.request
+                    )
+                except Unavailable as away:
+                    log.warning("journal not readable, trying again: %s", away)
+                    await asyncio.sleep(random.uniform(0.2, 1.0))
+                    continue
+                for event in events:
+                    if not waiting.accept(event) and event.finish == "error":
+                        # Not a replica's: it ends the stream wherever that is (`answer_stranded`).
+                        waiting.accept(msgspec.structs.replace(event, position=waiting.position))
+                break
 
     async def _cancel(self, lane: Lane, entry: str, request: str) -> None:
         try:

@@ -1,14 +1,18 @@
 """What the API must know of a base model to prepare requests: tokenizer, chat template, bounds."""
 
 import json
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from api.requests.template import ChatTemplate
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,11 @@ def _template(folder: Path) -> ChatTemplate | None:
         for name in ("bos_token", "eos_token", "unk_token", "pad_token")
         if (token := settings.get(name)) is not None
     }
-    return ChatTemplate(source, tokens)
+    try:
+        return ChatTemplate(source, tokens)
+    except TemplateError as broken:
+        log.warning("%s: the chat template doesn't compile: %s", folder, broken)
+        return None
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The `model` of a request → a deployment and, where named, an adapter's digest."""
 
+import re
 from dataclasses import dataclass
 
 from sqlmodel import Session, col, select
@@ -20,11 +21,11 @@ def resolve(session: Session, tenant: str, model: str) -> Target:
 
     Raises ApiError: 404 for what the tenant doesn't have, 400 when adapter and base don't fit.
     """
-    name, _, ref = model.partition(":")
+    name, colon, ref = model.partition(":")
     deployment = find_deployment(session, tenant, name)
     if deployment is not None:
-        adapter = find_adapter(session, tenant, ref) if ref else None
-        if ref and adapter is None:
+        adapter = find_adapter(session, tenant, ref) if colon else None
+        if colon and adapter is None:
             raise _unknown(ref)
         if adapter is not None and adapter.base_model != deployment.base_model:
             raise bad_request(
@@ -69,7 +70,7 @@ def find_deployment(session: Session, tenant: str, name: str) -> Deployment | No
 
 def find_adapter(session: Session, tenant: str, ref: str) -> Adapter | None:
     repo, _, version = ref.rpartition("/")
-    if not repo or not version.isdecimal() or len(version) > 9:
+    if not repo or not re.fullmatch("[1-9][0-9]{0,8}", version):
         return None
     return session.exec(
         select(Adapter).where(

@@ -1,10 +1,12 @@
 """The API's side: enqueue, cancel, listen for tokens, read the journal."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, cast
 
 import redis.asyncio
 
+from loraplex.broker.connection import Unavailable
 from loraplex.broker.interface import BacklogFull, Enqueued, GateShut
 from loraplex.broker.scripts import source
 from loraplex.keys import WAKE_CHANNEL, Lane, reply_channel
@@ -91,13 +93,17 @@ class ApiBroker:
         return sum(report.tokens_per_s for report in await self.reports(lane))
 
     async def set_gate(self, lane: Lane, shut_reason: str | None) -> None:
-        """Shut or open the lane at once; the scaler keeps it so by the deployment's status."""
+        """Shut or open the lane at once. The scaler does it by the deployment's status anyway: so
+        nothing is lost, only later, while Redis is away."""
         state: Any = {"state": "shut" if shut_reason else "open", "reason": shut_reason or ""}
-        await cast(Any, self._redis.hset(lane.gate, mapping=state))
-        await self.wake_scaler(lane)
+        with suppress(*Unavailable):
+            await cast(Any, self._redis.hset(lane.gate, mapping=state))
+            await self.wake_scaler(lane)
 
     async def wake_scaler(self, lane: Lane) -> None:
-        await cast(Any, self._redis.publish(WAKE_CHANNEL, lane.name))
+        """A hint: the scaler looks once a second by itself."""
+        with suppress(*Unavailable):
+            await cast(Any, self._redis.publish(WAKE_CHANNEL, lane.name))
 
     async def aclose(self) -> None:
         await self._redis.aclose()

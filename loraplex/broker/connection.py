@@ -26,14 +26,16 @@ def connect(url: str) -> "redis.Redis":
 
 
 def connect_async(url: str) -> "redis.asyncio.Redis":
-    """The same for asyncio."""
-    return redis.asyncio.Redis.from_url(
+    """The same for asyncio. More calls at once than connections wait for their turn."""
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
         url,
         socket_timeout=CALL_TIMEOUT_S,
         socket_connect_timeout=CALL_TIMEOUT_S,
         retry=AsyncRetry(NoBackoff(), 0),
         max_connections=256,
+        timeout=CALL_TIMEOUT_S,
     )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 def check(client: "redis.Redis") -> None:

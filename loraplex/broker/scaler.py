@@ -37,6 +37,11 @@ class ScalerBroker:
             self._pubsub.subscribe(WAKE_CHANNEL)
         self._pubsub.get_message(ignore_subscribe_messages=True, timeout=seconds)
 
+    def forget_wakes(self) -> None:
+        """A burst of wake-ups is one look: drop those that came before it."""
+        while self._pubsub.subscribed and self._pubsub.get_message(timeout=0) is not None:
+            pass
+
     def observe(self, lane: Lane) -> SeenLane:
         reply: Any = self._observe(keys=[lane.jobs, lane.reports], args=[lane.lease_prefix])
         now_ms, jobs, taken, oldest, rows = reply

@@ -1,8 +1,12 @@
 """`loraplex`: the commands."""
 
+import sys
+
 import typer
+from pydantic import ValidationError
 
 from loraplex.cli import adapters, chat, deployments, logs, up
+from loraplex.cli.client import err
 
 app = typer.Typer(
     name="loraplex",
@@ -15,7 +19,16 @@ for module in (up, deployments, adapters, chat, logs):
 
 
 def main() -> None:
-    app()
+    try:
+        app()
+    except ValidationError as wrong:
+        for error in wrong.errors():
+            setting = "_".join(("LORAPLEX", *map(str, error["loc"]))).upper()
+            err.print(f"[red]error:[/red] {setting}={error['input']!r}: {error['msg']}")
+        sys.exit(2)
+    except OSError as failed:  # a home that can't be made or written, mostly
+        err.print(f"[red]error:[/red] {failed}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import typer
@@ -57,6 +58,10 @@ def error_text(response: httpx.Response) -> str:
         return str(text)
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"HTTP {response.status_code}: {response.text[:300]}"
+
+
+def deployment_path(name: str, rest: str = "") -> str:
+    return f"/api/v1/deployments/{quote(name, safe='')}{rest}"
 
 
 def client() -> Client:

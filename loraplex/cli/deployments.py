@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, out
+from loraplex.cli.client import client, deployment_path, out
 
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
@@ -65,27 +65,27 @@ def scale(
         "cooldown_time": cooldown_time,
     }
     body = {key: value for key, value in wanted.items() if value is not None}
-    _say(client().call("PATCH", f"/api/v1/deployments/{name}", json=body))
+    _say(client().call("PATCH", deployment_path(name), json=body))
 
 
 def start(name: str) -> None:
     """From stopped back to standby; from errored: try again."""
-    _say(client().call("POST", f"/api/v1/deployments/{name}/start"))
+    _say(client().call("POST", deployment_path(name, "/start")))
 
 
 def stop(name: str) -> None:
     """Take no more requests and stop the replicas."""
-    _say(client().call("POST", f"/api/v1/deployments/{name}/stop"))
+    _say(client().call("POST", deployment_path(name, "/stop")))
 
 
 def rm(name: str) -> None:
     """Delete a deployment."""
-    _say(client().call("DELETE", f"/api/v1/deployments/{name}"))
+    _say(client().call("DELETE", deployment_path(name)))
 
 
 def events(name: str, as_json: Json = False) -> None:
     """What happened to a deployment, and why."""
-    rows = client().call("GET", f"/api/v1/deployments/{name}/events")["data"]
+    rows = client().call("GET", deployment_path(name, "/events"))["data"]
     if as_json:
         sys.stdout.write(json.dumps(rows) + "\n")
         return

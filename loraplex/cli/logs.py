@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from loraplex.cli.client import client, fail, out
+from loraplex.cli.client import client, deployment_path, fail, out
 from loraplex.settings import Settings
 
-PROCESSES = ("api", "scaler", "tasks", "valkey", "up")
+PROCESSES = ("api", "scaler", "tasks", "imports", "valkey", "up")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,12 +26,12 @@ def logs(
     files = _files(folder, name)
     if not files:
         raise fail(f"No logs of {name!r} in {folder}.")
-    positions = {}
-    for file in files:
-        lines = file.read_text(errors="replace").splitlines()[-tail:]
-        for line in lines:
-            out.print(line, markup=False)
-        positions[file] = file.stat().st_size
+    latest = [(line, file) for file in files for line in _lines(file)]
+    if len(files) > 1:  # of several replicas: by time, which begins each line
+        latest.sort(key=lambda entry: entry[0][:23])
+    for line, _ in latest[-tail:]:
+        out.print(line, markup=False)
+    positions = {file: file.stat().st_size for file in files}
     while follow:
         time.sleep(0.3)
         for file in _files(folder, name):
@@ -42,9 +42,22 @@ def logs(
                 positions[file] = log.tell()
 
 
+def _lines(file: Path) -> list[str]:
+    """Its lines; what a progress bar has overwritten is left out, and what follows a line of ours
+    (a traceback) stays with it."""
+    lines: list[str] = []
+    for raw in file.read_text(errors="replace").splitlines():
+        line = raw.rpartition("\r")[2]
+        if lines and not line[:4].isdigit():
+            lines[-1] += f"\n{line}"
+        else:
+            lines.append(line)
+    return lines
+
+
 def _files(folder: Path, name: str) -> list[Path]:
     if name in PROCESSES:
         return [f for f in [folder / f"{name}.log"] if f.is_file()]
-    replicas = client().call("GET", f"/api/v1/deployments/{name}/replicas")["data"]
+    replicas = client().call("GET", deployment_path(name, "/replicas"))["data"]
     found = [folder / "replicas" / f"{replica['id']}.log" for replica in replicas]
     return [file for file in found if file.is_file()]

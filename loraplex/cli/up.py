@@ -131,6 +131,8 @@ def _client(record: PlatformRecord) -> Client:
 
 def _greet(record: PlatformRecord, settings: ApiSettings, no_demo: bool) -> None:
     out.print(f"\n[bold]Loraplex is up[/bold]   API {record.url}/v1   docs {record.url}/docs")
+    if not out.is_terminal and no_demo:  # a log file, which others may read
+        return
     out.print(f"  key    {record.api_key}\n  home   {settings.home}")
     if not no_demo:
         body = json.dumps(
@@ -170,6 +172,10 @@ def status(
     """Processes and deployments. Exit code 3 when the platform is down."""
     settings = EmbeddedSettings()
     record = PlatformRecord.load(settings.home)
+    if record is not None and not record.supervised and record.alive and not as_json:
+        names = ", ".join(p.name for p in record.alive)
+        out.print(f"The supervisor was killed; still running: {names}. End them: loraplex down")
+        raise typer.Exit(3)
     if record is None or not record.supervised:
         if as_json:
             sys.stdout.write(json.dumps({"url": None, "processes": [], "deployments": []}) + "\n")

@@ -23,10 +23,7 @@ from loraplex.settings import ApiSettings
 
 Say = Callable[[str], None]
 
-_CELERY_WORKER = [
-    *("-A", "scheduler.tasks.app", "worker", "-n", "tasks@%h", "--loglevel=INFO"),
-    *("--pool=threads", "--concurrency=4", "--without-gossip", "--without-mingle"),
-]
+_TASK_QUEUES = ("tasks", "imports")  # a process each: downloads don't stand before starts
 
 
 class CannotStart(Exception):
@@ -57,6 +54,7 @@ class Supervisor:
         _check_port(self._settings.host, self._settings.port, "LORAPLEX_PORT")
         _check_port("127.0.0.1", self._valkey_port, "LORAPLEX_VALKEY_PORT")
         home = self._settings.home
+        home.chmod(0o700)  # the queue's files hold prompts
         (home / "logs").mkdir(parents=True, exist_ok=True)
         self.record.processes = [ProcessRecord.of("supervisor", os.getpid())]
         try:
@@ -69,11 +67,8 @@ class Supervisor:
             python = sys.executable
             self._spawn("api", [python, "-m", "api"])
             self._spawn("scaler", [python, "-m", "scheduler"])
-            # One process: tasks wait for downloads and processes, not for the CPU.
-            self._spawn(
-                "tasks",
-                [python, "-m", "celery", *_CELERY_WORKER],
-            )
+            for queue in _TASK_QUEUES:
+                self._spawn(queue, [python, "-m", "celery", *_celery_worker(queue)])
             self._wait("api", self._api_answers)
         except BaseException:
             self.stop()
@@ -92,7 +87,7 @@ class Supervisor:
     def stop(self) -> None:
         """Everything down: those that start others first, Valkey last."""
         records = {p.name: p for p in self.record.processes}
-        end(records[name] for name in ("api", "scaler", "tasks") if name in records)
+        end(records[name] for name in ("api", "scaler", *_TASK_QUEUES) if name in records)
         stop_replicas(self._settings)
         end([records["valkey"]] if "valkey" in records else [])
         for child in self._children.values():
@@ -156,6 +151,15 @@ class Supervisor:
             file.touch(mode=0o600)
             file.write_text(make())
         return file.read_text().strip()
+
+
+def _celery_worker(queue: str) -> list[str]:
+    """Threads: tasks wait for downloads and processes, not for the CPU."""
+    return [
+        *("-A", "scheduler.tasks.app", "worker", "-Q", queue, "-n", f"{queue}@%h"),
+        *("--loglevel=INFO", "--pool=threads", "--concurrency=4"),
+        *("--without-gossip", "--without-mingle"),
+    ]
 
 
 def stop_replicas(settings: ApiSettings) -> None:

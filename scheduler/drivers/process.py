@@ -1,11 +1,17 @@
-"""Replicas as processes of this machine, a record file each: any process can list them."""
+"""Replicas as processes of this machine, a record and a lock each: any process can list them.
+
+A replica holds its lock file from its first instant to its last, so that whoever sees the home
+folder knows whether it lives: also from another container, where its pid means nothing.
+"""
 
 import builtins
+import fcntl
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 
@@ -13,7 +19,7 @@ from loraplex.settings import Settings
 from scheduler.drivers.base import Running
 
 GRACE_S = 3.0
-_BIRTH_S = 10.0  # a record without a pid is being started for this long
+_LOCK_PATIENCE_S = 5.0
 
 
 class ProcessDriver:
@@ -29,20 +35,24 @@ class ProcessDriver:
     def start(self, replica: str, lane: str) -> None:
         self._reap()
         record = self._records / f"{replica}.json"
-        try:
-            record.open("x").close()
-        except FileExistsError:
-            return
-        command = [sys.executable, "-m", "gpu_worker", "--replica", replica, "--lane", lane]
-        with (self._logs / f"{replica}.log").open("ab") as log:
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        self._children[replica] = child
-        born = psutil.Process(child.pid).create_time()
-        fresh = record.with_suffix(".new")
-        fresh.write_text(json.dumps({"pid": child.pid, "born": born, "lane": lane}))
-        fresh.rename(record)
+        with record.with_suffix(".lock").open("w") as lock:
+            if not _acquire(lock, unless=record):
+                return
+            command = [sys.executable, "-m", "gpu_worker", "--replica", replica, "--lane", lane]
+            with (self._logs / f"{replica}.log").open("ab") as log:
+                child = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=[lock.fileno()],
+                )
+            self._children[replica] = child
+            born = psutil.Process(child.pid).create_time()
+            fresh = record.with_suffix(".new")
+            fresh.write_text(json.dumps({"pid": child.pid, "born": born, "lane": lane}))
+            fresh.rename(record)
 
     def stop(self, replica: str) -> None:
         record = self._records / f"{replica}.json"
@@ -55,14 +65,14 @@ class ProcessDriver:
                 process.kill()
         self._reap()
         record.unlink(missing_ok=True)
+        record.with_suffix(".lock").unlink(missing_ok=True)
 
     def list(self) -> builtins.list[Running]:
         self._reap()
         found = []
         for record in sorted(self._records.glob("*.json")):
-            alive = _process(record) is not None or _being_born(record)
-            tail = "" if alive else self._tail(record.stem)
-            found.append(Running(record.stem, alive, tail))
+            alive = _is_held(record.with_suffix(".lock"))
+            found.append(Running(record.stem, alive, "" if alive else self._tail(record.stem)))
         return found
 
     def _tail(self, replica: str, size: int = 2000) -> str:
@@ -87,12 +97,30 @@ def _process(record: Path) -> psutil.Process | None:
         return None
 
 
-def _being_born(record: Path) -> bool:
+def _acquire(lock: TextIO, unless: Path) -> bool:
+    """Lock it for a start. False: `unless` exists, so it was started before, or is right now."""
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while not unless.exists():
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # somebody looks at it, or starts it
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return not unless.exists()
+    return False
+
+
+def _is_held(lock: Path) -> bool:
     try:
-        facts = record.stat()
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    return facts.st_size == 0 and time.time() - facts.st_mtime < _BIRTH_S
+    except BlockingIOError:
+        return True
+    return False
 
 
 def stop_all(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The Celery application. `celery -A scheduler.tasks.app worker` runs every task of ours."""
+"""The Celery application; its workers: `celery -A scheduler.tasks.app worker -Q tasks,imports`."""
 
 from celery import Celery
 
@@ -16,6 +16,8 @@ app.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     task_default_queue="tasks",
+    # A download may take an hour: it must not stand before the start of a replica.
+    task_routes={"scheduler.tasks.imports.*": {"queue": "imports"}},
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
     broker_transport_options={

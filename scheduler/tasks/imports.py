@@ -2,6 +2,7 @@
 
 import logging
 
+from celery import Task
 from sqlmodel import Session
 
 from loraplex.broker.connection import connect as connect_redis
@@ -10,7 +11,7 @@ from loraplex.entities import Deployment
 from loraplex.keys import WAKE_CHANNEL
 from loraplex.lifecycle import apply
 from loraplex.status import Event, Status
-from loraplex.store.models import ModelStore, ModelUnavailable
+from loraplex.store.models import ModelBusy, ModelStore, ModelUnavailable
 from scheduler.tasks.app import app, settings
 
 log = logging.getLogger(__name__)
@@ -19,8 +20,8 @@ _redis = connect_redis(settings.redis_url)
 _models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
 
 
-@app.task(autoretry_for=(OSError,), retry_backoff=True, max_retries=3)
-def prepare_deployment(deployment_id: str) -> None:
+@app.task(bind=True, max_retries=None)
+def prepare_deployment(self: Task, deployment_id: str) -> None:
     """Pending → Standby, or Errored with the reason. Safe to run twice: the status decides."""
     with Session(_engine) as session:
         deployment = session.get(Deployment, deployment_id)
@@ -30,8 +31,13 @@ def prepare_deployment(deployment_id: str) -> None:
     try:
         _models.fetch(base_model)
         event, reason = Event.ARTEFACTS_READY, "base model is in the store"
+    except ModelBusy as busy:  # another task fetches it: don't hold a thread for that
+        raise self.retry(exc=busy, countdown=5) from busy
     except ModelUnavailable as missing:
         event, reason = Event.ARTEFACTS_FAILED, str(missing)
+    except Exception as failed:  # whatever it is, the owner of the deployment must read it
+        log.exception("%s could not be fetched", base_model)
+        event, reason = Event.ARTEFACTS_FAILED, f"{type(failed).__name__}: {failed}"
     with Session(_engine) as session:
         deployment = session.get_one(Deployment, deployment_id)
         if deployment.status == Status.PENDING:

@@ -106,7 +106,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert refused.value.response.headers["x-request-id"]
 
 
-@pytest.mark.parametrize("prompt", ["", [], [1, "a"], [99_999_999], "\ud800"])
+@pytest.mark.parametrize("prompt", ["", [], [[]], [1, "a"], [99_999_999], "\ud800"])
 def test_prompts_that_are_none_are_refused(platform: Platform, prompt: Any) -> None:
     body = json.dumps({"model": "chat", "prompt": prompt})  # escapes half a surrogate pair
     headers = {"content-type": "application/json"}
@@ -143,6 +143,20 @@ def test_no_route_is_open_but_health_and_docs(platform: Platform) -> None:
     for path in ("/v1/models", "/api/v1/deployments", "/api/v1/adapters"):
         assert http.get(path).status_code == 401
     assert http.post("/v1/chat/completions", json={}).status_code == 401
+
+
+def test_without_a_key_no_body_is_read(platform: Platform) -> None:
+    http = platform.http()
+    http.headers["authorization"] = "Bearer pb_wrong"
+    answer = http.post("/v1/chat/completions", content=b"[" * 2**20)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_the_bound_is_a_413(platform: Platform, chunked: bool) -> None:
+    body = b" " * (17 * 2**20)
+    answer = platform.http().post("/v1/chat/completions", content=iter([body]) if chunked else body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
 
 
 def test_events_carry_request_and_position(platform: Platform) -> None:

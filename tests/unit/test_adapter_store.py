@@ -18,13 +18,19 @@ def config(**changes: Any) -> bytes:
     return json.dumps(CONFIG | changes).encode()
 
 
-def weights(out: int = 6, into: int = 4, rank: int = 2, linear: str = LINEAR) -> bytes:
+def weights(
+    out: int = 6, into: int = 4, rank: int = 2, linear: str = LINEAR, fill: float = 1
+) -> bytes:
     return save(
         {
-            f"{linear}.lora_A.weight": np.ones((rank, into), np.float32),
+            f"{linear}.lora_A.weight": np.full((rank, into), fill, np.float32),
             f"{linear}.lora_B.weight": np.ones((out, rank), np.float32),
         }
     )
+
+
+def header(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
 
 
 @pytest.fixture
@@ -56,6 +62,15 @@ def test_same_content_has_one_folder_and_one_digest(base: Path, tmp_path: Path) 
         ({"init_lora_weights": "pissa"}, "init_lora_weights"),
         ({"target_parameters": ["x"]}, "target_parameters"),
         ({"peft_type": "LOHA"}, "peft_type"),
+        ({"task_type": "SEQ_CLS"}, "task_type"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication"),
+        ({"lora_alpha": None}, "lora_alpha"),
+        ({"lora_alpha": float("nan")}, "lora_alpha"),
+        ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern"),
+        ({"r": 0}, "r=0"),
+        ({"r": 4}, "r=4"),
+        ({"target_modules": ["xx"]}, "target_modules"),
+        ({"base_model_name_or_path": 5}, "base_model_name_or_path"),
     ],
 )
 def test_unsupported_features_are_refused_by_name(change: dict[str, Any], named: str) -> None:
@@ -68,8 +83,18 @@ def test_unsupported_features_are_refused_by_name(change: dict[str, Any], named:
     [
         (b"", "safetensors"),
         (b"\xff" * 64, "safetensors"),
+        (header(b"[" * 100_000), "safetensors"),
+        (header(b'{"a": {"shape": [Infinity], "data_offsets": [0, 1]}}'), "safetensors"),
+        (header(b'{"a": {"shape": [1], "data_offsets": "ab"}}'), "safetensors"),
+        (header(b'{"\\ud800": {"shape": [1], "data_offsets": [0, 0]}}'), "safetensors"),
         (weights()[:-4], "cut off"),
         (weights(rank=257), "rank"),
+        (weights(fill=np.nan), "NaN"),
+        (
+            header(b'{"a": {"dtype": "ZZ", "shape": [2, 2], "data_offsets": [0, 16]}}'),
+            "safetensors",
+        ),
+        (save({f"{LINEAR}.lora_A.weight": np.ones((2, 4), np.float32)}), "only one of"),
         (save({"other": np.ones((2, 2), np.float32)}), "other"),
     ],
 )

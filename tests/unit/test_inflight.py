@@ -1,9 +1,12 @@
 """Position is identity: repeats are dropped, gaps are noticed, the order holds."""
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.requests.inflight import Waiting
+from api.requests.inflight import Inflight, Waiting
+from loraplex.broker.connection import Unavailable
 from loraplex.keys import Lane
 from loraplex.messages import TokenEvent
 
@@ -42,3 +45,26 @@ def test_an_end_beyond_a_gap_waits_for_the_journal() -> None:
     waiting = Waiting(Lane("m", "d"), "r")
     assert not waiting.accept(TokenEvent("r", 3, [], "stop"))
     assert not waiting.ended
+
+
+class Journal:
+    """The journal of one request; unreadable at the first try."""
+
+    def __init__(self, events: list[TokenEvent]) -> None:
+        self._events = events
+        self._readable = False
+
+    async def journalled(self, *_: object) -> list[TokenEvent]:
+        if not self._readable:
+            self._readable = True
+            raise Unavailable[0]("away")
+        return self._events
+
+
+def test_an_answer_of_the_scaler_ends_a_stream_that_missed_it() -> None:
+    """`answer_stranded` writes beyond the last token, because it doesn't know which that is."""
+    events = [TokenEvent("r", 0, [1, 2]), TokenEvent("r", 99, [], "error", "stopped")]
+    waiting = Waiting(Lane("m", "d"), "r")
+    waiting.entry = "1-0"
+    asyncio.run(Inflight(Journal(events))._fill([waiting]))  # type: ignore[arg-type]
+    assert (received(waiting), waiting.ended) == ([1, 2], True)

@@ -46,14 +46,15 @@ def test_min_replicas_hold_without_work() -> None:
 
 
 @given(
+    cooldown_s=st.sampled_from([0, 10]),
     low=st.integers(0, 4),
     spread=st.integers(0, 4),
     loads=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), min_size=1),
 )
 def test_never_outside_the_bounds_and_never_zero_with_work(
-    low: int, spread: int, loads: list[tuple[int, int]]
+    cooldown_s: int, low: int, spread: int, loads: list[tuple[int, int]]
 ) -> None:
-    bounds = Scaling(low, max(1, low + spread), 10, 4)
+    bounds = Scaling(low, max(1, low + spread), cooldown_s, 4)
     memory: Memory | None = None
     for now, (waiting, running) in enumerate(loads):
         decision, memory = decide(bounds, Observation(waiting, running, 0), memory, float(now))

@@ -1,0 +1,111 @@
+"""What PEFT's `adapter_config.json` and weights must be so that we serve them as PEFT would.
+
+Refusals name the field: the alternative is an adapter that is silently computed wrong, or one
+that fails when the first request needs it.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, deserialize
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MAX_RANK = 256
+# Each dtype as unsigned integers, and the exponent that infinities and NaNs have.
+_FLOATS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
+    "F32": (np.uint32, 0x7F800000),
+    "F16": (np.uint16, 0x7C00),
+    "BF16": (np.uint16, 0x7F80),
+}
+_CHANGES_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
+_UNSUPPORTED = (
+    *("use_dora", "modules_to_save", "lora_bias", "target_parameters", "use_qalora"),
+    *("trainable_token_indices", "layer_replication", "alora_invocation_tokens"),
+)
+
+
+class AdapterInvalid(Exception):
+    """Files that aren't a LoRA adapter that we serve; the text names what is wrong."""
+
+
+def parse_config(raw: bytes) -> dict[str, Any]:
+    """The config as a dictionary, its fields checked. Raises AdapterInvalid."""
+    try:
+        config = json.loads(raw)
+    except (ValueError, RecursionError) as broken:
+        raise AdapterInvalid(f"{CONFIG} isn't JSON: {broken}") from broken
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise AdapterInvalid(f"{CONFIG}: peft_type must be LORA.")
+    init = config.get("init_lora_weights", True)
+    refused = {field: bool(config.get(field)) for field in _UNSUPPORTED} | {
+        "bias": config.get("bias", "none") != "none",
+        "task_type": config.get("task_type") not in (None, "CAUSAL_LM"),
+        "init_lora_weights": isinstance(init, str) and init.lower().startswith(_CHANGES_BASE),
+    }
+    for field, used in refused.items():
+        if used:
+            raise AdapterInvalid(f"{CONFIG}: {field}={config.get(field)!r} isn't supported.")
+    for field, default in (("r", 8), ("lora_alpha", 8)):
+        _check_number(field, config.setdefault(field, default))
+    for field in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(field) or {}
+        if not isinstance(patterns, dict):
+            raise AdapterInvalid(f"{CONFIG}: {field} must be an object.")
+        for value in patterns.values():
+            _check_number(field, value)
+    if not isinstance(config.get("base_model_name_or_path") or "", str):
+        raise AdapterInvalid(f"{CONFIG}: base_model_name_or_path must be a string.")
+    return config
+
+
+def check_tensors(config: Mapping[str, Any], raw: bytes) -> None:
+    """Weights that PEFT could load with this config, all of them finite. Raises AdapterInvalid."""
+    try:
+        tensors = dict(deserialize(raw))  # type: ignore[no-untyped-call]
+    except SafetensorError as broken:
+        raise AdapterInvalid(f"{WEIGHTS} isn't a safetensors file: {broken}") from broken
+    for name, tensor in tensors.items():
+        if tensor["dtype"] not in _FLOATS:
+            raise AdapterInvalid(f"{WEIGHTS}: {name!r} is {tensor['dtype']}: use F32, F16 or BF16.")
+        kind, exponent = _FLOATS[tensor["dtype"]]
+        if ((np.frombuffer(tensor["data"], kind) & exponent) == exponent).any():
+            raise AdapterInvalid(f"{WEIGHTS}: {name!r} holds NaN or infinite values.")
+        linear, side = _split(name)
+        other = name.replace(f"lora_{side}", "lora_B" if side == "A" else "lora_A")
+        if other not in tensors:
+            raise AdapterInvalid(f"{WEIGHTS}: {linear!r} has only one of lora_A and lora_B.")
+        _check_rank(config, linear, tensor["shape"][0 if side == "A" else 1])
+        targets = config.get("target_modules")
+        if isinstance(targets, list) and not any(
+            linear == t or linear.endswith(f".{t}") for t in targets
+        ):
+            raise AdapterInvalid(f"{CONFIG}: target_modules doesn't name {linear!r}.")
+
+
+def _check_number(field: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise AdapterInvalid(f"{CONFIG}: {field}={value!r} must be a number.")
+    limit = MAX_RANK if field in ("r", "rank_pattern") else 1e6
+    if not 0 < value <= limit:
+        raise AdapterInvalid(f"{CONFIG}: {field}={value!r} must be over 0 and at most {limit:g}.")
+
+
+def _check_rank(config: Mapping[str, Any], linear: str, rank: int) -> None:
+    allowed = {config["r"], *(config.get("rank_pattern") or {}).values()}
+    if rank not in allowed:
+        raise AdapterInvalid(
+            f"{CONFIG}: r={config['r']} (and rank_pattern), but {linear!r} has rank {rank}."
+        )
+
+
+def _split(name: str) -> tuple[str, str]:
+    match = re.fullmatch(
+        r"base_model\.model\.(?P<linear>.+)\.lora_(?P<side>[AB])(\.default)?\.weight", name
+    )
+    if match is None:
+        raise AdapterInvalid(f"{WEIGHTS}: tensor {name!r} isn't LoRA for a linear layer.")
+    return match["linear"], match["side"]
