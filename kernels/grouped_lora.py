@@ -1,14 +1,35 @@
 """Grouped LoRA: rows of one packed batch, sorted into segments, each with its own A and B.
 
-This is the torch form: it runs on every device and is the reference that a Triton kernel of this
-family is compared with. The segments' ranks may differ; rows outside all segments are the base
-model's and cost nothing. (Punica, arXiv:2310.18547, calls the operation SGMV.)
+This is the torch form: it runs on every device and is the reference that the other kernels of this
+family (`cpu/lora.py`, `triton/`) are compared with. The segments' ranks may differ; rows outside
+all segments are the base model's and cost nothing. (Punica, arXiv:2310.18547, calls it SGMV.)
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
+
+Pair = tuple[torch.Tensor, torch.Tensor]  # A [rank, in], B [out, rank], scaling folded in
+Groups = Sequence[Sequence[Pair | None]]  # by linear layer, by slice of it; None: not adapted
+Placed = TypeVar("Placed")
+
+
+class LoraKernel(Protocol[Placed]):
+    """Adds a step's adapters to the outputs of linear layers. `pack` may run in another thread."""
+
+    def pack(self, groups: Groups) -> Placed:
+        """An adapter as this kernel reads it."""
+
+    def size(self, packed: Placed) -> int:
+        """Bytes that it takes."""
+
+    def begin(self, spans: Sequence[tuple[int, int]], adapters: Sequence[Placed]) -> None:
+        """The step's segments: rows `start:end` use the adapter of the same place."""
+
+    def linear(self, base: torch.nn.Module, group: int, x: torch.Tensor) -> torch.Tensor:
+        """base(x) plus the step's adapters of linear layer `group`. x [..., in] → [..., out]."""
 
 
 class Segment(NamedTuple):
@@ -23,7 +44,57 @@ class Segment(NamedTuple):
 def add_grouped_lora(y: torch.Tensor, x: torch.Tensor, segments: Sequence[Segment]) -> None:
     """y[start:end] += (x[start:end] @ A.T) @ B.T for each segment, in place.
 
-    x: [tokens, in]; y: [tokens, out], contiguous rows.
+    x: [tokens, in]; y: [tokens, out].
     """
     for start, end, a, b in segments:
         y[start:end].addmm_(torch.mm(x[start:end], a.t()), b.t())
+
+
+@dataclass(frozen=True, slots=True)
+class TorchAdapter:
+    groups: list[list[Pair | None]]
+
+
+class TorchLora:
+    """The reference as a `LoraKernel`, for any device and dtype."""
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[int, Sequence[int]]],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        """`groups`: (in, widths of the slices) of each linear layer; a fused one has several."""
+        self._widths = [tuple(widths) for _, widths in groups]
+        self._dtype, self._device = dtype, device
+        self._step: list[tuple[int, int, TorchAdapter]] = []
+
+    def pack(self, groups: Groups) -> TorchAdapter:
+        return TorchAdapter([[self._placed(pair) for pair in slices] for slices in groups])
+
+    def _placed(self, pair: Pair | None) -> Pair | None:
+        if pair is None:
+            return None
+        a, b = (t.to(self._device, self._dtype).contiguous() for t in pair)
+        return a, b
+
+    def size(self, packed: TorchAdapter) -> int:
+        pairs = [pair for slices in packed.groups for pair in slices if pair is not None]
+        return sum(t.numel() * t.element_size() for pair in pairs for t in pair)
+
+    def begin(self, spans: Sequence[tuple[int, int]], adapters: Sequence[TorchAdapter]) -> None:
+        self._step = [(*span, adapter) for span, adapter in zip(spans, adapters, strict=True)]
+
+    def linear(self, base: torch.nn.Module, group: int, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = base(x)
+        x, y, column = x.reshape(-1, x.shape[-1]), result.view(-1, result.shape[-1]), 0
+        for index, width in enumerate(self._widths[group]):
+            segments = [
+                Segment(start, end, *pair)
+                for start, end, adapter in self._step
+                if (pair := adapter.groups[group][index]) is not None
+            ]
+            if segments:
+                add_grouped_lora(y[:, column : column + width], x, segments)
+            column += width
+        return result

@@ -6,6 +6,9 @@ WORKDIR /src
 RUN python -m venv /opt/loraplex && /opt/loraplex/bin/pip install --no-cache-dir --index-url "$TORCH_INDEX" torch==2.13.0
 COPY . .
 RUN /opt/loraplex/bin/pip install --no-cache-dir '.[worker,scheduler,postgres]'
+# The CPU kernels, for the machine that has no compiler.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && cd / && /opt/loraplex/bin/python -m kernels.cpu.build
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 10001 --create-home loraplex && install -d -o loraplex /var/lib/loraplex

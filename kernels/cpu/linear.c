@@ -1,0 +1,37 @@
+/* y = x @ W^T + bias with W packed into panels; and the packing. */
+#include "kernels.h"
+#include "panel.h"
+
+int64_t lpx_panel_columns(void) { return NR; }
+
+/* W[n, k] as floats → panels. `kind` BF16 is for weights that are bfloat16 values already. */
+void lpx_pack(const float *w, int64_t n, int64_t k, int64_t kind, void *panels) {
+  int64_t count = (n + NR - 1) / NR;
+#pragma omp parallel for schedule(static)
+  for (int64_t p = 0; p < count; p++) {
+    char *panel = (char *)panel_at(panels, p, k, (int)kind);
+    for (int64_t i = 0; i < k; i++) {
+      float row[NR];
+      for (int64_t j = 0; j < NR; j++) row[j] = p * NR + j < n ? w[(p * NR + j) * k + i] : 0.0f;
+      if (kind == BF16) {
+        uint32_t *words = (uint32_t *)panel + i * VL;
+        for (int j = 0; j < VL; j++)
+          words[j] = ((uint32_t)narrow(row[j]) << 16) | narrow(row[VL + j]);
+      } else {
+        memcpy((float *)panel + i * NR, row, sizeof row);
+      }
+    }
+  }
+}
+
+/* x [m, k] and y [m, n] have contiguous rows. */
+void lpx_linear(const float *x, const void *panels, const float *bias, float *y, int64_t m,
+                int64_t k, int64_t n, int64_t kind) {
+  int64_t count = (n + NR - 1) / NR;
+#pragma omp parallel for schedule(static)
+  for (int64_t p = 0; p < count; p++) {
+    int64_t left = n - p * NR;
+    panel_mm(m, x, k, panel_at(panels, p, k, (int)kind), k, (int)kind, bias ? bias + p * NR : NULL,
+             0, y + p * NR, n, left < NR ? (int)left : NR);
+  }
+}
