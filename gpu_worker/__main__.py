@@ -68,6 +68,8 @@ def _serve(settings: WorkerSettings, redis: Redis, options: argparse.Namespace) 
         max_step_tokens=settings.max_step_tokens,
         kv_cache_gib=settings.kv_cache_gib,
         max_adapters=settings.max_adapters,
+        adapter_cache_gib=settings.adapter_cache_gib,
+        deterministic=settings.deterministic,
     )
     adapters = AdapterStore(settings.adapters_dir)
     engine = Engine(models.fetch(options.lane.base_model), config, adapters.folder)

@@ -135,19 +135,22 @@ class Worker:
         sampling = Sampling(
             s.max_tokens, s.seed, s.temperature, s.top_p, s.top_k, s.min_p, s.ignore_eos
         )
+        request = Request(job.request, job.prompt, sampling, job.adapter, produced, job.tenant)
         try:
-            self._engine.add(Request(job.request, job.prompt, sampling, job.adapter, produced))
+            self._engine.add(request)
         except EngineError as refused:
-            text = str(refused)
-            if job.adapter:
-                text = f"Adapter {job.adapter[:12]}: {text}"
-            return TokenEvent(job.request, done, [], "error", text, refused.code)
+            return TokenEvent(job.request, done, [], "error", str(refused), refused.code)
         if done:
             log.info("resumed request=%s position=%d", job.request, done)
         return None
 
     def _record(self, output: Output, result: StepResult) -> None:
-        event = TokenEvent(output.request, output.position, output.tokens, output.finish)
+        error, code = None, None
+        if output.error is not None:
+            error, code = str(output.error), output.error.code
+        event = TokenEvent(
+            output.request, output.position, output.tokens, output.finish, error, code
+        )
         self._emit(event, result)
 
     def _emit(self, event: TokenEvent, result: StepResult) -> None:
@@ -202,7 +205,7 @@ class Worker:
             steps=counters.steps,
             mixed_steps=counters.mixed_steps,
             most_adapters_in_step=counters.most_adapters_in_step,
-            adapters=self._engine.adapters.digests,
+            adapters=self._engine.adapters.resident,
             ready_after_s=round(self._ready_after_s, 3),
         )
 

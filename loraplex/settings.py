@@ -96,7 +96,9 @@ class WorkerSettings(Settings):
 
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: bfloat16 where the hardware multiplies it, else float32."
+        "auto",
+        description="auto: bfloat16 where the hardware multiplies it, else float32 arithmetic on "
+        "what the checkpoint stores.",
     )
     max_running: int = Field(32, ge=1, description="Requests in one batch.")
     max_step_tokens: int = Field(
@@ -105,7 +107,13 @@ class WorkerSettings(Settings):
     kv_cache_gib: float = Field(
         1.0, gt=0, description="Memory for the KV cache, in GiB (on a GPU: raise it)."
     )
-    max_adapters: int = Field(64, ge=1, description="Adapters resident at once.")
+    max_adapters: int = Field(64, ge=1, description="Adapters that can run at once (slots).")
+    adapter_cache_gib: float = Field(
+        2.0, gt=0, description="Memory for adapters that are ready for a slot, in GiB."
+    )
+    deterministic: bool = Field(
+        False, description="The same tokens whatever else is in the batch (CPU; slower prompts)."
+    )
     threads: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU threads of a replica."
     )

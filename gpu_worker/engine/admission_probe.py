@@ -1,10 +1,13 @@
 """Is this model computed correctly by the packed, paged forward? Asked once, at load.
 
 Some models bypass the attention interface, and masks that a model builds itself vanish in a packed
-row: both silently. So two random sequences run packed, split into prefill and decode, and the
-logits must equal transformers' own eager attention, one sequence at a time. A model that fails is
-refused.
+row: both silently. So two random sequences run packed, split into chunks and a decode step, and the
+logits must equal those of transformers' own eager attention, one sequence at a time, before any
+layer was replaced. Windows longer than the sequences can't show there: the layers that have one by
+the config must have passed it on. A model that fails is refused; it is never served wrong.
 """
+
+from typing import Any
 
 import torch
 
@@ -13,75 +16,102 @@ from gpu_worker.engine.forward import Forward
 from gpu_worker.engine.request import ModelRefused, Request, Sampling
 from gpu_worker.engine.schedule import Chunk, Sequence
 
+PROBE_BLOCKS = 9  # four for each sequence, and the one for padding
 _LENGTHS = (37, 21)
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
-def probe(forward: Forward, vocabulary: int) -> None:
-    """Raises ModelRefused. Leaves the cache filled with rubbish: make a new one afterwards."""
+def sequences(vocabulary: int) -> list[Sequence]:
+    """Random tokens, with blocks of a pool of PROBE_BLOCKS."""
     generator = torch.Generator().manual_seed(0)
-    sequences = []
+    made = []
     for index, length in enumerate(_LENGTHS):
         tokens = torch.randint(0, vocabulary, (length,), generator=generator).tolist()
         request = Request(str(index), tokens, Sampling(1))
-        first = 1 + index * 4  # four blocks each, enough for 64 tokens
-        sequences.append(Sequence(request, list(tokens), blocks=list(range(first, first + 4))))
-    try:
-        ours = _packed(forward, sequences)
-    except NotImplementedError as unsupported:
-        raise ModelRefused(str(unsupported)) from unsupported
-    theirs = _eager(forward, sequences)
-    tolerance = _TOLERANCE[ours.dtype] * float(theirs.abs().max())
-    worst = float((ours - theirs).abs().max())
-    if not worst <= tolerance:
-        raise ModelRefused(
-            f"{forward.model.config.model_type}: packed paged attention differs from eager "  # type: ignore[union-attr]
-            f"attention by {worst:.3g} (allowed {tolerance:.3g})"
-        )
-
-
-def _packed(forward: Forward, sequences: list[Sequence]) -> torch.Tensor:
-    """Logits of the last token, reached by a packed prefill, a further chunk, and a decode."""
-    logits = torch.empty(0)
-    ends = [(0.5, 0), (1.0, 1), (1.0, 0)]
-    for share, held_back in ends:
-        chunks = []
-        for s in sequences:
-            end = int(len(s.tokens) * share) - held_back
-            chunks.append(Chunk(s, s.computed, end - s.computed))
-        logits = forward(chunks, _no_adapter)
-        for s, chunk in zip(sequences, chunks, strict=True):
-            s.computed = chunk.start + chunk.count
-    _check_layers(forward)
-    return logits.float() if logits.dtype == torch.float64 else logits
-
-
-def _check_layers(forward: Forward) -> None:
-    layers = forward.model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr, operator]
-    if len(forward.cache.layers) != layers:
-        raise ModelRefused(
-            f"{forward.model.config.model_type}: {len(forward.cache.layers)} of {layers} layers "  # type: ignore[union-attr]
-            "use transformers' attention interface; the others would ignore the KV cache"
-        )
+        first = 1 + index * 4
+        made.append(Sequence(request, list(tokens), blocks=list(range(first, first + 4))))
+    return made
 
 
 @torch.inference_mode()
-def _eager(forward: Forward, sequences: list[Sequence]) -> torch.Tensor:
-    model = forward.model
-    assert STEP.metadata is None
+def eager_logits(model: torch.nn.Module, vocabulary: int, device: torch.device) -> torch.Tensor:
+    """[2, sequences, vocabulary]: of the last token but one, and of the last one."""
+    _refuse_by_config(model)
     model.set_attn_implementation("eager")  # type: ignore[operator]
     try:
-        return torch.stack(
-            [
-                model(torch.tensor([s.tokens], device=forward.device), use_cache=False).logits[
-                    0, -1
-                ]
-                for s in sequences
-            ]
-        )
+        rows = []
+        for sequence in sequences(vocabulary):
+            ids = torch.tensor([sequence.tokens], device=device)
+            rows.append(model(ids, use_cache=False).logits[0, -2:])
+        return torch.stack(rows, dim=1)
+    except Exception as failed:
+        raise ModelRefused(f"{_kind(model)}: {type(failed).__name__}: {failed}") from failed
     finally:
         model.set_attn_implementation(NAME)  # type: ignore[operator]
 
 
-def _no_adapter(name: str) -> object:
-    raise AssertionError(f"the probe runs without adapters, asked for {name!r}")
+def probe(forward: Forward, vocabulary: int, expected: torch.Tensor, stored: torch.dtype) -> None:
+    """Raises ModelRefused. Leaves the cache filled with rubbish: make a new one afterwards.
+
+    `stored`: the least exact dtype that the KV cache or the arithmetic has.
+    """
+    try:
+        ours = _packed(forward, vocabulary)
+    except ModelRefused:
+        raise
+    except Exception as failed:
+        raise ModelRefused(f"{_kind(forward.model)}: {failed}") from failed
+    tolerance = _TOLERANCE[stored] * float(expected.abs().max())
+    worst = float((ours - expected).abs().max())
+    if not worst <= tolerance:
+        raise ModelRefused(
+            f"{_kind(forward.model)}: packed paged attention differs from eager attention by "
+            f"{worst:.3g} (allowed {tolerance:.3g})"
+        )
+
+
+def _packed(forward: Forward, vocabulary: int) -> torch.Tensor:
+    """The same logits, reached by a packed prefill, a further chunk, and a decode."""
+    made = sequences(vocabulary)
+    logits = []
+    for share, held_back in ((0.5, 0), (1.0, 1), (1.0, 0)):
+        chunks = []
+        for s in made:
+            end = int(len(s.tokens) * share) - held_back
+            chunks.append(Chunk(s, s.computed, end - s.computed))
+        logits.append(forward(chunks, every_chunk=True))
+        if share == 0.5:
+            _check_layers(forward)
+        for s, chunk in zip(made, chunks, strict=True):
+            s.computed = chunk.start + chunk.count
+    assert STEP.metadata is None
+    return torch.stack(logits[1:])
+
+
+def _check_layers(forward: Forward) -> None:
+    config: Any = forward.model.config.get_text_config()  # type: ignore[union-attr, operator]
+    layers = config.num_hidden_layers
+    calls = forward.windows_seen
+    if len(calls) != layers:
+        raise ModelRefused(
+            f"{_kind(forward.model)}: {len(calls)} of {layers} layers use transformers' attention "
+            "interface; the others would ignore the KV cache"
+        )
+    kinds = getattr(config, "layer_types", None) or []
+    for index, kind in enumerate(kinds):
+        if kind == "sliding_attention" and calls.get(index) is None:
+            raise ModelRefused(
+                f"{_kind(forward.model)}: layer {index} has a sliding window that it doesn't pass "
+                "to its attention"
+            )
+
+
+def _refuse_by_config(model: torch.nn.Module) -> None:
+    config: Any = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    for kind in getattr(config, "layer_types", None) or []:
+        if kind not in ("full_attention", "sliding_attention"):
+            raise ModelRefused(f"{_kind(model)}: layers of type {kind!r} aren't supported")
+
+
+def _kind(model: torch.nn.Module) -> str:
+    return str(model.config.model_type)  # type: ignore[union-attr]

@@ -1,19 +1,38 @@
-"""The engine: add requests, step, cancel. Continuous batching over mixed adapters."""
+"""The engine: add requests, step, cancel. Continuous batching over mixed adapters.
 
-from collections.abc import Callable
+engine = Engine.from_pretrained("path/to/model", adapters=Path("folder/of/adapters").joinpath)
+for output in engine.stream(Request("r", prompt_ids, Sampling(100), adapter="pirate")): …
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gpu_worker.engine.admission_probe import probe
+from gpu_worker.engine.admission_probe import PROBE_BLOCKS, eager_logits, probe
 from gpu_worker.engine.attention import KvCache
 from gpu_worker.engine.blocks import BLOCK, BlockPool, blocks_for
 from gpu_worker.engine.forward import Forward
-from gpu_worker.engine.lora.linears import install
-from gpu_worker.engine.lora.slots import AdapterSlots
-from gpu_worker.engine.request import Finish, ModelRefused, Output, Request, TooLong
-from gpu_worker.engine.sampling import sample
+from gpu_worker.engine.grammar import Grammars
+from gpu_worker.engine.lora.checkpoint import read
+from gpu_worker.engine.lora.residency import Residency
+from gpu_worker.engine.request import (
+    EngineError,
+    Finish,
+    GrammarRefused,
+    ModelRefused,
+    Output,
+    Request,
+    TokenLogprobs,
+    TooLong,
+)
+from gpu_worker.engine.sampling import Row, sample
 from gpu_worker.engine.schedule import Chunk, Schedule, Sequence
-from gpu_worker.engine.weights import context_length, eos_ids, load, pick_device, pick_dtype
+from gpu_worker.engine.weights import LoadedModel, load, prepare
+from kernels.grouped_lora import LoraKernel
+
+_LOAD_WAIT_S = 0.02  # when all that is left to do waits for adapters
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +42,12 @@ class EngineConfig:
     max_running: int = 32  # sequences in one batch
     max_step_tokens: int = 512
     kv_cache_gib: float = 1.0
-    max_adapters: int = 64
+    max_adapters: int = 64  # slots
+    adapter_cache_gib: float = 2.0  # packed adapters in memory
+    prefix_cache: bool = True
+    # The same tokens whatever else is in the batch and however a prompt was split or resumed: CPU
+    # only, and prompts cost more (see docs/engine.md).
+    deterministic: bool = False
 
 
 @dataclass(slots=True)
@@ -38,37 +62,72 @@ class StepStats:
 class Engine:
     """One base model with any mix of its adapters. Not thread-safe: one owner.
 
-    `locate` gives the folder of an adapter (PEFT format) by its digest.
+    `locate` gives the folder of an adapter (PEFT format) by its name, which should be its digest:
+    what is cached for a name is never looked at again.
     Raises ModelRefused when the model can't be loaded or isn't computed correctly.
     """
 
     def __init__(
         self, model_folder: Path, config: EngineConfig, locate: Callable[[str], Path]
     ) -> None:
-        device = pick_device(config.device)
-        dtype = pick_dtype(config.dtype, device)
-        model = load(model_folder, dtype, device)
-        self.eos = eos_ids(model)
-        self.context_length = context_length(model)
-        shapes = install(model)
-        self._forward = Forward(model, device)
-        self._schedule = self._allocate(model.config.get_text_config().vocab_size, config)  # type: ignore[union-attr, operator]
-        self.adapters = AdapterSlots(config.max_adapters, locate, shapes, dtype, device)
+        loaded = load(model_folder, config.device, config.dtype)
+        expected = eager_logits(loaded.model, loaded.vocabulary, loaded.machine.device)
+        prepare(loaded)
+        self.eos = loaded.eos
+        self.context_length = loaded.context_length
+        kernel = loaded.machine.lora(loaded.groups)
+        self.adapters: Residency[Any] = Residency(
+            lambda name: kernel.pack(read(locate(name), loaded.groups)),
+            kernel.size,
+            slots=config.max_adapters,
+            slab_bytes=int(config.adapter_cache_gib * 2**30),
+        )
+        self._forward, pool = self._allocate(loaded, config, kernel, expected)
+        self._schedule = Schedule(
+            pool,
+            config.max_running,
+            config.max_step_tokens,
+            self.adapters,
+            prefix_cache=config.prefix_cache,
+        )
+        self._grammars = Grammars(model_folder, loaded.vocabulary, loaded.eos)
+        self._compiling: dict[str, Sequence] = {}  # requests whose grammar is not ready
         self.stats = StepStats()
 
-    def _allocate(self, vocabulary: int, config: EngineConfig) -> Schedule:
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, adapters: Callable[[str], Path] = Path, **config: Any
+    ) -> "Engine":
+        """An engine without the platform. `config`: fields of EngineConfig."""
+        return cls(Path(folder), EngineConfig(**config), adapters)
+
+    def _allocate(
+        self,
+        loaded: LoadedModel,
+        config: EngineConfig,
+        kernel: LoraKernel[Any],
+        expected: Any,
+    ) -> tuple[Forward, BlockPool]:
         """Probe the model on a small cache, learn what a token costs, make the real one."""
-        self._forward.cache = KvCache(9 * BLOCK)
-        probe(self._forward, vocabulary)
-        block_bytes = self._forward.cache.bytes_per_token() * BLOCK
+        machine = loaded.machine
+        small = KvCache(PROBE_BLOCKS * BLOCK, machine.stored)
+        if config.deterministic and not machine.compiled:
+            raise ModelRefused("deterministic needs the CPU kernels: a CPU, float32, a C compiler")
+        forward = Forward(loaded.model, machine.device, small, kernel, self.adapters)
+        forward.row_by_row = config.deterministic
+        probe(forward, loaded.vocabulary, expected, machine.stored)
+        block_bytes = small.bytes_per_token() * BLOCK
         blocks = min(
             int(config.kv_cache_gib * 2**30) // block_bytes,
             1 + config.max_running * blocks_for(self.context_length),
         )
         if blocks < 2:
             raise ModelRefused(f"kv_cache_gib {config.kv_cache_gib} is less than one KV block")
-        self._forward.cache = KvCache(blocks * BLOCK)
-        return Schedule(BlockPool(blocks), config.max_running, config.max_step_tokens)
+        forward.cache = KvCache(blocks * BLOCK, machine.stored)
+        if machine.compiled:
+            longest = min(blocks_for(self.context_length), blocks)
+            forward.decode = forward.record_decode(config.max_running, longest)
+        return forward, BlockPool(blocks)
 
     @property
     def room(self) -> int:
@@ -78,10 +137,19 @@ class Engine:
     @property
     def load(self) -> int:
         """Requests in the engine."""
-        return len(self._schedule.running) + len(self._schedule.waiting)
+        return len(self._schedule) + len(self._compiling)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that the prefix cache had, since the start."""
+        return self._schedule.cached_tokens
 
     def add(self, request: Request) -> None:
-        """Queue a request for the next step. Raises TooLong or AdapterRefused."""
+        """Queue a request, and begin to load its adapter and to compile its grammar.
+
+        Raises TooLong; an adapter or a grammar that can't be served ends the request later, with an
+        Output that says why.
+        """
         needed = len(request.prompt) + request.sampling.max_tokens
         capacity = min(self.context_length, self._schedule.pool.size * BLOCK)
         if not request.prompt or needed > capacity:
@@ -90,12 +158,16 @@ class Engine:
                 f"this replica holds 1 … {capacity} tokens a request"
             )
         if request.adapter is not None:
-            self.adapters.pin(request.adapter)
-        self._schedule.add(Sequence.begin(request))
+            self.adapters.want(request.adapter)
+        if request.sampling.grammar is not None:
+            self._grammars.begin(request.id, request.sampling.grammar, request.produced)
+            self._compiling[request.id] = Sequence.begin(request)
+        else:
+            self._schedule.add(Sequence.begin(request))
 
     def cancel(self, request_id: str) -> Output | None:
         """End a request and free what it holds. None: it isn't here (any more)."""
-        sequence = self._schedule.find(request_id)
+        sequence = self._find(request_id)
         if sequence is None:
             return None
         self._end(sequence)
@@ -103,36 +175,110 @@ class Engine:
 
     def step(self) -> list[Output]:
         """Compute one batch; a token for every sequence that is past its prompt."""
-        chunks = self._schedule.next()
+        outputs = self._join() + self._refuse(self.adapters.poll())
+        chunks = self._schedule.next(time.monotonic())
         if not chunks:
-            return []
-        logits = self._forward(chunks, self.adapters.__getitem__)
-        sampling = [c for c in chunks if c.samples]
-        rows = [(c.sequence.request.sampling, c.sequence.position) for c in sampling]
-        tokens = sample(logits, rows)
-        for chunk in chunks:
-            chunk.sequence.computed += chunk.count
+            if not outputs and self.load:
+                self.adapters.wait(_LOAD_WAIT_S)  # for an adapter, a slot or a grammar
+            return outputs
+        logits = self._forward(chunks)
+        sampling = [c.sequence for c in chunks if c.samples]
+        tokens, logprobs = sample(logits, [self._row(s) for s in sampling])
+        self._schedule.done(chunks)
         self.stats = _stats(chunks)
-        return [self._advance(c.sequence, t) for c, t in zip(sampling, tokens, strict=True)]
+        return outputs + [
+            self._advance(*each) for each in zip(sampling, tokens, logprobs, strict=True)
+        ]
 
-    def _advance(self, sequence: Sequence, token: int) -> Output:
+    def generate(self, requests: Iterable[Request]) -> dict[str, list[int]]:
+        """Run requests to their ends: output tokens by request id. Raises EngineError."""
+        waiting, produced = list(requests), {}
+        for request in waiting:
+            self.add(request)
+            produced[request.id] = list(request.produced)
+        while any(self._find(request.id) for request in waiting):
+            for output in self.step():
+                if output.error is not None:
+                    raise output.error
+                if output.request in produced:
+                    produced[output.request] += output.tokens
+        return produced
+
+    def stream(self, request: Request) -> Iterator[Output]:
+        """Run one request, output by output; leaving the loop cancels it."""
+        self.add(request)
+        try:
+            while self._find(request.id) is not None:
+                yield from (o for o in self.step() if o.request == request.id)
+        finally:
+            self.cancel(request.id)
+
+    def close(self) -> None:
+        """End the threads that load adapters and compile grammars."""
+        self.adapters.close()
+        self._grammars.close()
+
+    def _find(self, request_id: str) -> Sequence | None:
+        return self._schedule.find(request_id) or self._compiling.get(request_id)
+
+    def _join(self) -> list[Output]:
+        """Requests whose grammar is ready join; those whose grammar is refused end."""
+        outputs = []
+        for request, sequence in list(self._compiling.items()):
+            try:
+                if self._grammars.ready(request):
+                    del self._compiling[request]
+                    self._schedule.add(sequence)
+            except GrammarRefused as refused:
+                outputs.append(self._fail(sequence, refused))
+        return outputs
+
+    def _row(self, sequence: Sequence) -> Row:
+        request = sequence.request
+        return Row(
+            request.sampling,
+            sequence.position,
+            sequence.tokens,
+            len(request.prompt),
+            self._grammars.allowed(request.id) if request.sampling.grammar else None,
+            (*self.eos, *request.sampling.stop_ids),
+        )
+
+    def _advance(self, sequence: Sequence, token: int, logprobs: TokenLogprobs | None) -> Output:
         position = sequence.position
         sequence.tokens.append(token)
         finish = self._finish(sequence, token)
         if finish:
             self._end(sequence)
-        return Output(sequence.request.id, position, [token], finish)
+        known = None if logprobs is None else [logprobs]
+        return Output(sequence.request.id, position, [token], finish, known)
 
     def _finish(self, sequence: Sequence, token: int) -> Finish | None:
-        sampling = sequence.request.sampling
-        if token in self.eos and not sampling.ignore_eos:
+        request = sequence.request
+        sampling = request.sampling
+        if (token in self.eos and not sampling.ignore_eos) or token in sampling.stop_ids:
+            return "stop"
+        if sampling.grammar is not None and self._grammars.accept(request.id, token):
             return "stop"
         return "length" if sequence.position >= sampling.max_tokens else None
 
+    def _refuse(self, adapters: dict[str, Any]) -> list[Output]:
+        """End the requests whose adapter could not be loaded."""
+        waiting = (*self._schedule.waiting, *self._compiling.values()) if adapters else ()
+        hit = [s for s in waiting if s.request.adapter in adapters]
+        return [self._fail(s, adapters[s.request.adapter or ""]) for s in hit]
+
+    def _fail(self, sequence: Sequence, error: EngineError) -> Output:
+        self._end(sequence)
+        return Output(sequence.request.id, sequence.position, [], "error", error=error)
+
     def _end(self, sequence: Sequence) -> None:
-        self._schedule.remove(sequence)
+        if self._compiling.pop(sequence.request.id, None) is None:
+            self._schedule.remove(sequence)
         if sequence.request.adapter is not None:
-            self.adapters.unpin(sequence.request.adapter)
+            self.adapters.unwant(sequence.request.adapter)
+        if sequence.request.sampling.grammar is not None:
+            self._grammars.end(sequence.request.id)
 
 
 def _stats(chunks: list[Chunk]) -> StepStats:

@@ -1,103 +1,137 @@
 """One forward pass over a packed row of tokens, mixed adapters and all."""
 
 import inspect
-from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 
 from gpu_worker.engine.attention import STEP, KvCache, PrefillSpan, StepMetadata
 from gpu_worker.engine.blocks import BLOCK
-from gpu_worker.engine.lora.linears import LORA, AdapterRows
-from gpu_worker.engine.lora.slots import ResidentAdapter
+from gpu_worker.engine.lora.linears import LORA
+from gpu_worker.engine.lora.residency import Residency
+from gpu_worker.engine.recorded import RecordedDecode, record
 from gpu_worker.engine.schedule import Chunk
+from kernels.grouped_lora import LoraKernel
 
 
 class Forward:
     """Turns chunks into tensors, runs the model, returns logits of the rows that sample."""
 
-    def __init__(self, model: torch.nn.Module, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        device: torch.device,
+        cache: KvCache,
+        kernel: LoraKernel[Any] | None = None,
+        adapters: Residency[Any] | None = None,
+    ) -> None:
         self.model = model
         self.device = device
-        self.cache = KvCache(0)
+        self.cache = cache
+        self.windows_seen: dict[int, int | None] = {}  # of the latest step, by layer
+        self._kernel = kernel
+        self._adapters = adapters
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.decode: RecordedDecode | None = None  # used where it is set
+        self.row_by_row = False  # attention treats each token of a prompt as a decode step does
 
     @torch.inference_mode()
-    def __call__(
-        self, chunks: list[Chunk], adapter: Callable[[str], ResidentAdapter]
-    ) -> torch.Tensor:
-        """Logits [sampling chunks, vocabulary], in the order of the chunks; fills the KV cache."""
-        ids: list[int] = []
-        positions: list[int] = []
-        samples: list[int] = []
-        for chunk in chunks:
-            end = chunk.start + chunk.count
-            ids += chunk.sequence.tokens[chunk.start : end]
-            positions += range(chunk.start, end)
-            if chunk.samples:
-                samples.append(len(ids) - 1)
-        keep = self._tensor(samples)
-        STEP.metadata, STEP.cache = self._metadata(chunks), self.cache
-        LORA.rows = _adapter_rows(chunks, adapter)
+    def record_decode(
+        self, rows: int, most_blocks: int, *, adapters: bool = True
+    ) -> RecordedDecode | None:
+        """Record steps of one token a sequence, for up to `rows` of them, where it is possible."""
+        LORA.kernel = self._kernel if adapters else None
+        if self._kernel is not None:
+            self._kernel.begin([], [])
         try:
-            result = self.model(
-                input_ids=self._tensor(ids)[None],
-                position_ids=self._tensor(positions)[None],
-                use_cache=False,
-                **({"logits_to_keep": keep} if self._keeps else {}),
-            )
+            return record(self._run, self.cache, rows, most_blocks)
         finally:
-            STEP.metadata, STEP.cache, LORA.rows = None, None, []
+            LORA.kernel = None
+
+    @torch.inference_mode()
+    def __call__(self, chunks: list[Chunk], *, every_chunk: bool = False) -> torch.Tensor:
+        """Logits [sampling chunks, vocabulary], in the order of the chunks; fills the KV cache."""
+        counts = np.array([c.count for c in chunks])
+        ends = counts.cumsum()
+        adapted = self._begin_adapters(chunks, ends)
+        if self.decode is not None and ends[-1] == len(chunks):
+            return self.decode(chunks)
+        ids = [t for c in chunks for t in c.sequence.tokens[c.start : c.start + c.count]]
+        positions = np.concatenate([np.arange(c.start, c.start + c.count) for c in chunks])
+        sampling = [every_chunk or c.samples for c in chunks]
+        STEP.metadata, STEP.cache = self._metadata(chunks, positions), self.cache
+        LORA.kernel = self._kernel if adapted else None
+        try:
+            logits = self._run(
+                torch.tensor(ids, device=self.device)[None],
+                self._tensor(positions)[None],
+                self._tensor(ends[sampling] - 1),
+            )
+            self.windows_seen = STEP.metadata.windows
+        finally:
+            STEP.metadata, STEP.cache, LORA.kernel = None, None, None
+        return logits
+
+    def _run(self, ids: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        """ids, positions [1, tokens]; keep: the rows whose logits are wanted."""
+        extra = {"logits_to_keep": keep} if self._keeps else {}
+        result = self.model(input_ids=ids, position_ids=positions, use_cache=False, **extra)
         logits: torch.Tensor = result.logits[0]
         return logits if self._keeps else logits[keep]
 
-    def _metadata(self, chunks: list[Chunk]) -> StepMetadata:
-        write: list[torch.Tensor] = []
-        decode_rows: list[int] = []
-        contexts: list[torch.Tensor] = []
-        prefills: list[PrefillSpan] = []
-        row = 0
-        for chunk in chunks:
-            length = chunk.start + chunk.count
-            blocks = torch.tensor(chunk.sequence.blocks, dtype=torch.long)
-            slots = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()[:length]
-            write.append(slots[chunk.start :])
-            if chunk.count == 1:
-                decode_rows.append(row)
-                contexts.append(slots)
-            else:
-                span = PrefillSpan(row, row + chunk.count, chunk.start, slots.to(self.device))
-                prefills.append(span)
-            row += chunk.count
-        padded = (
-            torch.nn.utils.rnn.pad_sequence(contexts, batch_first=True)
-            if contexts
-            else torch.zeros(0, 0, dtype=torch.long)
+    def _metadata(self, chunks: list[Chunk], positions: "np.ndarray[Any, Any]") -> StepMetadata:
+        counts = [c.count for c in chunks]
+        tables = [np.array(c.sequence.blocks) for c in chunks]
+        block_of = np.concatenate(
+            [
+                t[np.arange(c.start, c.start + c.count) // BLOCK]
+                for t, c in zip(tables, chunks, strict=True)
+            ]
         )
+        by_row = [c.count == 1 or self.row_by_row for c in chunks]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        rows = np.flatnonzero(np.repeat(by_row, counts))
+        width = max((len(t) for t, each in zip(tables, by_row, strict=True) if each), default=0)
+        padded = np.zeros((len(rows), width), dtype=np.int32)
+        for to, row in enumerate(np.repeat(np.arange(len(chunks)), counts)[rows]):
+            padded[to, : len(tables[row])] = tables[row]
+        prefills = []
+        for i, chunk in enumerate(chunks):
+            if not by_row[i]:
+                length = chunk.start + chunk.count
+                slots = (tables[i][:, None] * BLOCK + np.arange(BLOCK)).ravel()[:length]
+                span = (int(starts[i]), int(starts[i + 1]), chunk.start)
+                prefills.append(PrefillSpan(*span, self._tensor(slots)))
         return StepMetadata(
-            write_slots=torch.cat(write).to(self.device),
-            decode_rows=self._tensor(decode_rows),
-            decode_slots=padded.to(self.device),
-            decode_lengths=self._tensor([len(c) for c in contexts]),
+            write_slots=self._tensor(block_of * BLOCK + positions % BLOCK),
+            decode_rows=self._tensor(rows),
+            decode_tables=torch.from_numpy(padded).to(self.device),
+            decode_lengths=self._tensor(positions[rows] + 1),
             prefills=prefills,
+            only_decode=not prefills,
         )
 
-    def _tensor(self, values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.long, device=self.device)
+    def _begin_adapters(self, chunks: list[Chunk], ends: "np.ndarray[Any, Any]") -> bool:
+        """Tell the kernel the segments of equal adapters, which the schedule put side by side.
 
-
-def _adapter_rows(
-    chunks: list[Chunk], adapter: Callable[[str], ResidentAdapter]
-) -> list[AdapterRows]:
-    """Segments of rows by adapter; the schedule has put equal adapters side by side."""
-    segments: list[AdapterRows] = []
-    row = 0
-    for chunk in chunks:
-        name = chunk.sequence.request.adapter
-        end = row + chunk.count
-        if name is not None:
-            if segments and segments[-1].name == name:
-                segments[-1] = segments[-1]._replace(end=end)
+        False: a base-only step.
+        """
+        names: list[str] = []
+        spans: list[tuple[int, int]] = []
+        for chunk, end in zip(chunks, ends.tolist(), strict=True):
+            name = chunk.sequence.request.adapter
+            if name is None:
+                continue
+            if names and names[-1] == name:
+                spans[-1] = (spans[-1][0], end)
             else:
-                segments.append(AdapterRows(name, row, end, adapter(name).weights))
-        row = end
-    return segments
+                names.append(name)
+                spans.append((end - chunk.count, end))
+        if self._kernel is None or self._adapters is None:
+            return False
+        self._kernel.begin(spans, [self._adapters[name] for name in names])
+        return bool(names)
+
+    def _tensor(self, values: "np.ndarray[Any, Any]") -> torch.Tensor:
+        return torch.from_numpy(values.astype(np.int64)).to(self.device)

@@ -1,9 +1,10 @@
 """What goes into the engine and what comes out. No torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
-Finish = Literal["stop", "length", "cancelled"]
+Finish = Literal["stop", "length", "cancelled", "error"]
 
 
 class EngineError(Exception):
@@ -22,13 +23,32 @@ class AdapterRefused(EngineError):
     code = "adapter_refused"
 
 
+class GrammarRefused(EngineError):
+    """A schema, regex or grammar that can't constrain the output."""
+
+    code = "grammar_refused"
+
+
 class ModelRefused(Exception):
     """A base model that can't be loaded or isn't computed correctly here. Never transient."""
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the output must match: a JSON schema, a regular expression or a Lark grammar."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
-    """temperature 0 is greedy; top_k 0 keeps all; seed and position alone fix the random number."""
+    """How to choose tokens. The seed and the position alone fix the random number.
+
+    temperature 0 is greedy; top_k 0 keeps all. `repetition_penalty` (arXiv:1909.05858) looks at
+    prompt and output, the other two at the output, as vLLM and OpenAI have it. `logprobs`: how many
+    alternatives to report beside the chosen token; None reports nothing.
+    """
 
     max_tokens: int
     seed: int = 0
@@ -37,17 +57,36 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
     ignore_eos: bool = False
+    min_tokens: int = 0
+    stop_ids: tuple[int, ...] = ()
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logprobs: int | None = None
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`produced` holds tokens that another replica has already generated: they are not repeated."""
+    """`produced` holds tokens that another replica has already generated: they are not repeated.
+
+    `tenant` is whose fair share it uses, and whose prefixes it may share.
+    """
 
     id: str
     prompt: list[int]
     sampling: Sampling
     adapter: str | None = None
     produced: list[int] = field(default_factory=list)
+    tenant: str = ""
+
+
+class TokenLogprobs(NamedTuple):
+    """Log-probability of the chosen token, and the likeliest ones with theirs."""
+
+    chosen: float
+    top: list[tuple[int, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +97,5 @@ class Output:
     position: int
     tokens: list[int]
     finish: Finish | None = None
+    logprobs: list[TokenLogprobs] | None = None
+    error: EngineError | None = None  # with finish "error"

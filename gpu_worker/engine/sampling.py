@@ -1,17 +1,33 @@
 """Logits → token ids. The random number of a position depends on (seed, position) only.
 
 So any replica that continues a request draws what the first one would have drawn. The number comes
-from SplitMix64 (Steele et al., OOPSLA 2014), the token from the inverse distribution function.
+from SplitMix64 (Steele et al., OOPSLA 2014), the token from the inverse distribution function. A
+row's result doesn't depend on the other rows of the batch.
 """
 
 from collections.abc import Sequence as Rows
+from dataclasses import dataclass
 
 import torch
 
-from gpu_worker.engine.request import Sampling
+from gpu_worker.engine.request import Sampling, TokenLogprobs
 
 _MASK = (1 << 64) - 1
 _GREEDY_BELOW = 1e-5  # colder than this, dividing logits overflows and the largest wins anyway
+_USUAL_NUCLEUS = 256  # nearly always enough for top-p, and far cheaper than a full sort
+_RUN = 256  # neighbours that the inverse distribution function first takes as one
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is known of one row besides its logits."""
+
+    sampling: Sampling
+    position: int  # output index of the token that is chosen now
+    tokens: Rows[int]  # prompt + output so far
+    prompt_length: int
+    allowed: torch.Tensor | None = None  # bool [vocabulary], by a grammar
+    ends: tuple[int, ...] = ()  # tokens that would end the generation
 
 
 def _mix(x: int) -> int:
@@ -26,38 +42,110 @@ def uniform(seed: int, position: int) -> float:
     return (_mix(_mix(seed & _MASK) ^ position) >> 11) / (1 << 53)
 
 
-def sample(logits: torch.Tensor, rows: Rows[tuple[Sampling, int]]) -> list[int]:
-    """One token a row. logits [rows, vocabulary]; `rows` gives the sampling and the position."""
-    tokens: list[int] = logits.argmax(dim=-1).tolist()
-    for index, (sampling, position) in enumerate(rows):
-        if sampling.temperature >= _GREEDY_BELOW:
-            tokens[index] = _draw(logits[index], sampling, position)
-    return tokens
+@torch.inference_mode()
+def sample(logits: torch.Tensor, rows: Rows[Row]) -> tuple[list[int], list[TokenLogprobs | None]]:
+    """One token a row, and its log-probability where asked. logits [rows, vocabulary].
+
+    Log-probabilities are of the distribution after penalties, bias and grammar, before temperature
+    and truncation, as vLLM's `processed_logits` has them.
+    """
+    logits = logits.float()
+    for index, row in enumerate(rows):
+        _edit(logits[index], row)
+    chosen = logits.argmax(dim=-1)
+    random = [i for i, row in enumerate(rows) if row.sampling.temperature >= _GREEDY_BELOW]
+    if random:
+        chosen[random] = _draw(logits[random], [rows[i] for i in random])
+    tokens: list[int] = chosen.tolist()
+    return tokens, [
+        _logprobs(logits[i], token, row.sampling.logprobs)
+        for i, (token, row) in enumerate(zip(tokens, rows, strict=True))
+    ]
 
 
-def _draw(logits: torch.Tensor, sampling: Sampling, position: int) -> int:
-    probabilities = torch.softmax(logits.float() / sampling.temperature, dim=-1)
-    order: torch.Tensor | None = None
-    if sampling.top_p < 1 or 0 < sampling.top_k < len(logits):
-        probabilities, order = _largest(probabilities, sampling)
-    if sampling.min_p > 0:
-        floor = sampling.min_p * probabilities.max()
-        probabilities = torch.where(probabilities >= floor, probabilities, 0.0)
-    cumulative = probabilities.double().cumsum(0)
-    target = uniform(sampling.seed, position) * cumulative[-1]
-    choice = torch.searchsorted(cumulative, target, right=True).clamp(max=len(cumulative) - 1)
-    return int(choice if order is None else order[choice])
+def _edit(logits: torch.Tensor, row: Row) -> None:
+    """Penalties, bias and masks of one row, in place."""
+    s = row.sampling
+    if s.repetition_penalty != 1.0:
+        seen = _ids(set(row.tokens), logits)
+        values = logits[seen]
+        logits[seen] = torch.where(
+            values > 0, values / s.repetition_penalty, values * s.repetition_penalty
+        )
+    if s.presence_penalty or s.frequency_penalty:
+        output = _ids(row.tokens[row.prompt_length :], logits)
+        seen, counts = output.unique(return_counts=True)
+        logits[seen] -= s.presence_penalty + s.frequency_penalty * counts
+    if s.logit_bias:
+        bias = torch.tensor(list(s.logit_bias.values()), device=logits.device)
+        logits[_ids(s.logit_bias, logits)] += bias
+    if row.position < s.min_tokens and row.ends:
+        logits[_ids(row.ends, logits)] = float("-inf")
+    if row.allowed is not None:
+        logits.masked_fill_(~row.allowed.to(logits.device), float("-inf"))
+
+
+def _ids(ids: object, like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(list(ids), dtype=torch.long, device=like.device)  # type: ignore[call-overload]
+
+
+def _draw(logits: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
+    """One token a row, all of them random."""
+    settings = [row.sampling for row in rows]
+    temperature = logits.new_tensor([s.temperature for s in settings])
+    probabilities = torch.softmax(logits / temperature[:, None], dim=-1)
+    if any(s.min_p for s in settings):
+        floor = logits.new_tensor([s.min_p for s in settings]) * probabilities.amax(-1)
+        probabilities = torch.where(probabilities >= floor[:, None], probabilities, 0.0)
+    targets = torch.tensor(
+        [uniform(row.sampling.seed, row.position) for row in rows],
+        dtype=torch.float64,
+        device=logits.device,
+    )
+    chosen = _invert(probabilities, targets)
+    vocabulary = logits.shape[-1]
+    for index, s in enumerate(settings):
+        if s.top_p < 1 or 0 < s.top_k < vocabulary:
+            values, order = _largest(probabilities[index], s)
+            chosen[index] = order[_invert(values[None], targets[index : index + 1])[0]]
+    return chosen
+
+
+def _invert(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The inverse distribution function at `targets` (shares of the total), row by row.
+
+    First over runs of neighbours, then within one: two short sums instead of one over everything.
+    """
+    rows, size = probabilities.shape
+    runs = torch.nn.functional.pad(probabilities, (0, -size % _RUN)).view(rows, -1, _RUN)
+    cumulative = runs.double().sum(-1).cumsum(-1)
+    wanted = (targets * cumulative[:, -1])[:, None]
+    run = torch.searchsorted(cumulative, wanted, right=True).clamp(max=runs.shape[1] - 1)
+    before = (cumulative.gather(1, run) - runs.double().sum(-1).gather(1, run)).clamp(min=0)
+    within = runs[torch.arange(rows, device=runs.device), run[:, 0]].double()
+    inner = torch.searchsorted(within.cumsum(-1), wanted - before, right=True)
+    last = _RUN - 1 - (within > 0).flip(-1).int().argmax(-1, keepdim=True)  # rounding
+    return (run * _RUN + torch.minimum(inner, last))[:, 0]
 
 
 def _largest(probabilities: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
     """The top-k and then top-p part, largest first, with its token ids."""
     limit = min(sampling.top_k or len(probabilities), len(probabilities))
-    count = min(limit, 512)  # nearly always enough for top-p, and far cheaper than a full sort
+    count = min(limit, _USUAL_NUCLEUS)
+    total = probabilities.sum()
     while True:
         values, order = probabilities.topk(count)
         before = values.cumsum(0) - values  # mass of the larger ones
-        total = values.sum() if count == limit else 1.0
-        kept = before < sampling.top_p * total
+        kept = before < sampling.top_p * (values.sum() if count == limit else total)
         if count == limit or not kept[-1]:
             return values[kept], order[kept]
         count = limit
+
+
+def _logprobs(logits: torch.Tensor, token: int, top: int | None) -> TokenLogprobs | None:
+    if top is None:
+        return None
+    logprobs = torch.log_softmax(logits, dim=-1)
+    values, ids = logprobs.topk(min(top, len(logprobs)))
+    best = list(zip(ids.tolist(), values.tolist(), strict=True))
+    return TokenLogprobs(float(logprobs[token]), best)

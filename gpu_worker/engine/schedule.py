@@ -1,14 +1,43 @@
-"""What runs in the next step: decode first, then prompts in chunks, under a token budget. No torch.
+"""What runs in the next step. Decode first, then prompts in chunks, under a token budget. No torch.
 
-Blocks are taken as tokens need them. When the pool is empty the newest running sequence gives its
-blocks back and later computes them again (recompute preemption), so the oldest always advances.
+Waiting requests are taken in the order of fairness; one whose adapter isn't in a slot lets others
+pass, and the gate sees to it that its turn comes. Blocks are taken as tokens need them, after what
+the prefix cache has. When the pool is empty the newest running sequence gives its blocks back and
+later goes on from what is still cached (recompute preemption), so the oldest always advances.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from gpu_worker.engine.blocks import BlockPool, blocks_for
+from gpu_worker.engine.blocks import BLOCK, BlockPool, blocks_for, chain_hash, root_hash
+from gpu_worker.engine.fairness import VirtualCounters
 from gpu_worker.engine.request import Request
+
+
+class AdapterGate(Protocol):
+    """Which adapters may run now. A running sequence holds its adapter."""
+
+    def acquire(self, adapter: str, now: float) -> bool:
+        """Hold it for one sequence. False: it isn't in a slot, or gives its slot up."""
+
+    def release(self, adapter: str) -> None: ...
+
+    def overdue(self, now: float) -> set[str]:
+        """Adapters whose running sequences must make room for others now."""
+
+
+class NoAdapters:
+    """A gate for engines without adapters, and for tests."""
+
+    def acquire(self, adapter: str, now: float) -> bool:
+        return True
+
+    def release(self, adapter: str) -> None: ...
+
+    def overdue(self, now: float) -> set[str]:
+        return set()
 
 
 @dataclass(eq=False, slots=True)
@@ -19,6 +48,8 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)  # prompt + output
     computed: int = 0  # tokens whose keys and values are cached
     blocks: list[int] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)  # of the full blocks of `tokens`
+    charged: bool = False  # its prompt is in its tenant's counter
 
     @classmethod
     def begin(cls, request: Request) -> "Sequence":
@@ -33,6 +64,18 @@ class Sequence:
     def position(self) -> int:
         """Output index of the next token."""
         return len(self.tokens) - len(self.request.prompt)
+
+    def hash_until(self, tokens: int) -> list[bytes]:
+        """Hashes of the full blocks within the first `tokens` tokens."""
+        while (len(self.hashes) + 1) * BLOCK <= tokens:
+            at = len(self.hashes) * BLOCK
+            parent = (
+                self.hashes[-1]
+                if self.hashes
+                else root_hash(self.request.adapter, self.request.tenant)
+            )
+            self.hashes.append(chain_hash(parent, self.tokens[at : at + BLOCK]))
+        return self.hashes[: tokens // BLOCK]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +93,58 @@ class Chunk:
 
 
 class Schedule:
-    """Waiting and running sequences. `next` says what to compute; the caller reports back."""
+    """Waiting and running sequences. `next` says what to compute; `done` is told that it was."""
 
-    def __init__(self, pool: BlockPool, max_running: int, max_step_tokens: int) -> None:
+    def __init__(
+        self,
+        pool: BlockPool,
+        max_running: int,
+        max_step_tokens: int,
+        gate: AdapterGate | None = None,
+        *,
+        prefix_cache: bool = True,
+    ) -> None:
         self.pool = pool
         self.max_running = max_running
         self.max_step_tokens = max(max_step_tokens, max_running)
-        self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # oldest first
+        self.cached_tokens = 0  # prompt tokens that the prefix cache had, since the start
+        self._gate = gate or NoAdapters()
+        self._prefix_cache = prefix_cache
+        self._queues: dict[str, deque[Sequence]] = {}  # by tenant, never empty
+        self._counters = VirtualCounters()
+        self._by_id: dict[str, Sequence] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    @property
+    def waiting(self) -> Iterator[Sequence]:
+        return (s for queue in self._queues.values() for s in queue)
 
     def add(self, sequence: Sequence) -> None:
-        self.waiting.append(sequence)
+        tenant = sequence.request.tenant
+        active = {s.request.tenant for s in self.running} | self._queues.keys()
+        if tenant not in active:
+            self._counters.arrive(tenant, active)
+        self._by_id[sequence.request.id] = sequence
+        self._queues.setdefault(tenant, deque()).append(sequence)
 
     def find(self, request_id: str) -> Sequence | None:
-        everyone = (*self.running, *self.waiting)
-        return next((s for s in everyone if s.request.id == request_id), None)
+        return self._by_id.get(request_id)
 
     def remove(self, sequence: Sequence) -> None:
-        """The sequence has ended: free its blocks."""
-        self._release(sequence)
+        """The sequence has ended: free what it holds."""
+        del self._by_id[sequence.request.id]
         if sequence in self.running:
             self.running.remove(sequence)
+            self._release(sequence)
         else:
-            self.waiting.remove(sequence)
+            self._leave_queue(sequence)
 
-    def next(self) -> list[Chunk]:
+    def next(self, now: float = 0.0) -> list[Chunk]:
         """Chunks for one step, grouped by adapter with base rows last; empty when idle."""
+        self._yield_slots(now)
         chunks: list[Chunk] = []
         budget = self.max_step_tokens
         decoding = [s for s in self.running if s.pending == 1]
@@ -84,37 +153,103 @@ class Schedule:
             if sequence not in self.running:  # preempted by an older one just now
                 continue
             count = min(sequence.pending, budget)
-            if count and self._make_room(sequence, count, preempt=True):
+            if count and self._make_room(sequence, count):
                 chunks.append(Chunk(sequence, sequence.computed, count))
                 budget -= count
         # A sequence that was preempted after its chunk was planned is not computed.
         chunks = [c for c in chunks if c.sequence in self.running]
-        while self.waiting and budget and len(self.running) < self.max_running:
-            sequence = self.waiting[0]
-            count = min(sequence.pending, budget)
-            if not self._make_room(sequence, count, preempt=False):
-                break
-            self.running.append(self.waiting.popleft())
-            chunks.append(Chunk(sequence, 0, count))
-            budget -= count
+        chunks += self._admit(budget, now)
         chunks.sort(key=lambda c: (c.sequence.request.adapter is None, c.sequence.request.adapter))
         return chunks
 
-    def _make_room(self, sequence: Sequence, count: int, *, preempt: bool) -> bool:
-        """Blocks for `count` more tokens. With `preempt`, newer sequences give way."""
+    def done(self, chunks: list[Chunk]) -> None:
+        """The chunks are computed: their full blocks may be shared, their tenants are charged."""
+        for chunk in chunks:
+            sequence = chunk.sequence
+            sequence.computed = chunk.start + chunk.count
+            if chunk.samples:
+                self._counters.charge(sequence.request.tenant, outputs=1)
+            if self._prefix_cache:
+                first = chunk.start // BLOCK
+                hashes = sequence.hash_until(sequence.computed)
+                for index in range(first, len(hashes)):
+                    self.pool.name(sequence.blocks[index], hashes[index])
+
+    def _admit(self, budget: int, now: float) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        candidates = {tenant: iter(list(queue)) for tenant, queue in self._queues.items()}
+        while candidates and budget and len(self.running) < self.max_running:
+            tenant = self._counters.least_served(candidates)
+            sequence = next(candidates[tenant], None)
+            if sequence is None:
+                del candidates[tenant]
+                continue
+            adapter = sequence.request.adapter
+            if adapter is not None and not self._gate.acquire(adapter, now):
+                continue
+            count = self._reserve(sequence, budget)
+            if count == 0:  # no blocks: nobody behind it may take those that come free
+                if adapter is not None:
+                    self._gate.release(adapter)
+                break
+            self._leave_queue(sequence)
+            self.running.append(sequence)
+            chunks.append(Chunk(sequence, sequence.computed, count))
+            budget -= count
+        return chunks
+
+    def _reserve(self, sequence: Sequence, budget: int) -> int:
+        """Blocks for a sequence's first chunk: shared ones first. How many tokens; 0: no room."""
+        shared: list[int] = []
+        if self._prefix_cache:  # at least one token is computed: it gives the next one
+            shared = self.pool.find(sequence.hash_until(len(sequence.tokens) - 1))
+        cached = len(shared) * BLOCK
+        count = min(len(sequence.tokens) - cached, budget)
+        self.pool.share(shared)
+        fresh = self.pool.take(blocks_for(cached + count) - len(shared))
+        if fresh is None:
+            self.pool.give_back(shared)
+            return 0
+        sequence.blocks = shared + fresh
+        sequence.computed = cached
+        self.cached_tokens += cached
+        if not sequence.charged:  # work that a preemption repeats isn't its tenant's fault
+            sequence.charged = True
+            inputs = len(sequence.tokens) - cached
+            self._counters.charge(sequence.request.tenant, inputs=inputs)
+        return count
+
+    def _make_room(self, sequence: Sequence, count: int) -> bool:
+        """Blocks for `count` more tokens of a running sequence; newer ones give way."""
         needed = blocks_for(sequence.computed + count) - len(sequence.blocks)
         while (taken := self.pool.take(max(0, needed))) is None:
-            if not preempt:
-                return False
-            newest = self.running.pop()
-            self._release(newest)
-            self.waiting.appendleft(newest)
+            newest = self.running[-1]
+            self._preempt(newest)
             if newest is sequence:
                 return False
         sequence.blocks += taken
         return True
 
+    def _yield_slots(self, now: float) -> None:
+        overdue = self._gate.overdue(now)
+        if overdue:
+            for sequence in [s for s in self.running if s.request.adapter in overdue]:
+                self._preempt(sequence)
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._release(sequence)
+        self._queues.setdefault(sequence.request.tenant, deque()).appendleft(sequence)
+
+    def _leave_queue(self, sequence: Sequence) -> None:
+        queue = self._queues[sequence.request.tenant]
+        queue.remove(sequence)
+        if not queue:
+            del self._queues[sequence.request.tenant]
+
     def _release(self, sequence: Sequence) -> None:
         self.pool.give_back(sequence.blocks)
         sequence.blocks = []
         sequence.computed = 0
+        if sequence.request.adapter is not None:
+            self._gate.release(sequence.request.adapter)

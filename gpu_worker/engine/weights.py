@@ -1,39 +1,40 @@
 """Load a base model as transformers defines it, ready for paged attention and LoRA."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from gpu_worker.engine.attention import NAME
+from gpu_worker.engine.device import Machine
+from gpu_worker.engine.lora.linears import LinearGroup, install
 from gpu_worker.engine.request import ModelRefused
+from gpu_worker.engine.substitutes import substitute
 
 
-def pick_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    model: torch.nn.Module
+    machine: Machine
+    groups: list[LinearGroup]
+    eos: frozenset[int]  # tokens that end a generation
+    context_length: int
+    vocabulary: int
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the hardware multiplies it, else float32."""
-    if name == "auto":
-        native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-        name = "bfloat16" if native else "float32"
-    dtype = getattr(torch, name)
-    assert isinstance(dtype, torch.dtype)
-    return dtype
-
-
-def load(folder: Path, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
-    """The model in eval mode. Raises ModelRefused with the reason."""
+def load(folder: Path, device: str, dtype: str) -> LoadedModel:
+    """The model in eval mode, its layers not yet replaced. Raises ModelRefused with the reason."""
     kind = "model"
     try:
         config = AutoConfig.from_pretrained(folder)
         kind = config.model_type
         if config.is_encoder_decoder:
             raise ModelRefused(f"{kind} is an encoder-decoder model")
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=NAME)
+        machine = Machine(device, dtype, config.dtype or torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=machine.dtype, attn_implementation=NAME
+        )
     except ModelRefused:
         raise
     except KeyError as missing:
@@ -43,11 +44,25 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> torch.nn.Mod
         raise ModelRefused(reason) from missing
     except Exception as broken:  # missing files, unknown architecture, broken tensors …
         raise ModelRefused(f"{kind}: {type(broken).__name__}: {broken}") from broken
-    return model.to(device).eval()  # type: ignore[no-any-return]
+    model = model.to(machine.device).eval()
+    text = config.get_text_config()
+    return LoadedModel(
+        model, machine, [], _eos_ids(model), _context_length(text), int(text.vocab_size)
+    )
 
 
-def eos_ids(model: torch.nn.Module) -> frozenset[int]:
-    """Tokens that end a generation."""
+def prepare(loaded: LoadedModel) -> None:
+    """Replace the linear layers and what else is computed faster elsewhere; fills `groups`."""
+    model, machine = loaded.model, loaded.machine
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    loaded.groups.extend(install(model, machine.linear))
+    if machine.compiled:
+        substitute(model)
+        if isinstance(head, torch.nn.Linear):
+            model.set_output_embeddings(machine.linear([head]))  # type: ignore[operator]
+
+
+def _eos_ids(model: torch.nn.Module) -> frozenset[int]:
     ids = model.generation_config.eos_token_id  # type: ignore[union-attr]
     if ids is None:
         ids = model.config.eos_token_id  # type: ignore[union-attr]
@@ -56,10 +71,9 @@ def eos_ids(model: torch.nn.Module) -> frozenset[int]:
     return frozenset([ids] if isinstance(ids, int) else ids)
 
 
-def context_length(model: torch.nn.Module) -> int:
-    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
+def _context_length(text_config: object) -> int:
     return int(
-        getattr(config, "max_position_embeddings", None)
-        or getattr(config, "n_positions", 0)
+        getattr(text_config, "max_position_embeddings", None)
+        or getattr(text_config, "n_positions", 0)
         or 2**20
     )

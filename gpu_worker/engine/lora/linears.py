@@ -1,55 +1,87 @@
-"""Linear layers that add the step's adapters to the base model's output."""
+"""Linear layers that add the step's adapters to the base model's output.
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+Projections that share their input (q, k, v; gate and up) become one group: one product for the
+base, one call for the adapters; the modules of the old names read their slices of it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from kernels.grouped_lora import Segment, add_grouped_lora
+from kernels.grouped_lora import LoraKernel
 
-Weights = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # linear's name → A [r, in], B [out, r]
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+MakeLinear = Callable[[Sequence[torch.nn.Module]], torch.nn.Module]
 
 
-class AdapterRows(NamedTuple):
-    """Rows `start:end` of the step use this adapter."""
+class LinearGroup(NamedTuple):
+    """Linear layers with one input: their names in the model, input size, output sizes."""
 
-    name: str
-    start: int
-    end: int
-    weights: Weights
+    names: tuple[str, ...]
+    in_features: int
+    widths: tuple[int, ...]
 
 
 @dataclass(slots=True)
 class _Current:
-    """The adapters of the step that is being computed; empty for a base-only step."""
+    """The kernel of the step that is being computed; None for a base-only step."""
 
-    rows: list[AdapterRows] = field(default_factory=list)
+    kernel: LoraKernel[Any] | None = None
 
 
 LORA = _Current()
 
 
-class MultiLoraLinear(torch.nn.Module):
-    """A Linear or Conv1D of the base model, at its place and with its name."""
+class AdaptedLinear(torch.nn.Module):
+    """A linear layer of the base model, or several as one, plus the step's adapters."""
 
-    def __init__(self, base: torch.nn.Module, name: str) -> None:
+    def __init__(self, base: torch.nn.Module, index: int) -> None:
         super().__init__()
         self.base = base
-        self.name = name
+        self.index = index
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if LORA.kernel is not None:
+            return LORA.kernel.linear(self.base, self.index, x)
         y: torch.Tensor = self.base(x)
-        if LORA.rows:
-            segments = [
-                Segment(rows.start, rows.end, *rows.weights[self.name])
-                for rows in LORA.rows
-                if self.name in rows.weights
-            ]
-            if segments:
-                add_grouped_lora(y.flatten(0, -2), x.flatten(0, -2), segments)
         return y
+
+
+class _Shared:
+    """The output of a fused layer for the input that it last saw."""
+
+    def __init__(self, layer: AdaptedLinear) -> None:
+        self.layer = layer
+        self._x: torch.Tensor | None = None
+        self._y = torch.empty(0)
+
+    def __call__(self, x: torch.Tensor, start: int, end: int, last: bool) -> torch.Tensor:
+        if x is not self._x:
+            self._x, self._y = x, self.layer(x)
+        part = self._y[..., start:end]
+        if last:  # keep nothing alive between layers
+            self._x, self._y = None, torch.empty(0)
+        return part
+
+
+class LinearSlice(torch.nn.Module):
+    """In place of one projection of a fused layer."""
+
+    def __init__(self, shared: _Shared, start: int, end: int, last: bool, in_features: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, end - start
+        self._read = (shared, start, end, last)  # a tuple: not a submodule a second time
+
+    @property
+    def layer(self) -> AdaptedLinear:
+        return self._read[0].layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shared, start, end, last = self._read
+        return shared(x, start, end, last)
 
 
 def linear_shape(module: torch.nn.Module) -> tuple[int, int]:
@@ -59,20 +91,54 @@ def linear_shape(module: torch.nn.Module) -> tuple[int, int]:
     return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
 
 
-def install(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
-    """Wrap every linear layer but the LM head; returns their shapes (out, in) by name."""
+def install(model: torch.nn.Module, make: MakeLinear) -> list[LinearGroup]:
+    """Replace every linear layer but the LM head; `make` computes one or several as one."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    shapes: dict[str, tuple[int, int]] = {}
-    for name, module in list(_linears(model)):
-        if module is head:
+    groups: list[LinearGroup] = []
+    for names in list(_groups(model, head)):
+        modules = [model.get_submodule(name) for name in names]
+        shapes = [linear_shape(module) for module in modules]
+        group = LinearGroup(names, shapes[0][1], tuple(out for out, _ in shapes))
+        layer = AdaptedLinear(make(modules), len(groups))
+        groups.append(group)
+        if len(names) == 1:
+            _put(model, names[0], layer)
             continue
-        parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, MultiLoraLinear(module, name))
-        shapes[name] = linear_shape(module)
-    return shapes
+        shared, start = _Shared(layer), 0
+        for name, width in zip(names, group.widths, strict=True):
+            end, last = start + width, name == names[-1]
+            _put(model, name, LinearSlice(shared, start, end, last, group.in_features))
+            start = end
+    return groups
 
 
-def _linears(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    for name, module in model.named_modules():
-        if isinstance(module, (torch.nn.Linear, Conv1D)):
-            yield name, module
+def _groups(model: torch.nn.Module, head: torch.nn.Module | None) -> Iterator[tuple[str, ...]]:
+    """Names of linear layers, those with one input together."""
+    linears = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+    }
+    done: set[str] = set()
+    for name in linears:
+        if name in done:
+            continue
+        parent, _, own = name.rpartition(".")
+        names = next((f for f in FUSED if own in f), (own,))
+        together = tuple(f"{parent}.{n}".lstrip(".") for n in names)
+        parts = [linears.get(n) for n in together]
+        fusable = (
+            all(type(p) is torch.nn.Linear for p in parts)
+            and len(
+                {(p.in_features, p.bias is None) for p in parts if p is not None}  # type: ignore[union-attr]
+            )
+            == 1
+        )
+        chosen = together if fusable else (name,)
+        done.update(chosen)
+        yield chosen
+
+
+def _put(model: torch.nn.Module, name: str, module: torch.nn.Module) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, module)

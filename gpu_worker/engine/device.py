@@ -1,0 +1,94 @@
+"""What differs between machines: how linear layers, adapters and the KV cache are stored.
+
+- A CPU with the C kernels and float32 arithmetic: weights are read at their stored size. `auto` on
+  hardware that doesn't multiply bfloat16 means this, with bfloat16 adapters and KV cache where the
+  checkpoint is bfloat16; `float32` keeps those in float32 (base weights lose nothing either way).
+- Another CPU: oneDNN's prepacked weights. A GPU: torch's own layers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from gpu_worker.engine.lora.linears import LinearGroup
+from kernels.cpu.build import library
+from kernels.cpu.linear import PackedLinear
+from kernels.cpu.lora import CpuLora
+from kernels.grouped_lora import LoraKernel, TorchLora
+
+
+class Machine:
+    """One device and the dtypes that it computes and stores in."""
+
+    def __init__(self, device: str, dtype: str, checkpoint_dtype: torch.dtype) -> None:
+        """`device`: auto, cpu, cuda…; `dtype`: auto or a torch dtype's name."""
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        if dtype == "auto":
+            native = self.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+            self.dtype = torch.bfloat16 if native else torch.float32
+        else:
+            self.dtype = getattr(torch, dtype)
+        on_cpu = self.device.type == "cpu"
+        self.compiled = on_cpu and self.dtype == torch.float32 and library() is not None
+        halves = self.compiled and dtype == "auto" and checkpoint_dtype == torch.bfloat16
+        self.stored = torch.bfloat16 if halves else self.dtype  # KV cache and adapters
+
+    def linear(self, modules: Sequence[nn.Module]) -> nn.Module:
+        """One layer that computes all of `modules` (Linear or Conv1D) side by side."""
+        weight = torch.cat([_weight(m) for m in modules])
+        bias = None
+        if modules[0].bias is not None:
+            bias = torch.cat([m.bias.detach() for m in modules])  # type: ignore[arg-type, operator]
+        if self.compiled:
+            exact = torch.equal(weight.bfloat16().float(), weight)
+            return PackedLinear(weight, bias, torch.bfloat16 if exact else torch.float32)
+        if self._prepacks:
+            return OneDnnLinear(weight, bias)
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, "meta")
+        layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+        if bias is not None:
+            layer.bias = nn.Parameter(bias, requires_grad=False)
+        return layer
+
+    @property
+    def _prepacks(self) -> bool:
+        """Whether oneDNN multiplies this dtype on this CPU."""
+        if self.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+            return False
+        bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported
+        return self.dtype == torch.float32 or (self.dtype == torch.bfloat16 and bf16())
+
+    def lora(self, groups: Sequence[LinearGroup]) -> LoraKernel[Any]:
+        """The kernel that adds adapters to these layers."""
+        shapes = [(group.in_features, group.widths) for group in groups]
+        if self.compiled:
+            return CpuLora(shapes, self.stored)
+        return TorchLora(shapes, self.dtype, self.device)
+
+
+class OneDnnLinear(nn.Module):
+    """A Linear whose weight is in oneDNN's layout once, instead of at every call."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.out_features = weight.shape[0]
+        rows = 32  # the layout is chosen for a batch of about this size
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+        self._bias = bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._packed, self._bias, "none", [], ""
+        )
+        return y
+
+
+def _weight(module: nn.Module) -> torch.Tensor:
+    """[out, in], whatever the module keeps."""
+    weight: torch.Tensor = module.weight.detach()  # type: ignore[assignment, operator]
+    return weight.t() if isinstance(module, Conv1D) else weight

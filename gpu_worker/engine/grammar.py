@@ -1,0 +1,102 @@
+"""Output that must match a JSON schema, a regular expression or a grammar, through llguidance.
+
+Grammars are compiled, and the next mask computed, in threads: a request joins the batch when
+its grammar is ready, and a mask is made while the forward pass runs. llguidance drops the GIL.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gpu_worker.engine.request import Grammar, GrammarRefused
+
+
+@dataclass(slots=True)
+class _Matcher:
+    """One request's place in its grammar."""
+
+    matcher: Any
+    mask: "Future[torch.Tensor]"
+
+
+class Grammars:
+    """The constrained requests of an engine. llguidance is loaded with the first of them."""
+
+    def __init__(self, model_folder: Path, vocabulary: int, eos: frozenset[int]) -> None:
+        self._folder = model_folder
+        self._vocabulary = vocabulary
+        self._eos = sorted(eos)
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="grammars")
+        self._tokenizer: Future[Any] | None = None
+        self._building: dict[str, Future[_Matcher]] = {}
+        self._matchers: dict[str, _Matcher] = {}
+
+    def begin(self, request: str, grammar: Grammar, produced: list[int]) -> None:
+        """Start to compile; `produced` are tokens that the output has already."""
+        if self._tokenizer is None:
+            self._tokenizer = self._threads.submit(self._load_tokenizer)
+        self._building[request] = self._threads.submit(self._build, grammar, produced)
+
+    def ready(self, request: str) -> bool:
+        """Whether the request can join. Raises GrammarRefused."""
+        building = self._building.get(request)
+        if building is None or not building.done():
+            return building is None
+        del self._building[request]
+        self._matchers[request] = building.result()
+        return True
+
+    def allowed(self, request: str) -> torch.Tensor:
+        """bool [vocabulary]: the tokens that may come next."""
+        return self._matchers[request].mask.result()
+
+    def accept(self, request: str, token: int) -> bool:
+        """The output goes on with `token`. True: nothing can follow it."""
+        state = self._matchers[request]
+        state.matcher.consume_token(token)
+        if state.matcher.is_error() or state.matcher.is_stopped():
+            return True
+        state.mask = self._threads.submit(self._mask, state.matcher)
+        return False
+
+    def end(self, request: str) -> None:
+        self._building.pop(request, None)
+        self._matchers.pop(request, None)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _load_tokenizer(self) -> Any:
+        import llguidance
+
+        text = (self._folder / "tokenizer.json").read_text()
+        return llguidance.LLTokenizer(text, n_vocab=self._vocabulary, eos_token=self._eos)
+
+    def _build(self, grammar: Grammar, produced: list[int]) -> _Matcher:
+        from llguidance import LLMatcher
+
+        assert self._tokenizer is not None
+        make = {
+            "json_schema": LLMatcher.grammar_from_json_schema,
+            "regex": LLMatcher.grammar_from_regex,
+            "lark": LLMatcher.grammar_from_lark,
+        }
+        try:
+            source = make[grammar.kind](grammar.source)
+            matcher = LLMatcher(self._tokenizer.result(), source, log_level=0)
+        except Exception as broken:  # of the schema, of the tokenizer
+            raise GrammarRefused(f"{grammar.kind}: {broken}") from broken
+        for token in produced:
+            matcher.consume_token(token)
+        if matcher.is_error():
+            raise GrammarRefused(f"{grammar.kind}: {matcher.get_error()}")
+        return _Matcher(matcher, self._threads.submit(self._mask, matcher))
+
+    def _mask(self, matcher: Any) -> torch.Tensor:
+        bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+        allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
+        return torch.from_numpy(allowed)

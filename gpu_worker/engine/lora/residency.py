@@ -1,0 +1,216 @@
+"""Where each adapter is: on disk, packed in memory (the slab), or in a slot, ready to run.
+
+A request's arrival starts its adapter's load, in a thread of its own, once for all who want it. The
+slab is bounded by bytes, slots by number; a running sequence holds its slot. An idle slot is given
+up by the cost of getting it back (GreedyDual: Cao & Irani, USENIX '97). When more adapters are
+wanted than there are slots, they take turns: who has waited for a quantum makes the longest-served
+adapter admit no more, and after another quantum its sequences step back: the prefix cache keeps
+what they have computed. So there is no cliff at the number of slots, and nobody starves.
+"""
+
+import queue
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from gpu_worker.engine.request import AdapterRefused
+
+Packed = TypeVar("Packed")
+
+
+@dataclass(slots=True)
+class _Slot(Generic[Packed]):
+    packed: Packed
+    since: float
+    credit: float  # GreedyDual: who has least is given up
+    users: int = 0
+    draining_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded(Generic[Packed]):
+    adapter: str
+    packed: Packed | None
+    seconds: float
+    refusal: AdapterRefused | None = None
+
+
+class Residency(Generic[Packed]):
+    """The engine's `AdapterGate`. One owner; only `load` runs elsewhere.
+
+    `load` reads and packs an adapter, or raises AdapterRefused; `size` tells its bytes.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str], Packed],
+        size: Callable[[Packed], int],
+        *,
+        slots: int,
+        slab_bytes: int,
+        quantum_s: float = 0.3,
+    ) -> None:
+        self._load = load
+        self._size = size
+        self._limit = slots
+        self._slab_bytes = slab_bytes
+        self._quantum_s = quantum_s
+        self._slots: dict[str, _Slot[Packed]] = {}
+        self._slab: OrderedDict[str, Packed] = OrderedDict()
+        self._slab_used = 0
+        self._cost: dict[str, float] = {}  # seconds that the last load took
+        self._wanted: dict[str, int] = {}  # requests in the engine, by adapter
+        self._blocked: dict[str, float] = {}  # since when somebody waits for a slot
+        self._loading: set[str] = set()
+        self._loaded: queue.SimpleQueue[_Loaded[Packed]] = queue.SimpleQueue()
+        self._clock = 0.0  # GreedyDual's
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="adapters")
+
+    # For the engine
+
+    def want(self, adapter: str) -> None:
+        """A request came that needs it: begin to load, if it is nowhere in memory."""
+        self._wanted[adapter] = self._wanted.get(adapter, 0) + 1
+        if adapter not in self._slots and adapter not in self._slab:
+            self._start(adapter)
+
+    def unwant(self, adapter: str) -> None:
+        """The request has ended."""
+        self._wanted[adapter] -= 1
+        if not self._wanted[adapter]:
+            del self._wanted[adapter]
+            self._blocked.pop(adapter, None)
+
+    def poll(self) -> dict[str, AdapterRefused]:
+        """Take in what has been loaded. Returns the adapters that could not be, and why."""
+        refused = {}
+        while not self._loaded.empty():
+            done = self._loaded.get()
+            self._loading.discard(done.adapter)
+            if done.packed is None:
+                refused[done.adapter] = done.refusal or AdapterRefused("could not be loaded")
+            else:
+                self._cost[done.adapter] = done.seconds
+                self._keep(done.adapter, done.packed)
+        return refused
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until a load has ended, at most so long."""
+        if self._loading and self._loaded.empty():
+            try:
+                self._loaded.put(self._loaded.get(timeout=seconds))
+            except queue.Empty:
+                return
+
+    def __getitem__(self, adapter: str) -> Packed:
+        return self._slots[adapter].packed
+
+    @property
+    def resident(self) -> list[str]:
+        """In slots, ready to run."""
+        return list(self._slots)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def loading(self) -> bool:
+        """Whether a load is under way, or one that has ended was not taken in yet."""
+        return bool(self._loading)
+
+    # The gate
+
+    def acquire(self, adapter: str, now: float) -> bool:
+        slot = self._slots.get(adapter) or self._place(adapter, now)
+        if slot is None or slot.draining_since is not None:
+            self._blocked.setdefault(adapter, now)
+            return False
+        self._blocked.pop(adapter, None)
+        slot.users += 1
+        slot.credit = self._clock + self._cost.get(adapter, 0.0)
+        return True
+
+    def release(self, adapter: str) -> None:
+        slot = self._slots[adapter]
+        slot.users -= 1
+        if slot.draining_since is not None and not slot.users:
+            del self._slots[adapter]  # its turn is over; it queues like the others
+
+    def overdue(self, now: float) -> set[str]:
+        patience = self._quantum_s
+        starving = sum(now - since > patience for since in self._blocked.values())
+        draining = [s for s in self._slots.values() if s.draining_since is not None]
+        idle = sum(not s.users for s in self._slots.values())
+        missing = starving - len(draining) - idle - (self._limit - len(self._slots))
+        if missing > 0:
+            served = [
+                s
+                for s in self._slots.values()
+                if s.users and s.draining_since is None and now - s.since > patience
+            ]
+            for slot in sorted(served, key=lambda s: s.since)[:missing]:
+                slot.draining_since = now
+        elif not starving:
+            for slot in draining:
+                slot.draining_since = None
+        return {
+            adapter
+            for adapter, slot in self._slots.items()
+            if slot.draining_since is not None
+            and slot.users
+            and now - slot.draining_since > patience
+        }
+
+    # Inside
+
+    def _place(self, adapter: str, now: float) -> _Slot[Packed] | None:
+        """From the slab to a slot; whoever has blocked longer goes first."""
+        packed = self._slab.get(adapter)
+        if packed is None:
+            self._start(adapter)
+            return None
+        free = self._limit - len(self._slots)
+        idle = [a for a, s in self._slots.items() if not s.users]
+        mine = self._blocked.get(adapter, now)
+        before_me = sum(
+            since < mine and a in self._slab and a not in self._slots
+            for a, since in self._blocked.items()
+        )
+        if free + len(idle) <= before_me:
+            return None
+        if free <= 0:
+            victim = min(idle, key=lambda a: (a in self._wanted, self._slots[a].credit))
+            self._clock = max(self._clock, self._slots[victim].credit)
+            del self._slots[victim]
+        self._slab.move_to_end(adapter)
+        slot = self._slots[adapter] = _Slot(packed, now, self._clock)
+        return slot
+
+    def _start(self, adapter: str) -> None:
+        if adapter not in self._loading:
+            self._loading.add(adapter)
+            self._threads.submit(self._run, adapter)
+
+    def _run(self, adapter: str) -> None:
+        started = time.monotonic()
+        packed: Any = None
+        refusal = None
+        try:
+            packed = self._load(adapter)
+        except AdapterRefused as refused:
+            refusal = refused
+        except Exception as failed:  # whatever it was, whoever waits for it must hear of it
+            refusal = AdapterRefused(f"{type(failed).__name__}: {failed}")
+        self._loaded.put(_Loaded(adapter, packed, time.monotonic() - started, refusal))
+
+    def _keep(self, adapter: str, packed: Packed) -> None:
+        self._slab[adapter] = packed
+        self._slab_used += self._size(packed)
+        for oldest in list(self._slab):
+            if self._slab_used <= self._slab_bytes:
+                break
+            if oldest not in self._wanted and oldest != adapter:
+                self._slab_used -= self._size(self._slab.pop(oldest))
