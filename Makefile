@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev up down test test-fast lint adapters
+.PHONY: help install install-dev up down test test-fast lint bench adapters
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,10 @@ test-fast: install-dev ## Unit tests: no server, no model
 
 test: lint ## Everything that CI checks
 	$(BIN)/pytest tests
+
+bench: install-dev ## The quick benchmarks of the engine (some minutes each)
+	for name in engine_vs_peft engine_lora_overhead engine_vs_vllm_cpu; do \
+	  $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 adapters: install-dev ## Train the two demo adapters again (some minutes)
 	for name in pirate json; do $(BIN)/python examples/adapters/train.py $$name \

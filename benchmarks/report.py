@@ -1,0 +1,72 @@
+"""What every benchmark shares: its command line, its table, its line of JSON, its result file."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+out = Console(stderr=False, highlight=False, width=110)
+
+
+def main(name: str, measure: Callable[[bool], dict[str, Any]], packages: Sequence[str]) -> None:
+    """Run `measure(quick)`, whose keys are the benchmark's result, and report it."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+    parser.add_argument("--quick", action="store_true", help="a rough answer within five minutes")
+    quick = parser.parse_args().quick
+    load = os.getloadavg()[0]
+    result = measure(quick)
+    if not quick:
+        facts = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": _commit(),
+            "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "load_before": round(load, 2)},
+            "versions": {p: importlib.metadata.version(p) for p in packages},
+        }
+        RESULTS.mkdir(exist_ok=True)
+        text = json.dumps(result | facts, indent=1)
+        (RESULTS / f"{name}.json").write_text(text + "\n")
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    drawn = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        drawn.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+    out.print(drawn)
+
+
+def median_rounds(
+    measures: dict[str, Callable[[], float]], rounds: int
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Each measure in turn, `rounds` times: medians, and all values. A drift of the machine then
+    meets all of them alike."""
+    values: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(rounds):
+        for name, measure in measures.items():
+            values[name].append(measure())
+    return {name: statistics.median(v) for name, v in values.items()}, values
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    model = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
+    return model or platform.processor()
