@@ -64,7 +64,8 @@ def redis_away() -> ApiError:
 
 def generation_failed(code: str, message: str) -> ApiError:
     """The error of a request that was accepted and could not be run to its end."""
-    known = {"context_length_exceeded": 400, "adapter_refused": 400, "expired": 504}
+    refusals = ("context_length_exceeded", "adapter_refused", "grammar_refused", "invalid_request")
+    known = dict.fromkeys(refusals, 400) | {"expired": 504}
     status = 503 if code.startswith("deployment_") else known.get(code, 500)
     return ApiError(status, code, message)
 

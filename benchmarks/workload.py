@@ -12,6 +12,7 @@ from gpu_worker.engine.request import Request, Sampling
 from loraplex.settings import Settings
 from loraplex.store.models import DEMO_MODEL, ModelStore
 
+DISTINCT = 64
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -23,7 +24,11 @@ def small_model() -> Path:
 
 
 def make_adapters(model: Path, folder: Path, count: int, rank: int = 16) -> list[Path]:
-    """`count` random PEFT adapters of every linear layer, as float32 as PEFT writes them."""
+    """`count` random PEFT adapters of every linear layer, as float32 as PEFT writes them.
+
+    Beyond the first 64 the files are hard links to those: 20 GB of weights for a thousand would
+    measure the disk. The engine knows adapters by name and reads and packs each.
+    """
     config = json.loads((model / "config.json").read_text())
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"]
@@ -40,6 +45,10 @@ def make_adapters(model: Path, folder: Path, count: int, rank: int = 16) -> list
         if path.is_dir():
             continue
         path.mkdir(parents=True)
+        if index >= DISTINCT:
+            for file in made[index % DISTINCT].iterdir():
+                (path / file.name).hardlink_to(file)
+            continue
         generator = torch.Generator().manual_seed(index)
         tensors = {}
         for layer in range(config["num_hidden_layers"]):

@@ -6,17 +6,26 @@ import time
 from dataclasses import dataclass
 
 from gpu_worker.engine.engine import Engine
-from gpu_worker.engine.request import EngineError, Output, Request, Sampling
+from gpu_worker.engine.request import EngineError, Grammar, Output, Request, Sampling
 from loraplex.broker.connection import Unavailable
 from loraplex.broker.interface import Orders, TakenJob
 from loraplex.broker.worker import StepResult, WorkerBroker
 from loraplex.messages import Job, Phase, ReplicaReport, TokenEvent
+from loraplex.messages import Sampling as WireSampling
 
 log = logging.getLogger(__name__)
 
 IDLE_WAIT_S = 0.5
 LOOK_FOR_LOST_JOBS_S = 1.0
 HUNG_AFTER_S = 60.0
+
+
+def _sampling(wire: WireSampling) -> Sampling:
+    """The engine's form of what the API sent."""
+    fields = {name: getattr(wire, name) for name in wire.__struct_fields__}
+    grammar = fields.pop("grammar")
+    stop_ids = tuple(fields.pop("stop_ids"))
+    return Sampling(**fields, stop_ids=stop_ids, grammar=Grammar(*grammar) if grammar else None)
 
 
 @dataclass
@@ -130,11 +139,8 @@ class Worker:
         return None
 
     def _add(self, job: Job, produced: list[int]) -> TokenEvent | None:
-        s = job.sampling
         done = len(produced)
-        sampling = Sampling(
-            s.max_tokens, s.seed, s.temperature, s.top_p, s.top_k, s.min_p, s.ignore_eos
-        )
+        sampling = _sampling(job.sampling)
         request = Request(job.request, job.prompt, sampling, job.adapter, produced, job.tenant)
         try:
             self._engine.add(request)

@@ -30,3 +30,11 @@ else
 fi
 echo "Installing Loraplex and its other dependencies (about 150 MB) …"
 pip install "$quiet" -e ".[$extras]"
+case ",$extras," in *,embedded,*)
+  if command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null; then
+    echo "Compiling the CPU kernels (some seconds) …"
+    "$venv/bin/python" -m kernels.cpu.build native || echo "  not compiled; torch's own are used"
+  else
+    echo "No C compiler: replicas on this CPU will use torch's kernels, which are slower."
+  fi ;;
+esac

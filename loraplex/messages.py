@@ -26,6 +26,13 @@ class Sampling(msgspec.Struct, array_like=True, frozen=True, tag="sampling.1"):
     top_k: int = 0  # 0: all
     min_p: float = 0.0
     ignore_eos: bool = False
+    min_tokens: int = 0
+    stop_ids: list[int] = []
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    grammar: tuple[str, str] | None = None  # kind (json_schema, regex, lark) and source
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True, tag="job.1"):

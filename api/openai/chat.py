@@ -22,6 +22,7 @@ async def create(body: ChatRequest, http: Request, tenant: TenantDep, state: Sta
         model=body.model,
         prompt=[message.plain() for message in body.messages],
         max_tokens=body.max_completion_tokens or body.max_tokens,
+        grammar=body.response_format.grammar() if body.response_format else None,
         **body.sampling(),
     )
     admitted = await admit(state, tenant, http.state.request_id, request)

@@ -3,6 +3,7 @@
 A parameter that is listed as `Unset` is accepted at its neutral value only.
 """
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from api.errors import bad_request
 
 MAX_TOKENS = 2**20
+MAX_SCHEMA = 2**16
 
 
 def _neutral(*allowed: object) -> BeforeValidator:
@@ -26,6 +28,10 @@ def _encodable(text: str) -> str:
     if "\0" in text:  # nor can a database's text hold it
         raise ValueError("holds a NUL character")
     return text
+
+
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
 class StreamOptions(BaseModel):
@@ -53,6 +59,48 @@ class Message(BaseModel):
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
+class TextFormat(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["text"]
+
+    def grammar(self) -> None:
+        return None
+
+
+class JsonObjectFormat(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["json_object"]
+
+    def grammar(self) -> tuple[str, str]:
+        return ("json_schema", '{"type": "object"}')
+
+
+class JsonSchema(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(min_length=1, max_length=64)
+    description: str | None = None
+    # Named otherwise: pydantic's own models have a method `schema`.
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None  # the output always matches the schema
+
+
+class JsonSchemaFormat(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+    def grammar(self) -> tuple[str, str]:
+        """Raises ApiError for a schema that is too long."""
+        source = json.dumps(self.json_schema.schema_)
+        if len(source) > MAX_SCHEMA:
+            reason = f"The schema has over {MAX_SCHEMA} characters."
+            raise bad_request(reason, "response_format.json_schema.schema")
+        return ("json_schema", source)
+
+
+ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
+
+
 class Common(BaseModel):
     """Shared by chat and completions."""
 
@@ -62,6 +110,9 @@ class Common(BaseModel):
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[TokenId, Bias] | None = Field(None, max_length=1024)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: str | list[str] | None = None
     stream: bool | None = False
@@ -70,13 +121,13 @@ class Common(BaseModel):
     top_k: int | None = Field(None, ge=-1, lt=2**31)
     min_p: float | None = Field(None, ge=0, le=1)
     ignore_eos: bool | None = False
+    min_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
+    stop_token_ids: list[TokenId] | None = Field(None, max_length=64)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
     # accepted without effect on the answer, as their meaning allows
     user: str | None = None
     # not yet: neutral values only
     n: Annotated[Any, _neutral(1)] = None
-    frequency_penalty: Annotated[Any, _neutral(0)] = None
-    presence_penalty: Annotated[Any, _neutral(0)] = None
-    logit_bias: Annotated[Any, _neutral({})] = None
 
     @property
     def stops(self) -> list[str]:
@@ -96,6 +147,12 @@ class Common(BaseModel):
             "seed": None if self.seed is None else self.seed % 2**63,
             "stop": self.stops,
             "ignore_eos": bool(self.ignore_eos),
+            "min_tokens": self.min_tokens or 0,
+            "stop_ids": self.stop_token_ids or [],
+            "repetition_penalty": self.repetition_penalty or 1.0,
+            "presence_penalty": self.presence_penalty or 0.0,
+            "frequency_penalty": self.frequency_penalty or 0.0,
+            "logit_bias": self.logit_bias or {},
         }
 
     @property
@@ -114,7 +171,7 @@ class ChatRequest(Common):
     service_tier: Annotated[Any, _neutral("auto", "default")] = None
     logprobs: Annotated[Any, _neutral(False)] = None
     top_logprobs: Annotated[Any, _neutral()] = None
-    response_format: Annotated[Any, _neutral({"type": "text"})] = None
+    response_format: ResponseFormat | None = Field(None, discriminator="type")
     tools: Annotated[Any, _neutral([])] = None
     tool_choice: Annotated[Any, _neutral("none", "auto")] = None
     parallel_tool_calls: bool | None = None

@@ -37,6 +37,13 @@ class GenerationRequest:
     seed: int | None = None
     stop: Sequence[str] = ()
     ignore_eos: bool = False
+    min_tokens: int = 0
+    stop_ids: Sequence[int] = ()
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    grammar: tuple[str, str] | None = None  # kind (json_schema, regex, lark) and source
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ async def admit(state: State, tenant: str, request_id: str, request: GenerationR
     target, served = await run_in_threadpool(_prepare, state, tenant, request)
     prompt = await run_in_threadpool(_tokenize, served, request.prompt)
     max_tokens = _max_tokens(len(prompt), request.max_tokens, served.context_length)
+    if request.min_tokens > max_tokens:
+        raise bad_request(f"min_tokens is over max_tokens ({max_tokens}).", "min_tokens")
     deadline = time.time() + state.settings.request_timeout_s
     job = Job(
         request=request_id,
@@ -72,6 +81,13 @@ async def admit(state: State, tenant: str, request_id: str, request: GenerationR
             top_k=request.top_k,
             min_p=request.min_p,
             ignore_eos=request.ignore_eos,
+            min_tokens=request.min_tokens,
+            stop_ids=list(request.stop_ids),
+            repetition_penalty=request.repetition_penalty,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            logit_bias=dict(request.logit_bias),
+            grammar=request.grammar,
         ),
         deadline=deadline,
     )

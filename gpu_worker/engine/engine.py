@@ -18,6 +18,7 @@ from gpu_worker.engine.grammar import Grammars
 from gpu_worker.engine.lora.checkpoint import read
 from gpu_worker.engine.lora.residency import Residency
 from gpu_worker.engine.request import (
+    BadSampling,
     EngineError,
     Finish,
     GrammarRefused,
@@ -46,7 +47,7 @@ class EngineConfig:
     adapter_cache_gib: float = 2.0  # packed adapters in memory
     prefix_cache: bool = True
     # The same tokens whatever else is in the batch and however a prompt was split or resumed: CPU
-    # only, and prompts cost more (see docs/engine.md).
+    # only, and prompts cost more; see docs/engine.md.
     deterministic: bool = False
 
 
@@ -75,6 +76,7 @@ class Engine:
         prepare(loaded)
         self.eos = loaded.eos
         self.context_length = loaded.context_length
+        self.vocabulary = loaded.vocabulary
         kernel = loaded.machine.lora(loaded.groups)
         self.adapters: Residency[Any] = Residency(
             lambda name: kernel.pack(read(locate(name), loaded.groups)),
@@ -147,8 +149,8 @@ class Engine:
     def add(self, request: Request) -> None:
         """Queue a request, and begin to load its adapter and to compile its grammar.
 
-        Raises TooLong; an adapter or a grammar that can't be served ends the request later, with an
-        Output that says why.
+        Raises TooLong or BadSampling; an adapter or a grammar that can't be served ends the request
+        later, with an Output that says why.
         """
         needed = len(request.prompt) + request.sampling.max_tokens
         capacity = min(self.context_length, self._schedule.pool.size * BLOCK)
@@ -157,6 +159,9 @@ class Engine:
                 f"{len(request.prompt)} prompt tokens + {request.sampling.max_tokens} new ones: "
                 f"this replica holds 1 … {capacity} tokens a request"
             )
+        tokens = (*request.sampling.logit_bias, *request.sampling.stop_ids)
+        if any(not 0 <= token < self.vocabulary for token in tokens):
+            raise BadSampling(f"token ids are from 0 to {self.vocabulary - 1}")
         if request.adapter is not None:
             self.adapters.want(request.adapter)
         if request.sampling.grammar is not None:

@@ -13,6 +13,10 @@ class EngineError(Exception):
     code = "invalid_request"
 
 
+class BadSampling(EngineError):
+    """A sampling parameter that this model can't honour."""
+
+
 class TooLong(EngineError):
     code = "context_length_exceeded"
 

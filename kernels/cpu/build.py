@@ -1,7 +1,7 @@
 """Compile the C sources beside this file into one shared library, once a machine.
 
-`python -m kernels.cpu.build` makes a portable one beside the sources, for an image whose machine
-has no compiler: it is used where none can be made.
+`python -m kernels.cpu.build native` does it now; without `native` it makes a portable one beside
+the sources, for an image whose machine has no compiler: it is used where none can be made.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 _FLAGS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 _SIGNATURES = {
-    "lpx_pack": (c_void_p, c_int64, c_int64, c_int64, c_void_p),
+    "lpx_pack": (c_void_p, c_int64, c_int64, c_int64, c_void_p, c_int64),
     "lpx_linear": (*(c_void_p,) * 4, *(c_int64,) * 4),
     "lpx_adapted_linear": (
         *(*(c_void_p,) * 4, *(c_int64,) * 5),
@@ -106,5 +106,7 @@ def _portable() -> Path:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["native"]:
+        sys.exit(0 if library() is not None else "no C compiler, or it failed")
     oldest = {"x86_64": "x86-64-v3"}.get(platform.machine(), "native")  # AVX2
     sys.exit(0 if compile_into(_portable(), oldest) else "no C compiler, or it failed")

@@ -1,13 +1,15 @@
 /* y = x @ W^T + bias with W packed into panels; and the packing. */
+#include <omp.h>
+
 #include "kernels.h"
 #include "panel.h"
 
 int64_t lpx_panel_columns(void) { return NR; }
 
-/* W[n, k] as floats → panels. `kind` BF16 is for weights that are bfloat16 values already. */
-void lpx_pack(const float *w, int64_t n, int64_t k, int64_t kind, void *panels) {
+/* W[n, k] as floats → panels, by so many threads; 0: by all. */
+void lpx_pack(const float *w, int64_t n, int64_t k, int64_t kind, void *panels, int64_t threads) {
   int64_t count = (n + NR - 1) / NR;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(threads ? threads : omp_get_max_threads())
   for (int64_t p = 0; p < count; p++) {
     char *panel = (char *)panel_at(panels, p, k, (int)kind);
     for (int64_t i = 0; i < k; i++) {

@@ -13,15 +13,18 @@ def kind_of(dtype: torch.dtype) -> int:
     return {torch.float32: FP32, torch.bfloat16: BF16}[dtype]
 
 
-def pack(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """[n, k] of any floating dtype → its panels, of `dtype`: a flat tensor of n (padded) · k."""
+def pack(weight: torch.Tensor, dtype: torch.dtype, threads: int = 0) -> torch.Tensor:
+    """[n, k] of any floating dtype → its panels, of `dtype`: a flat tensor of n (padded) · k.
+
+    `threads`: 0 for all; 1 beside a running batch.
+    """
     lib = library()
     assert lib is not None
     n, k = weight.shape
     columns = lib.lpx_panel_columns()
     panels = torch.empty(-(-n // columns) * columns * k, dtype=dtype)
     source = weight.detach().to(torch.float32).contiguous()
-    lib.lpx_pack(source.data_ptr(), n, k, kind_of(dtype), panels.data_ptr())
+    lib.lpx_pack(source.data_ptr(), n, k, kind_of(dtype), panels.data_ptr(), threads)
     return panels
 
 

@@ -43,12 +43,12 @@ class CpuLora:
             stack = [pair[0] for pair in slices if pair is not None]
             if not stack:
                 continue
-            shrink = pack(torch.cat(stack), self._dtype)
+            shrink = pack(torch.cat(stack), self._dtype, threads=1)
             kept.append(shrink)
             row[:2] = shrink.data_ptr(), sum(len(a) for a in stack)
             for index, pair in enumerate(slices):
                 if pair is not None:
-                    expand = pack(pair[1], self._dtype)
+                    expand = pack(pair[1], self._dtype, threads=1)
                     kept.append(expand)
                     row[2 + 2 * index : 4 + 2 * index] = expand.data_ptr(), pair[1].shape[1]
         return PackedAdapter(table, kept)

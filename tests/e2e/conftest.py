@@ -15,6 +15,7 @@ import openai
 import psutil
 import pytest
 
+from kernels.cpu.build import library
 from loraplex.store.models import DEMO_MODEL, ModelStore
 from tests.conftest import ADAPTERS, free_port
 
@@ -108,6 +109,8 @@ def platform(
         home / "state",
         model_store,
         LORAPLEX_DTYPE="float32",
+        # Texts are compared across takeovers.
+        LORAPLEX_DETERMINISTIC=str(library() is not None).lower(),
         LORAPLEX_MAX_BACKLOG="20",
         LORAPLEX_HEARTBEAT_S="1",
     )

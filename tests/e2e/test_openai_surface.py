@@ -83,6 +83,18 @@ def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
         ({"messages": "hi"}, openai.BadRequestError, "invalid_value", "messages"),
         ({"extra_body": {"top_k": 10**30}}, openai.BadRequestError, "invalid_value", "top_k"),
         ({"n": 2}, openai.BadRequestError, "invalid_value", "n"),
+        (
+            {"frequency_penalty": 3},
+            openai.BadRequestError,
+            "invalid_value",
+            "frequency_penalty",
+        ),
+        (
+            {"extra_body": {"min_tokens": 9}, "max_tokens": 8},
+            openai.BadRequestError,
+            "invalid_value",
+            "min_tokens",
+        ),
         ({"logprobs": True}, openai.BadRequestError, "invalid_value", "logprobs"),
         ({"stop": ["a"] * 5}, openai.BadRequestError, "invalid_value", "stop"),
         (
@@ -113,6 +125,37 @@ def test_prompts_that_are_none_are_refused(platform: Platform, prompt: Any) -> N
     answer = platform.http().post("/v1/completions", content=body, headers=headers)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["message"]
+
+
+def test_penalties_bias_and_structured_output_reach_the_engine(client: openai.OpenAI) -> None:
+    def answer(**options: Any) -> str:
+        made = client.chat.completions.create(
+            model="chat", messages=HELLO, max_tokens=40, temperature=0, **options
+        )
+        return made.choices[0].message.content or ""
+
+    plain = answer()
+    assert answer(frequency_penalty=2.0, presence_penalty=2.0) != plain
+    assert answer(extra_body={"repetition_penalty": 1.8}) != plain
+    ids = client.completions.create(
+        model="chat", prompt=[504], max_tokens=5, temperature=0, logit_bias={"30": 100}
+    )
+    assert len(set(ids.choices[0].text)) == 1, "one token over and over"
+    schema = {
+        "type": "object",
+        "properties": {"greeting": {"type": "string", "maxLength": 20}},
+        "required": ["greeting"],
+        "additionalProperties": False,
+    }
+    strict: Any = {"type": "json_schema", "json_schema": {"name": "greeting", "schema": schema}}
+    assert set(json.loads(answer(response_format=strict))) == {"greeting"}
+    broken: Any = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": {"type": "nothing"}},
+    }
+    with pytest.raises(openai.BadRequestError) as refused:
+        answer(response_format=broken)
+    assert refused.value.code == "grammar_refused"
 
 
 def test_a_body_that_is_not_json_is_a_400(platform: Platform) -> None:

@@ -46,7 +46,7 @@ def test_linear(m: int, n: int, k: int, biased: bool, dtype: torch.dtype) -> Non
 def test_grouped_lora(
     rows: list[int], ranks: list[int], base_rows: int, dtype: torch.dtype
 ) -> None:
-    k, widths = 24, (20, 7)
+    k, widths = 24, (150, 7)
     tokens = sum(rows) + base_rows
     x, weight = torch.randn(tokens, k), torch.randn(sum(widths), k).to(dtype)
     base, lora = PackedLinear(weight, None, dtype), CpuLora([(k, widths)], dtype)
