@@ -33,7 +33,7 @@ from gpu_worker.engine.schedule import Chunk, Schedule, Sequence
 from gpu_worker.engine.weights import LoadedModel, load, prepare
 from kernels.grouped_lora import LoraKernel
 
-_LOAD_WAIT_S = 0.02  # when all that is left to do waits for adapters
+_LOAD_WAIT_S = 0.005  # when all that is left to do waits for adapters or grammars
 
 
 @dataclass(frozen=True, slots=True)

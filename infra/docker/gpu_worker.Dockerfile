@@ -16,4 +16,4 @@ COPY --from=build /opt/loraplex /opt/loraplex
 ENV PATH=/opt/loraplex/bin:$PATH PYTHONUNBUFFERED=1 LORAPLEX_HOME=/var/lib/loraplex
 USER loraplex
 HEALTHCHECK --interval=30s --timeout=20s --start-period=30s CMD ["python", "-m", "celery", "-A", "scheduler.tasks.app", "inspect", "ping", "--timeout", "10"]
-CMD ["python", "-m", "celery", "-A", "scheduler.tasks.app", "worker", "-Q", "tasks,imports", "--pool=threads", "--concurrency=4", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
+CMD ["python", "-m", "celery", "-A", "scheduler.tasks.app", "worker", "-Q", "tasks", "--pool=threads", "--concurrency=4", "--loglevel=INFO", "--without-gossip", "--without-mingle"]

@@ -99,11 +99,10 @@ class Residency(Generic[Packed]):
 
     def wait(self, seconds: float) -> None:
         """Sleep until a load has ended, at most so long."""
-        if self._loading and self._loaded.empty():
-            try:
-                self._loaded.put(self._loaded.get(timeout=seconds))
-            except queue.Empty:
-                return
+        try:
+            self._loaded.put(self._loaded.get(timeout=seconds))
+        except queue.Empty:
+            return
 
     def __getitem__(self, adapter: str) -> Packed:
         return self._slots[adapter].packed
