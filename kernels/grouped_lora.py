@@ -1,7 +1,7 @@
 """Grouped LoRA: rows of one packed batch, sorted into segments, each with its own A and B.
 
 This is the torch form: it runs on every device and is the reference that the other kernels of this
-family (`cpu/lora.py`, `triton/`) are compared with. The segments' ranks may differ; rows outside
+family (`cpu/lora.py`) are compared with. The segments' ranks may differ; rows outside
 all segments are the base model's and cost nothing. (Punica, arXiv:2310.18547, calls it SGMV.)
 """
 

@@ -123,7 +123,7 @@ class Common(BaseModel):
     ignore_eos: bool | None = False
     min_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
     stop_token_ids: list[TokenId] | None = Field(None, max_length=64)
-    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=10)
     # accepted without effect on the answer, as their meaning allows
     user: str | None = None
     # not yet: neutral values only

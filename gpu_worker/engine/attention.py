@@ -46,12 +46,17 @@ class StepMetadata:
 
 
 class KvCache:
-    """Keys and values by layer: [slots, kv heads, head size], made when a layer is first met."""
+    """Keys and values by layer: [slots, kv heads, head size], made when a layer is first met, or
+    at once with the layers of another cache."""
 
-    def __init__(self, slots: int, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, slots: int, dtype: torch.dtype | None = None, like: "KvCache | None" = None
+    ) -> None:
         self.slots = slots
         self.dtype = dtype  # None: as the model computes
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        for index, (k, v) in (like.layers if like is not None else {}).items():
+            self.layer(index, k, v)
 
     def layer(
         self, index: int, k: torch.Tensor, v: torch.Tensor

@@ -4,6 +4,7 @@ engine = Engine.from_pretrained("path/to/model", adapters=Path("folder/of/adapte
 for output in engine.stream(Request("r", prompt_ids, Sampling(100), adapter="pirate")): …
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from gpu_worker.engine.grammar import Grammars
 from gpu_worker.engine.lora.checkpoint import read
 from gpu_worker.engine.lora.residency import Residency
 from gpu_worker.engine.request import (
-    BadSampling,
     EngineError,
     Finish,
     GrammarRefused,
+    InvalidRequest,
     ModelRefused,
     Output,
     Request,
@@ -125,7 +126,7 @@ class Engine:
         )
         if blocks < 2:
             raise ModelRefused(f"kv_cache_gib {config.kv_cache_gib} is less than one KV block")
-        forward.cache = KvCache(blocks * BLOCK, machine.stored)
+        forward.cache = KvCache(blocks * BLOCK, machine.stored, like=small)
         if machine.compiled:
             longest = min(blocks_for(self.context_length), blocks)
             forward.decode = forward.record_decode(config.max_running, longest)
@@ -149,19 +150,16 @@ class Engine:
     def add(self, request: Request) -> None:
         """Queue a request, and begin to load its adapter and to compile its grammar.
 
-        Raises TooLong or BadSampling; an adapter or a grammar that can't be served ends the request
-        later, with an Output that says why.
+        A request that would outgrow the KV cache ends there with "length". Raises TooLong or
+        InvalidRequest; an adapter or a grammar that can't be served ends the request later, with an
+        Output that says why.
         """
-        needed = len(request.prompt) + request.sampling.max_tokens
-        capacity = min(self.context_length, self._schedule.pool.size * BLOCK)
-        if not request.prompt or needed > capacity:
+        if not 0 < len(request.prompt) < self.capacity:
             raise TooLong(
-                f"{len(request.prompt)} prompt tokens + {request.sampling.max_tokens} new ones: "
-                f"this replica holds 1 … {capacity} tokens a request"
+                f"{len(request.prompt)} prompt tokens: this replica holds {self.capacity} tokens a "
+                "request, the new ones included"
             )
-        tokens = (*request.sampling.logit_bias, *request.sampling.stop_ids)
-        if any(not 0 <= token < self.vocabulary for token in tokens):
-            raise BadSampling(f"token ids are from 0 to {self.vocabulary - 1}")
+        self._check(request)
         if request.adapter is not None:
             self.adapters.want(request.adapter)
         if request.sampling.grammar is not None:
@@ -201,16 +199,21 @@ class Engine:
         for request in waiting:
             self.add(request)
             produced[request.id] = list(request.produced)
-        while any(self._find(request.id) for request in waiting):
-            for output in self.step():
-                if output.error is not None:
-                    raise output.error
-                if output.request in produced:
-                    produced[output.request] += output.tokens
+        try:
+            while any(self._find(request.id) for request in waiting):
+                for output in self.step():
+                    if output.error is not None:
+                        raise output.error
+                    if output.request in produced:
+                        produced[output.request] += output.tokens
+        finally:
+            for request in waiting:
+                self.cancel(request.id)
         return produced
 
     def stream(self, request: Request) -> Iterator[Output]:
-        """Run one request, output by output; leaving the loop cancels it."""
+        """Run one request, output by output; leaving the loop cancels it. Alone: outputs of other
+        requests are not kept."""
         self.add(request)
         try:
             while self._find(request.id) is not None:
@@ -222,6 +225,31 @@ class Engine:
         """End the threads that load adapters and compile grammars."""
         self.adapters.close()
         self._grammars.close()
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that one request may have, prompt and output together."""
+        return min(self.context_length, self._schedule.pool.size * BLOCK)
+
+    def _check(self, request: Request) -> None:
+        """Raises InvalidRequest for what would fail in the middle of a batch."""
+        s = request.sampling
+        ids = (*request.prompt, *request.produced, *s.logit_bias, *s.stop_ids)
+        if min(ids) < 0 or max(ids) >= self.vocabulary:
+            raise InvalidRequest(f"token ids are from 0 to {self.vocabulary - 1}")
+        ranges = {
+            "max_tokens": (s.max_tokens, 1, math.inf),
+            "temperature": (s.temperature, 0, 100),
+            "top_p": (s.top_p, 0, 1),
+            "min_p": (s.min_p, 0, 1),
+            "repetition_penalty": (s.repetition_penalty, 0.01, 100),
+            "presence_penalty": (s.presence_penalty, -100, 100),
+            "frequency_penalty": (s.frequency_penalty, -100, 100),
+            **{f"logit_bias[{t}]": (b, -1e6, 1e6) for t, b in s.logit_bias.items()},
+        }
+        for name, (value, low, high) in ranges.items():
+            if not low <= value <= high:
+                raise InvalidRequest(f"{name}={value!r} is not within {low} … {high}")
 
     def _find(self, request_id: str) -> Sequence | None:
         return self._schedule.find(request_id) or self._compiling.get(request_id)
@@ -265,7 +293,8 @@ class Engine:
             return "stop"
         if sampling.grammar is not None and self._grammars.accept(request.id, token):
             return "stop"
-        return "length" if sequence.position >= sampling.max_tokens else None
+        full = len(sequence.tokens) >= self.capacity
+        return "length" if full or sequence.position >= sampling.max_tokens else None
 
     def _refuse(self, adapters: dict[str, Any]) -> list[Output]:
         """End the requests whose adapter could not be loaded."""

@@ -55,11 +55,12 @@ class Forward:
         counts = np.array([c.count for c in chunks])
         ends = counts.cumsum()
         adapted = self._begin_adapters(chunks, ends)
+        sampling = [every_chunk or c.samples for c in chunks]
         if self.decode is not None and ends[-1] == len(chunks):
-            return self.decode(chunks)
+            logits = self.decode(chunks)  # of all: a prompt's chunk may be one token, too
+            return logits if all(sampling) else logits[torch.tensor(sampling)]
         ids = [t for c in chunks for t in c.sequence.tokens[c.start : c.start + c.count]]
         positions = np.concatenate([np.arange(c.start, c.start + c.count) for c in chunks])
-        sampling = [every_chunk or c.samples for c in chunks]
         STEP.metadata, STEP.cache = self._metadata(chunks, positions), self.cache
         LORA.kernel = self._kernel if adapted else None
         try:

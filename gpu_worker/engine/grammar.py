@@ -30,7 +30,10 @@ class Grammars:
         self._folder = model_folder
         self._vocabulary = vocabulary
         self._eos = sorted(eos)
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="grammars")
+        self._compilers = ThreadPoolExecutor(1, thread_name_prefix="grammars")
+        self._threads = ThreadPoolExecutor(
+            2, thread_name_prefix="masks"
+        )  # never wait for a compiler
         self._tokenizer: Future[Any] | None = None
         self._building: dict[str, Future[_Matcher]] = {}
         self._matchers: dict[str, _Matcher] = {}
@@ -38,8 +41,8 @@ class Grammars:
     def begin(self, request: str, grammar: Grammar, produced: list[int]) -> None:
         """Start to compile; `produced` are tokens that the output has already."""
         if self._tokenizer is None:
-            self._tokenizer = self._threads.submit(self._load_tokenizer)
-        self._building[request] = self._threads.submit(self._build, grammar, produced)
+            self._tokenizer = self._compilers.submit(self._load_tokenizer)
+        self._building[request] = self._compilers.submit(self._build, grammar, produced)
 
     def ready(self, request: str) -> bool:
         """Whether the request can join. Raises GrammarRefused."""
@@ -64,11 +67,14 @@ class Grammars:
         return False
 
     def end(self, request: str) -> None:
-        self._building.pop(request, None)
+        building = self._building.pop(request, None)
+        if building is not None:
+            building.cancel()
         self._matchers.pop(request, None)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._compilers, self._threads):
+            threads.shutdown(wait=True, cancel_futures=True)
 
     def _load_tokenizer(self) -> Any:
         import llguidance

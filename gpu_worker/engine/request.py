@@ -13,8 +13,8 @@ class EngineError(Exception):
     code = "invalid_request"
 
 
-class BadSampling(EngineError):
-    """A sampling parameter that this model can't honour."""
+class InvalidRequest(EngineError):
+    """Token ids that the model doesn't have, or a sampling parameter out of its range."""
 
 
 class TooLong(EngineError):

@@ -15,6 +15,7 @@ from gpu_worker.engine.request import Sampling, TokenLogprobs
 _MASK = (1 << 64) - 1
 _GREEDY_BELOW = 1e-5  # colder than this, dividing logits overflows and the largest wins anyway
 _USUAL_NUCLEUS = 256  # nearly always enough for top-p, and far cheaper than a full sort
+_LOWEST = -1e9  # of a logit; finite, so that there is always a likeliest token
 _RUN = 256  # neighbours that the inverse distribution function first takes as one
 
 
@@ -49,7 +50,7 @@ def sample(logits: torch.Tensor, rows: Rows[Row]) -> tuple[list[int], list[Token
     Log-probabilities are of the distribution after penalties, bias and grammar, before temperature
     and truncation, as vLLM's `processed_logits` has them.
     """
-    logits = logits.float()
+    logits = torch.nan_to_num(logits.float(), nan=_LOWEST, posinf=-_LOWEST, neginf=_LOWEST)
     for index, row in enumerate(rows):
         _edit(logits[index], row)
     chosen = logits.argmax(dim=-1)
@@ -79,10 +80,18 @@ def _edit(logits: torch.Tensor, row: Row) -> None:
     if s.logit_bias:
         bias = torch.tensor(list(s.logit_bias.values()), device=logits.device)
         logits[_ids(s.logit_bias, logits)] += bias
-    if row.position < s.min_tokens and row.ends:
-        logits[_ids(row.ends, logits)] = float("-inf")
-    if row.allowed is not None:
-        logits.masked_fill_(~row.allowed.to(logits.device), float("-inf"))
+    early = row.position < s.min_tokens and len(row.ends) < len(logits)
+    if row.allowed is None:
+        if early:
+            logits[_ids(row.ends, logits)] = float("-inf")
+        return
+    allowed = row.allowed.to(logits.device)
+    if early:
+        going_on = allowed.clone()
+        going_on[_ids(row.ends, logits)] = False
+        allowed = going_on if going_on.any() else allowed  # the grammar's end comes first
+    if allowed.any():
+        logits.masked_fill_(~allowed, float("-inf"))
 
 
 def _ids(ids: object, like: torch.Tensor) -> torch.Tensor:
@@ -125,7 +134,7 @@ def _invert(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     within = runs[torch.arange(rows, device=runs.device), run[:, 0]].double()
     inner = torch.searchsorted(within.cumsum(-1), wanted - before, right=True)
     last = _RUN - 1 - (within > 0).flip(-1).int().argmax(-1, keepdim=True)  # rounding
-    return (run * _RUN + torch.minimum(inner, last))[:, 0]
+    return (run * _RUN + torch.minimum(inner, last))[:, 0].clamp(max=size - 1)
 
 
 def _largest(probabilities: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,6 +146,7 @@ def _largest(probabilities: torch.Tensor, sampling: Sampling) -> tuple[torch.Ten
         values, order = probabilities.topk(count)
         before = values.cumsum(0) - values  # mass of the larger ones
         kept = before < sampling.top_p * (values.sum() if count == limit else total)
+        kept[0] = True
         if count == limit or not kept[-1]:
             return values[kept], order[kept]
         count = limit

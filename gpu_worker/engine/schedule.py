@@ -152,7 +152,10 @@ class Schedule:
         for sequence in (*decoding, *prefilling):
             if sequence not in self.running:  # preempted by an older one just now
                 continue
-            count = min(sequence.pending, budget)
+            # A long prompt leaves half of what is left to others that have a prompt to compute.
+            shared = len(prefilling) > 1 or bool(self._queues)
+            share = max(BLOCK, budget // 2) if shared and sequence.pending > 1 else budget
+            count = min(sequence.pending, share, budget)
             if count and self._make_room(sequence, count):
                 chunks.append(Chunk(sequence, sequence.computed, count))
                 budget -= count
@@ -233,7 +236,7 @@ class Schedule:
     def _yield_slots(self, now: float) -> None:
         overdue = self._gate.overdue(now)
         if overdue:
-            for sequence in [s for s in self.running if s.request.adapter in overdue]:
+            for sequence in [s for s in self.running[::-1] if s.request.adapter in overdue]:
                 self._preempt(sequence)
 
     def _preempt(self, sequence: Sequence) -> None:

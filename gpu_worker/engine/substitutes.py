@@ -1,8 +1,7 @@
 """Faster modules in place of the model's own, where they compute the same.
 
 Nothing is assumed from a name alone: each substitute runs once beside the original on random
-input, and the original stays where they differ. Only for CPUs with the C kernels; a GPU's forward
-is captured in a graph, where small kernels cost little.
+input, and the original stays where they differ. Only for CPUs with the C kernels.
 """
 
 import sys

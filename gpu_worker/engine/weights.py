@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -71,9 +72,16 @@ def _eos_ids(model: torch.nn.Module) -> frozenset[int]:
     return frozenset([ids] if isinstance(ids, int) else ids)
 
 
-def _context_length(text_config: object) -> int:
-    return int(
+def _context_length(text_config: Any) -> int:
+    """Of models whose rotary frequencies change with the longest text in the batch ("dynamic",
+    "longrope"), only the part in which they don't."""
+    longest = int(
         getattr(text_config, "max_position_embeddings", None)
         or getattr(text_config, "n_positions", 0)
         or 2**20
     )
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    for kind in (rope, *(r for r in rope.values() if isinstance(r, dict))):
+        if kind.get("rope_type") in ("dynamic", "longrope"):
+            longest = min(longest, int(kind.get("original_max_position_embeddings") or longest))
+    return longest

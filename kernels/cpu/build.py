@@ -82,7 +82,6 @@ def _bind(loaded: ctypes.CDLL) -> ctypes.CDLL:
 def _folders() -> Iterator[Path]:
     yield _HERE / "_built"
     yield Path.home() / ".cache" / "loraplex"
-    yield Path(tempfile.gettempdir()) / "loraplex-kernels"
 
 
 def _sources(pattern: str) -> list[Path]:

@@ -21,6 +21,8 @@ _FLOATS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
     "F16": (np.uint16, 0x7C00),
     "BF16": (np.uint16, 0x7F80),
 }
+# A free regular expression can take for ever to match.
+_SIMPLE_PATTERN = re.compile(r"[\w.\-\\*+]{1,256}", re.ASCII)
 _CHANGES_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
 _UNSUPPORTED = (
     *("use_dora", "modules_to_save", "lora_bias", "target_parameters", "use_qalora"),
@@ -55,8 +57,12 @@ def parse_config(raw: bytes) -> dict[str, Any]:
         patterns = config.get(field) or {}
         if not isinstance(patterns, dict):
             raise AdapterInvalid(f"{CONFIG}: {field} must be an object.")
-        for value in patterns.values():
+        for pattern, value in patterns.items():
             _check_number(field, value)
+            if not _SIMPLE_PATTERN.fullmatch(pattern) or sum(map(pattern.count, "*+")) > 2:
+                raise AdapterInvalid(
+                    f"{CONFIG}: {field} {pattern!r}: use layer names, with at most two '*' or '+'."
+                )
     if not isinstance(config.get("base_model_name_or_path") or "", str):
         raise AdapterInvalid(f"{CONFIG}: base_model_name_or_path must be a string.")
     return config

@@ -134,6 +134,16 @@ def test_refused_with_a_reason(
         engine_of(save(kind, settings, tmp_path))
 
 
+def test_a_model_whose_frequencies_depend_on_the_batch_is_served_where_they_do_not(
+    tmp_path: Path, engine_of: Callable[[Path], Engine]
+) -> None:
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    settings = LLAMA | {"rope_scaling": rope, "original_max_position_embeddings": 64}
+    engine = engine_of(save("phi3", settings, tmp_path))
+    assert engine.context_length == 64
+    engine.close()
+
+
 def test_an_encoder_decoder_is_refused(tmp_path: Path, engine_of: Callable[[Path], Engine]) -> None:
     config = transformers.T5Config(vocab_size=97, d_model=32, num_layers=1, num_heads=2, d_ff=32)
     transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path)

@@ -16,6 +16,7 @@ from gpu_worker.engine.request import (
     AdapterRefused,
     Grammar,
     GrammarRefused,
+    InvalidRequest,
     Output,
     Request,
     Sampling,
@@ -159,10 +160,49 @@ def test_cancel_frees_everything(engine: Engine, tokenizer: Tokenizer) -> None:
 
 def test_what_does_not_fit_is_refused(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(TooLong, match="prompt tokens"):
-        engine.add(Request("r", [1] * 10, Sampling(10**6)))
+        engine.add(Request("r", [1] * engine.capacity, Sampling(1)))
     with pytest.raises(AdapterRefused, match="can't be read"):
         engine.generate([Request("r", [1], Sampling(1), str(tmp_path))])
     assert engine.load == 0
+
+
+def test_a_request_that_outgrows_the_cache_ends_there(smollm2: Path) -> None:
+    small = Engine.from_pretrained(smollm2, device="cpu", dtype="float32", kv_cache_gib=0.006)
+    *_, last = small.stream(Request("r", [1] * 9, Sampling(10**6, ignore_eos=True)))
+    assert (last.finish, last.position + 1 + 9) == ("length", small.capacity)
+    small.close()
+
+
+@pytest.mark.parametrize(
+    ("prompt_ids", "sampling"),
+    [
+        ([10**6], Sampling(1)),
+        ([-1], Sampling(1)),
+        ([1], Sampling(1, logit_bias={10**6: 1.0})),
+        ([1], Sampling(1, logit_bias={1: float("nan")})),
+        ([1], Sampling(1, stop_ids=(10**6,))),
+        ([1], Sampling(1, repetition_penalty=1e-300)),
+        ([1], Sampling(1, temperature=float("nan"))),
+        ([1], Sampling(0)),
+    ],
+)
+def test_what_would_fail_in_a_batch_is_refused(
+    engine: Engine, prompt_ids: list[int], sampling: Sampling
+) -> None:
+    with pytest.raises(InvalidRequest):
+        engine.add(Request("r", prompt_ids, sampling))
+    assert engine.load == 0
+
+
+def test_prompts_cut_to_single_tokens_run_beside_decoding_ones(smollm2: Path) -> None:
+    tight = Engine.from_pretrained(
+        smollm2, device="cpu", dtype="float32", max_running=4, max_step_tokens=4
+    )
+    sampling = Sampling(8, ignore_eos=True)
+    requests = [Request(str(i), [5 + i] * (3 * i + 1), sampling) for i in range(6)]
+    together = tight.generate(requests)
+    assert together == {r.id: tight.generate([r])[r.id] for r in requests}
+    tight.close()
 
 
 def test_an_answer_that_must_match_a_schema_does(engine: Engine, tokenizer: Tokenizer) -> None:

@@ -67,6 +67,8 @@ def test_same_content_has_one_folder_and_one_digest(base: Path, tmp_path: Path) 
         ({"lora_alpha": None}, "lora_alpha"),
         ({"lora_alpha": float("nan")}, "lora_alpha"),
         ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern"),
+        ({"alpha_pattern": {"(a+)+$": 2}}, "alpha_pattern"),
+        ({"rank_pattern": {".*.*.*x": 2}}, "rank_pattern"),
         ({"r": 0}, "r=0"),
         ({"r": 4}, "r=4"),
         ({"target_modules": ["xx"]}, "target_modules"),

@@ -112,7 +112,8 @@ def test_everyone_is_served_in_the_end(slots: int, work: list[tuple[str, int]]) 
     load(residency, *(adapter for adapter, _ in work))
     for tick in range(2000):
         now = tick * 0.25
-        residency.wait(5)
+        if residency.loading:
+            residency.wait(5)
         residency.poll()
         overdue = residency.overdue(now)
         for job in [j for j in running if j[0] in overdue]:

@@ -107,6 +107,21 @@ def test_min_tokens_forbids_the_end_and_a_grammar_allows_only_its_own() -> None:
     assert one(logits, Row(Sampling(9), 0, [], 0, allowed)) == 2
 
 
+@pytest.mark.parametrize(
+    "each",
+    [
+        row(temperature=1.0, top_p=1e-50),
+        row(temperature=1.0, min_p=1.0, top_k=1),
+        Row(Sampling(9, min_tokens=2), 0, [], 0, torch.tensor([True, False, False]), ends=(0,)),
+        Row(Sampling(9, temperature=1.0), 0, [], 0, torch.zeros(3, dtype=torch.bool)),
+    ],
+)
+def test_there_is_always_a_token(each: Row) -> None:
+    assert one(torch.tensor([[3.0, 2.0, 1.0]]), each) == 0 or each.sampling.temperature
+    broken = torch.tensor([[float("nan"), float("inf"), 1.0]])
+    assert one(broken, each) in (0, 1, 2)
+
+
 def test_logprobs_are_of_the_chosen_and_of_the_likeliest() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
     (token,), (known,) = sample(logits, [row(logprobs=2, logit_bias={2: 100.0})])

@@ -139,6 +139,16 @@ def test_decode_goes_before_prefill() -> None:
     assert counts == {"0": 1, "1": 15}
 
 
+def test_a_long_prompt_leaves_room_for_others() -> None:
+    schedule = Schedule(BlockPool(100), 4, 64)
+    long, short = sequences([job(400, 1), Job(20, 1, None, "t", branch=1)])
+    schedule.add(long)
+    step(schedule, schedule.next())
+    schedule.add(short)
+    counts = {c.sequence: c.count for c in schedule.next()}
+    assert counts == {long: 32, short: 20}
+
+
 def test_the_newest_is_preempted_and_the_oldest_advances() -> None:
     schedule = Schedule(BlockPool(4), 4, 64, prefix_cache=False)  # three blocks for all
     old, new = sequences([job(BLOCK, 40), job(2 * BLOCK, 9)])

@@ -22,6 +22,8 @@ MAX_RANK = 256
 _NAME = re.compile(
     r"^base_model\.model\.(?P<linear>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight$"
 )
+# Layer names with `.*` or `\d+`: a free regular expression can take for ever to match.
+_SIMPLE_PATTERN = re.compile(r"[\w.\-\\*+]{1,256}", re.ASCII)
 _FUSED_NAMES = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "gate_up_proj": ("gate_proj", "up_proj"),
@@ -49,6 +51,9 @@ def refuse_unsupported(config: Mapping[str, Any]) -> None:
         raise AdapterRefused(f"peft_type={config['peft_type']!r} isn't LORA")
     changes_base = ("pissa", "olora", "loftq", "corda", "lora_ga")
     init = config.get("init_lora_weights")
+    for pattern in config.get("alpha_pattern") or {}:
+        if not _SIMPLE_PATTERN.fullmatch(pattern) or sum(map(pattern.count, "*+")) > 2:
+            raise AdapterRefused(f"alpha_pattern: {pattern!r} is too free a pattern")
     refused = {
         "init_lora_weights": isinstance(init, str) and init.lower().startswith(changes_base),
         "bias": config.get("bias", "none") != "none",
@@ -79,12 +84,15 @@ def _pairs(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> di
         match = _NAME.match(name)
         if match is None:
             raise AdapterRefused(f"tensor {name!r} isn't LoRA for a linear layer")
-        sides.setdefault(match["linear"], {})[match["side"]] = tensor.to(torch.float32)
+        pair = sides.setdefault(match["linear"], {})
+        if match["side"] in pair:
+            raise AdapterRefused(f"tensor {name!r} is there twice")
+        pair[match["side"]] = tensor.to(torch.float32)
     pairs = {}
-    for linear, pair in sides.items():
-        if set(pair) != {"A", "B"}:
+    for linear, both in sides.items():
+        if set(both) != {"A", "B"}:
             raise AdapterRefused(f"{linear!r} has only one of lora_A and lora_B")
-        a, b = pair["A"], pair["B"]
+        a, b = both["A"], both["B"]
         if a.dim() != 2 or b.dim() != 2 or a.shape[0] != b.shape[1]:
             raise AdapterRefused(f"{linear!r}: A {tuple(a.shape)}, B {tuple(b.shape)}")
         if a.shape[0] > MAX_RANK:

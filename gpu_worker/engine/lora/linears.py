@@ -113,11 +113,18 @@ def install(model: torch.nn.Module, make: MakeLinear) -> list[LinearGroup]:
 
 
 def _groups(model: torch.nn.Module, head: torch.nn.Module | None) -> Iterator[tuple[str, ...]]:
-    """Names of linear layers, those with one input together."""
+    """Names of linear layers, those with one input together.
+
+    Layers outside the decoder proper (of an output head, say) see other rows than the step's.
+    """
+    prefix = getattr(model, "base_model_prefix", "")
+    inside = f"{prefix}." if prefix and hasattr(model, prefix) else ""
     linears = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+        if isinstance(module, torch.nn.Linear | Conv1D)
+        and module is not head
+        and name.startswith(inside)
     }
     done: set[str] = set()
     for name in linears:

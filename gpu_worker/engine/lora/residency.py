@@ -1,7 +1,8 @@
 """Where each adapter is: on disk, packed in memory (the slab), or in a slot, ready to run.
 
-A request's arrival starts its adapter's load, in a thread of its own, once for all who want it. The
-slab is bounded by bytes, slots by number; a running sequence holds its slot. An idle slot is given
+A request's arrival starts its adapter's load, in a thread of its own, once for all who want it.
+Slots are bounded by number, the slab by bytes but for what is in slots or wanted by a request in
+the engine; a running sequence holds its slot. An idle slot is given
 up by the cost of getting it back (GreedyDual: Cao & Irani, USENIX '97). When more adapters are
 wanted than there are slots, they take turns: who has waited for a quantum makes the longest-served
 adapter admit no more, and after another quantum its sequences step back: the prefix cache keeps
@@ -140,7 +141,11 @@ class Residency(Generic[Packed]):
 
     def overdue(self, now: float) -> set[str]:
         patience = self._quantum_s
-        starving = sum(now - since > patience for since in self._blocked.values())
+        # One that is still being loaded could not use a slot.
+        starving = sum(
+            now - since > patience and adapter in self._slab
+            for adapter, since in self._blocked.items()
+        )
         draining = [s for s in self._slots.values() if s.draining_since is not None]
         idle = sum(not s.users for s in self._slots.values())
         missing = starving - len(draining) - idle - (self._limit - len(self._slots))
@@ -211,5 +216,6 @@ class Residency(Generic[Packed]):
         for oldest in list(self._slab):
             if self._slab_used <= self._slab_bytes:
                 break
-            if oldest not in self._wanted and oldest != adapter:
+            held = oldest in self._wanted or oldest in self._slots  # dropping it would free nothing
+            if not held and oldest != adapter:
                 self._slab_used -= self._size(self._slab.pop(oldest))
