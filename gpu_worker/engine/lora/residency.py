@@ -52,7 +52,7 @@ class Residency(Generic[Packed]):
         *,
         slots: int,
         slab_bytes: int,
-        quantum_s: float = 0.3,
+        quantum_s: float = 1.5,
     ) -> None:
         self._load = load
         self._size = size
