@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from transformers import AttentionInterface
 
 from gpu_worker.engine.blocks import BLOCK
+from gpu_worker.engine.request import ModelRefused
 from kernels.cpu.attention import decode_attention, store_kv
 from kernels.cpu.build import library
 
@@ -49,11 +50,9 @@ class KvCache:
     """Keys and values by layer: [slots, kv heads, head size], made when a layer is first met, or
     at once with the layers of another cache."""
 
-    def __init__(
-        self, slots: int, dtype: torch.dtype | None = None, like: "KvCache | None" = None
-    ) -> None:
+    def __init__(self, slots: int, dtype: torch.dtype, like: "KvCache | None" = None) -> None:
         self.slots = slots
-        self.dtype = dtype  # None: as the model computes
+        self.dtype = dtype
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         for index, (k, v) in (like.layers if like is not None else {}).items():
             self.layer(index, k, v)
@@ -63,10 +62,9 @@ class KvCache:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The cache of a layer whose rows look like k, v: [tokens, kv heads, head size]."""
         if index not in self.layers:
-            dtype = self.dtype or k.dtype
             self.layers[index] = (
-                k.new_zeros(self.slots, *k.shape[1:], dtype=dtype),
-                v.new_zeros(self.slots, *v.shape[1:], dtype=dtype),
+                k.new_zeros(self.slots, *k.shape[1:], dtype=self.dtype),
+                v.new_zeros(self.slots, *v.shape[1:], dtype=self.dtype),
             )
         return self.layers[index]
 
@@ -116,7 +114,7 @@ def paged_attention(
     if meta is None or cache is None:
         raise RuntimeError("paged attention was called outside an engine step")
     if not getattr(module, "is_causal", True):
-        raise NotImplementedError(f"{type(module).__name__} is not causal")
+        raise ModelRefused(f"{type(module).__name__} attends to later tokens")
     meta.windows[module.layer_idx] = sliding_window  # type: ignore[index]
     q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))  # [tokens, heads, d]
     keys, values = cache.layer(module.layer_idx, k, v)  # type: ignore[arg-type]

@@ -4,18 +4,18 @@ What the files must hold for any base model is in `peft_checks.py`; here is whet
 """
 
 import hashlib
-import json
-import struct
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from loraplex.store.peft_checks import (
     CONFIG,
-    MAX_RANK,
     WEIGHTS,
     AdapterInvalid,
+    LoraTensor,
     check_tensors,
     parse_config,
 )
@@ -78,41 +78,21 @@ class AdapterStore:
 
 def inspect(config: bytes, weights: bytes, base_model_folder: Path | None) -> AdapterFacts:
     """The facts of an adapter, or AdapterInvalid. With a base model, shapes must fit its layers."""
-    fields = parse_config(config)
-    shapes = safetensors_shapes(weights)
-    ranks, targets = [], set()
-    for name, shape in shapes.items():
-        stem, _, side = name.removesuffix(".weight").removesuffix(".default").rpartition(".")
-        if side not in ("lora_A", "lora_B") or len(shape) != 2:
-            raise AdapterInvalid(f"{WEIGHTS}: tensor {name!r} isn't LoRA for a linear layer.")
-        targets.add(stem.rpartition(".")[2])
-        ranks.append(shape[0] if side == "lora_A" else shape[1])
-    if not ranks:
-        raise AdapterInvalid(f"{WEIGHTS} holds no LoRA tensors.")
-    if max(ranks) > MAX_RANK:
-        raise AdapterInvalid(f"r={max(ranks)} is over the largest rank served, {MAX_RANK}.")
-    check_tensors(fields, weights)
+    tensors = check_tensors(parse_config(config), weights)
     if base_model_folder is not None:
-        _check_fit(shapes, base_model_folder)
+        _check_fit(tensors, base_model_folder)
     return AdapterFacts(
         digest=hashlib.sha256(len(config).to_bytes(8, "big") + config + weights).hexdigest(),
-        rank=max(ranks),
-        targets=sorted(targets),
+        rank=max(t.rank for t in tensors),
+        targets=sorted({t.linear.rpartition(".")[2] for t in tensors}),
         size_bytes=len(config) + len(weights),
     )
 
 
-def _check_fit(adapter: dict[str, list[int]], base_folder: Path) -> None:
-    base: dict[str, list[int]] = {}
-    for file in base_folder.glob("*.safetensors"):
-        with file.open("rb") as weights:
-            base |= _header(weights.read(8), weights.read)[0]
-    for name, shape in adapter.items():
-        linear, _, side = (
-            (name.removeprefix("base_model.model.").removesuffix(".weight"))
-            .removesuffix(".default")
-            .rpartition(".")
-        )
+def _check_fit(tensors: Sequence[LoraTensor], base_folder: Path) -> None:
+    base = _shapes(base_folder)
+    for tensor in tensors:
+        linear = tensor.linear
         layer = base.get(f"{linear}.weight") or base.get(f"{linear.partition('.')[2]}.weight")
         parent, _, own = linear.rpartition(".")
         if layer is None and any(
@@ -123,36 +103,23 @@ def _check_fit(adapter: dict[str, list[int]], base_folder: Path) -> None:
             raise AdapterInvalid(
                 f"{WEIGHTS}: no linear layer {linear!r} of the base model can be adapted."
             )
-        width = shape[1] if side == "lora_A" else shape[0]
-        if width not in layer:
+        if tensor.width not in layer:
             raise AdapterInvalid(
-                f"{WEIGHTS}: {name!r} has shape {shape}, which doesn't fit the base model's "
-                f"layer of shape {layer}. Was it trained on another base model?"
+                f"{WEIGHTS}: {tensor.name!r} has shape {tensor.shape}, which doesn't fit the base "
+                f"model's layer of shape {layer}. Was it trained on another base model?"
             )
 
 
-def safetensors_shapes(raw: bytes) -> dict[str, list[int]]:
-    """Shapes by tensor name, from the header of a safetensors file. Raises AdapterInvalid."""
-    entries, end = _header(raw[:8], lambda size: raw[8 : 8 + size])
-    if end != len(raw):
-        raise AdapterInvalid(f"{WEIGHTS} is cut off or has a tail: is the upload complete?")
-    return entries
-
-
-def _header(length: bytes, read: Any) -> tuple[dict[str, list[int]], int]:
-    """Shapes by name, and where the file ends. 8 bytes little-endian length, then so much JSON."""
-    try:
-        (size,) = struct.unpack("<Q", length)
-        if size > 100 * 2**20:
-            raise ValueError("header too long")
-        header = json.loads(read(size))
-        header.pop("__metadata__", None)
-        shapes = {name: list(map(int, entry["shape"])) for name, entry in header.items()}
-        ends = [int(entry["data_offsets"][1]) for entry in header.values()]
-        "".join(shapes).encode()  # JSON can spell half a surrogate pair
-        return shapes, 8 + size + max(ends, default=0)
-    except (
-        *(ValueError, LookupError, TypeError, AttributeError),
-        *(OverflowError, RecursionError, struct.error),
-    ) as broken:
-        raise AdapterInvalid(f"{WEIGHTS} isn't a safetensors file: {broken}") from broken
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    """Of a model's tensors; only the headers of its files are read."""
+    shapes: dict[str, list[int]] = {}
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, framework="np") as tensors:
+                names = tensors.keys()
+                shapes |= {name: tensors.get_slice(name).get_shape() for name in names}
+        except (SafetensorError, OSError) as broken:
+            raise AdapterInvalid(
+                f"The base model's {file.name} can't be read: {broken}"
+            ) from broken
+    return shapes

@@ -7,7 +7,9 @@ that fails when the first request needs it.
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,28 +70,61 @@ def parse_config(raw: bytes) -> dict[str, Any]:
     return config
 
 
-def check_tensors(config: Mapping[str, Any], raw: bytes) -> None:
+@dataclass(frozen=True, slots=True)
+class LoraTensor:
+    """One side of one layer: A [rank, in] or B [out, rank]."""
+
+    name: str
+    linear: str
+    side: str  # "A" or "B"
+    shape: list[int]
+
+    @property
+    def rank(self) -> int:
+        return self.shape[0 if self.side == "A" else 1]
+
+    @property
+    def width(self) -> int:
+        """Of the layer's input (A) or output (B)."""
+        return self.shape[1 if self.side == "A" else 0]
+
+
+def check_tensors(config: Mapping[str, Any], raw: bytes) -> list[LoraTensor]:
     """Weights that PEFT could load with this config, all of them finite. Raises AdapterInvalid."""
     try:
         tensors = dict(deserialize(raw))  # type: ignore[no-untyped-call]
     except SafetensorError as broken:
-        raise AdapterInvalid(f"{WEIGHTS} isn't a safetensors file: {broken}") from broken
-    for name, tensor in tensors.items():
-        if tensor["dtype"] not in _FLOATS:
-            raise AdapterInvalid(f"{WEIGHTS}: {name!r} is {tensor['dtype']}: use F32, F16 or BF16.")
-        kind, exponent = _FLOATS[tensor["dtype"]]
-        if ((np.frombuffer(tensor["data"], kind) & exponent) == exponent).any():
+        raise AdapterInvalid(
+            f"{WEIGHTS} isn't a safetensors file, is cut off or has a tail: {broken}"
+        ) from broken
+    if not tensors:
+        raise AdapterInvalid(f"{WEIGHTS} holds no LoRA tensors.")
+    checked = []
+    for name, content in tensors.items():
+        tensor = _tensor(name, content["shape"])
+        checked.append(tensor)
+        if content["dtype"] not in _FLOATS:
+            raise AdapterInvalid(
+                f"{WEIGHTS}: {name!r} is {content['dtype']}: use F32, F16 or BF16."
+            )
+        kind, exponent = _FLOATS[content["dtype"]]
+        if ((np.frombuffer(content["data"], kind) & exponent) == exponent).any():
             raise AdapterInvalid(f"{WEIGHTS}: {name!r} holds NaN or infinite values.")
-        linear, side = _split(name)
-        other = name.replace(f"lora_{side}", "lora_B" if side == "A" else "lora_A")
-        if other not in tensors:
-            raise AdapterInvalid(f"{WEIGHTS}: {linear!r} has only one of lora_A and lora_B.")
-        _check_rank(config, linear, tensor["shape"][0 if side == "A" else 1])
+        _check_rank(config, tensor)
         targets = config.get("target_modules")
         if isinstance(targets, list) and not any(
-            linear == t or linear.endswith(f".{t}") for t in targets
+            tensor.linear == t or tensor.linear.endswith(f".{t}") for t in targets
         ):
-            raise AdapterInvalid(f"{CONFIG}: target_modules doesn't name {linear!r}.")
+            raise AdapterInvalid(f"{CONFIG}: target_modules doesn't name {tensor.linear!r}.")
+    sides = defaultdict(list)
+    for tensor in checked:
+        sides[tensor.linear].append(tensor.side)
+    for linear, found in sides.items():
+        if sorted(found) != ["A", "B"]:
+            raise AdapterInvalid(
+                f"{WEIGHTS}: {linear!r} has only one of lora_A and lora_B, or one of them twice."
+            )
+    return checked
 
 
 def _check_number(field: str, value: object) -> None:
@@ -100,18 +135,19 @@ def _check_number(field: str, value: object) -> None:
         raise AdapterInvalid(f"{CONFIG}: {field}={value!r} must be over 0 and at most {limit:g}.")
 
 
-def _check_rank(config: Mapping[str, Any], linear: str, rank: int) -> None:
+def _check_rank(config: Mapping[str, Any], tensor: LoraTensor) -> None:
     allowed = {config["r"], *(config.get("rank_pattern") or {}).values()}
-    if rank not in allowed:
+    if tensor.rank not in allowed:
         raise AdapterInvalid(
-            f"{CONFIG}: r={config['r']} (and rank_pattern), but {linear!r} has rank {rank}."
+            f"{CONFIG}: r={config['r']} (and rank_pattern), but {tensor.linear!r} has rank "
+            f"{tensor.rank}."
         )
 
 
-def _split(name: str) -> tuple[str, str]:
+def _tensor(name: str, shape: list[int]) -> LoraTensor:
     match = re.fullmatch(
         r"base_model\.model\.(?P<linear>.+)\.lora_(?P<side>[AB])(\.default)?\.weight", name
     )
-    if match is None:
+    if match is None or len(shape) != 2:
         raise AdapterInvalid(f"{WEIGHTS}: tensor {name!r} isn't LoRA for a linear layer.")
-    return match["linear"], match["side"]
+    return LoraTensor(name, match["linear"], match["side"], shape)

@@ -144,6 +144,14 @@ def test_a_model_whose_frequencies_depend_on_the_batch_is_served_where_they_do_n
     engine.close()
 
 
+def test_a_model_that_attends_to_later_tokens_is_refused(
+    tmp_path: Path, engine_of: Callable[[Path], Engine]
+) -> None:
+    settings = ADMITTED["gemma3_text"] | {"use_bidirectional_attention": True}
+    with pytest.raises(ModelRefused, match="later tokens"):
+        engine_of(save("gemma3_text", settings, tmp_path))
+
+
 def test_an_encoder_decoder_is_refused(tmp_path: Path, engine_of: Callable[[Path], Engine]) -> None:
     config = transformers.T5Config(vocab_size=97, d_model=32, num_layers=1, num_heads=2, d_ff=32)
     transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
