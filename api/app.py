@@ -103,10 +103,10 @@ class Gate:
 
         try:
             request.state.tenant = tenant = await self._tenant(request)
-            limit = self._limit(request)
-            if isinstance(tenant, errors.ApiError) and self._announced(request) != 0:
+            limit, announced = self._limit(request), self._announced(request)
+            if isinstance(tenant, errors.ApiError) and announced != 0:
                 raise tenant
-            if self._announced(request) > limit:
+            if announced > limit:
                 raise _too_large(limit)
             if "\0" in request.url.path:
                 raise errors.bad_request("The path holds a NUL character.")

@@ -6,6 +6,7 @@ them. Each stream has an adapter of its own (r=16, every linear layer), float32 
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from benchmarks import report
-from benchmarks.workload import drain, make_adapters, prompt, requests, small_model
+from benchmarks.workload import make_adapters, prompt, rate, small_model
 from gpu_worker.engine.engine import Engine
 
 PROMPT, NEW = 64, 64
@@ -32,8 +33,8 @@ def measure(quick: bool) -> dict[str, Any]:
         for count in streams:
             names = [str(path) for path in adapters[:count]]
 
-            def ours(names: list[str] = names) -> float:
-                return engine_rate(engine, names, new)
+            def ours(names: Sequence[str] = names) -> float:
+                return rate(engine, names, PROMPT, new)
 
             def theirs(count: int = count) -> float:
                 return peft_rate(peft, count, new)
@@ -52,13 +53,6 @@ def measure(quick: bool) -> dict[str, Any]:
         "ours": {str(n): round(r["ours"], 1) for n, r in rates.items()},
         "peft": {str(n): round(r["peft"], 1) for n, r in rates.items()},
     }
-
-
-def engine_rate(engine: Engine, adapters: list[str], new: int) -> float:
-    for request in requests("r", adapters, PROMPT, new):
-        engine.add(request)
-    started = time.perf_counter()
-    return drain(engine) / (time.perf_counter() - started)
 
 
 def load_peft(model: Path, adapters: list[Path]) -> Any:

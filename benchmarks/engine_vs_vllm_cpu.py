@@ -11,14 +11,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.workload import drain, make_adapters, requests, small_model
+from benchmarks.workload import make_adapters, prompt, rate, small_model
 from gpu_worker.engine.engine import Engine
 
 VERSION = "0.32.0"
@@ -63,10 +62,10 @@ def compare(
     for count in streams:
         names: list[str | None] = [*adapters[:count]] if lora else [None] * count
         # Each once before it counts: adapters in memory, threads awake.
-        engine_rate(engine, names, 8)
+        rate(engine, names, PROMPT, 8)
         peer.rate(count, lora, 8)
         measures: dict[str, Callable[[], float]] = {
-            "ours": partial(engine_rate, engine, names, new),
+            "ours": partial(rate, engine, names, PROMPT, new),
             "vllm": partial(peer.rate, count, lora, new),
         }
         medians, _ = report.median_rounds(measures, rounds)
@@ -79,13 +78,6 @@ def compare(
         [(n, ours[n], theirs[n], ratio[n]) for n in ours],
     )
     return {f"ours_{kind}": ours, f"vllm_{kind}": theirs, f"ratio_{kind}": ratio}
-
-
-def engine_rate(engine: Engine, adapters: list[Any], new: int) -> float:
-    for request in requests("r", adapters, PROMPT, new):
-        engine.add(request)
-    started = time.perf_counter()
-    return drain(engine) / (time.perf_counter() - started)
 
 
 def vllm_python() -> Path:
@@ -116,7 +108,8 @@ class Peer:
         self._ask({"model": str(model), "adapters": adapters, "dtype": dtype})
 
     def rate(self, streams: int, lora: bool, new: int) -> float:
-        answer = self._ask({"streams": streams, "lora": lora, "prompt": PROMPT, "new": new})
+        prompts = [prompt(i + 1, PROMPT) for i in range(streams)]
+        answer = self._ask({"prompts": prompts, "lora": lora, "new": new})
         return float(answer["tokens_per_s"])
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Models, adapters and prompts for the engine's benchmarks: the small real model, random LoRA."""
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,6 +79,14 @@ def requests(
         Request(f"{tag}-{i}", prompt(i + 1, prompt_length), sampling, adapter)
         for i, adapter in enumerate(adapters)
     ]
+
+
+def rate(engine: Engine, adapters: Sequence[str | None], prompt_length: int, new: int) -> float:
+    """Output tokens per second of streams that start together."""
+    for request in requests("r", adapters, prompt_length, new):
+        engine.add(request)
+    started = time.perf_counter()
+    return drain(engine) / (time.perf_counter() - started)
 
 
 def drain(engine: Engine) -> int:

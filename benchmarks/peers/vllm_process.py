@@ -27,16 +27,9 @@ def main() -> None:
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         ask = json.loads(line)
-        prompts = [
-            {
-                "prompt_token_ids": [
-                    (7919 * (i + 1) + 13 * j) % 40_000 + 10 for j in range(ask["prompt"])
-                ]
-            }
-            for i in range(ask["streams"])
-        ]
+        prompts = [{"prompt_token_ids": ids} for ids in ask["prompts"]]
         sampling = SamplingParams(max_tokens=ask["new"], ignore_eos=True, temperature=0)
-        lora = adapters[: ask["streams"]] if ask["lora"] else None
+        lora = adapters[: len(prompts)] if ask["lora"] else None
         started = time.perf_counter()
         done = llm.generate(prompts, sampling, use_tqdm=False, lora_request=lora)
         seconds = time.perf_counter() - started

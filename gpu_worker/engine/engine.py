@@ -73,6 +73,8 @@ class Engine:
         self, model_folder: Path, config: EngineConfig, locate: Callable[[str], Path]
     ) -> None:
         loaded = load(model_folder, config.device, config.dtype)
+        if config.deterministic and not loaded.machine.compiled:
+            raise ModelRefused("deterministic needs the CPU kernels: a CPU, float32, a C compiler")
         expected = eager_logits(loaded.model, loaded.vocabulary, loaded.machine.device)
         prepare(loaded)
         self.eos = loaded.eos
@@ -114,8 +116,6 @@ class Engine:
         """Probe the model on a small cache, learn what a token costs, make the real one."""
         machine = loaded.machine
         small = KvCache(PROBE_BLOCKS * BLOCK, machine.stored)
-        if config.deterministic and not machine.compiled:
-            raise ModelRefused("deterministic needs the CPU kernels: a CPU, float32, a C compiler")
         forward = Forward(loaded.model, machine.device, small, kernel, self.adapters)
         forward.row_by_row = config.deterministic
         probe(forward, loaded.vocabulary, expected, machine.stored)
@@ -141,11 +141,6 @@ class Engine:
     def load(self) -> int:
         """Requests in the engine."""
         return len(self._schedule) + len(self._compiling)
-
-    @property
-    def cached_tokens(self) -> int:
-        """Prompt tokens that the prefix cache had, since the start."""
-        return self._schedule.cached_tokens
 
     def add(self, request: Request) -> None:
         """Queue a request, and begin to load its adapter and to compile its grammar.

@@ -23,8 +23,8 @@ class Forward:
         model: torch.nn.Module,
         device: torch.device,
         cache: KvCache,
-        kernel: LoraKernel[Any] | None = None,
-        adapters: Residency[Any] | None = None,
+        kernel: LoraKernel[Any],
+        adapters: Residency[Any],
     ) -> None:
         self.model = model
         self.device = device
@@ -42,8 +42,7 @@ class Forward:
     ) -> RecordedDecode | None:
         """Record steps of one token a sequence, for up to `rows` of them, where it is possible."""
         LORA.kernel = self._kernel if adapters else None
-        if self._kernel is not None:
-            self._kernel.begin([], [])
+        self._kernel.begin([], [])
         try:
             return record(self._run, self.cache, rows, most_blocks)
         finally:
@@ -129,8 +128,6 @@ class Forward:
             else:
                 names.append(name)
                 spans.append((end - chunk.count, end))
-        if self._kernel is None or self._adapters is None:
-            return False
         self._kernel.begin(spans, [self._adapters[name] for name in names])
         return bool(names)
 

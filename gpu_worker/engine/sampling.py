@@ -45,12 +45,12 @@ def uniform(seed: int, position: int) -> float:
 
 @torch.inference_mode()
 def sample(logits: torch.Tensor, rows: Rows[Row]) -> tuple[list[int], list[TokenLogprobs | None]]:
-    """One token a row, and its log-probability where asked. logits [rows, vocabulary].
+    """One token a row, and its log-probability where asked. logits [rows, vocabulary]: edited.
 
     Log-probabilities are of the distribution after penalties, bias and grammar, before temperature
     and truncation, as vLLM's `processed_logits` has them.
     """
-    logits = torch.nan_to_num(logits.float(), nan=_LOWEST, posinf=-_LOWEST, neginf=_LOWEST)
+    logits = logits.float().nan_to_num_(nan=_LOWEST, posinf=-_LOWEST, neginf=_LOWEST)
     for index, row in enumerate(rows):
         _edit(logits[index], row)
     chosen = logits.argmax(dim=-1)
@@ -127,10 +127,11 @@ def _invert(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """
     rows, size = probabilities.shape
     runs = torch.nn.functional.pad(probabilities, (0, -size % _RUN)).view(rows, -1, _RUN)
-    cumulative = runs.double().sum(-1).cumsum(-1)
+    sums = runs.double().sum(-1)
+    cumulative = sums.cumsum(-1)
     wanted = (targets * cumulative[:, -1])[:, None]
     run = torch.searchsorted(cumulative, wanted, right=True).clamp(max=runs.shape[1] - 1)
-    before = (cumulative.gather(1, run) - runs.double().sum(-1).gather(1, run)).clamp(min=0)
+    before = (cumulative.gather(1, run) - sums.gather(1, run)).clamp(min=0)
     within = runs[torch.arange(rows, device=runs.device), run[:, 0]].double()
     inner = torch.searchsorted(within.cumsum(-1), wanted - before, right=True)
     last = _RUN - 1 - (within > 0).flip(-1).int().argmax(-1, keepdim=True)  # rounding

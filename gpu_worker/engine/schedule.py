@@ -108,7 +108,6 @@ class Schedule:
         self.max_running = max_running
         self.max_step_tokens = max(max_step_tokens, max_running)
         self.running: list[Sequence] = []  # oldest first
-        self.cached_tokens = 0  # prompt tokens that the prefix cache had, since the start
         self._gate = gate or NoAdapters()
         self._prefix_cache = prefix_cache
         self._queues: dict[str, deque[Sequence]] = {}  # by tenant, never empty
@@ -180,6 +179,8 @@ class Schedule:
 
     def _admit(self, budget: int, now: float) -> list[Chunk]:
         chunks: list[Chunk] = []
+        if not budget or len(self.running) >= self.max_running:
+            return chunks  # the usual case under load: the queues aren't even looked at
         candidates = {tenant: iter(list(queue)) for tenant, queue in self._queues.items()}
         while candidates and budget and len(self.running) < self.max_running:
             tenant = self._counters.least_served(candidates)
@@ -215,7 +216,6 @@ class Schedule:
             return 0
         sequence.blocks = shared + fresh
         sequence.computed = cached
-        self.cached_tokens += cached
         if not sequence.charged:  # work that a preemption repeats isn't its tenant's fault
             sequence.charged = True
             inputs = len(sequence.tokens) - cached

@@ -5,7 +5,7 @@ input, and the original stays where they differ. Only for CPUs with the C kernel
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -43,31 +43,28 @@ class FusedGatedMlp(nn.Module):
 def substitute(model: nn.Module) -> None:
     """Replace what can be replaced. The weights must be float32 on the CPU."""
     for name, module in list(model.named_modules()):
-        fused = _norm(module) or _mlp(module)
-        if fused is not None and _same(module, *fused):
+        candidates = (*_norms(module), *_mlps(module))
+        fused = next((f for f, width in candidates if _same(module, f, width)), None)
+        if fused is not None:
             parent, _, own = name.rpartition(".")
-            setattr(model.get_submodule(parent), own, fused[0])
+            setattr(model.get_submodule(parent), own, fused)
     _rotate_in_place(model)
 
 
-def _norm(module: nn.Module) -> tuple[nn.Module, int] | None:
+def _norms(module: nn.Module) -> Iterator[tuple[nn.Module, int]]:
+    """Candidates for a module, and the width of their input."""
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if "RMSNorm" not in type(module).__name__ or weight is None or weight.dim() != 1 or eps is None:
-        return None
+        return
     for scale in (weight, weight + 1):  # gemma keeps the difference from one
-        fused = FusedRmsNorm(scale, float(eps))
-        if _same(module, fused, len(weight)):
-            return fused, len(weight)
-    return None
+        yield FusedRmsNorm(scale, float(eps)), len(weight)
 
 
-def _mlp(module: nn.Module) -> tuple[nn.Module, int] | None:
+def _mlps(module: nn.Module) -> Iterator[tuple[nn.Module, int]]:
     gate, down = getattr(module, "gate_proj", None), getattr(module, "down_proj", None)
-    if not isinstance(gate, LinearSlice) or not isinstance(down, AdaptedLinear):
-        return None
-    fused = FusedGatedMlp(gate.layer, down)
-    return fused, gate.in_features
+    if isinstance(gate, LinearSlice) and isinstance(down, AdaptedLinear):
+        yield FusedGatedMlp(gate.layer, down), gate.in_features
 
 
 def _same(module: nn.Module, substitute: nn.Module, width: int) -> bool:

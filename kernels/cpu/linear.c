@@ -31,9 +31,5 @@ void lpx_linear(const float *x, const void *panels, const float *bias, float *y,
                 int64_t k, int64_t n, int64_t kind) {
   int64_t count = (n + NR - 1) / NR;
 #pragma omp parallel for schedule(static)
-  for (int64_t p = 0; p < count; p++) {
-    int64_t left = n - p * NR;
-    panel_mm(m, x, k, panel_at(panels, p, k, (int)kind), k, (int)kind, bias ? bias + p * NR : NULL,
-             0, y + p * NR, n, left < NR ? (int)left : NR);
-  }
+  for (int64_t p = 0; p < count; p++) linear_panel(x, panels, bias, y, m, k, n, (int)kind, p);
 }

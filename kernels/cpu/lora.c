@@ -103,9 +103,7 @@ void lpx_adapted_linear(const float *x, const void *panels, const float *bias, f
       int64_t due = 1 + (step->segments - 1) * (p - first) / (end - first);
       if (due > fetched) fetch_segments(&w, fetched, due);
       fetched = due;
-      int64_t left = n - p * NR;
-      panel_mm(m, x, k, panel_at(panels, p, k, (int)kind), k, (int)kind,
-               bias ? bias + p * NR : NULL, 0, y + p * NR, n, left < NR ? (int)left : NR);
+      linear_panel(x, panels, bias, y, m, k, n, (int)kind, p);
     }
     shrink(&w, x);
 #pragma omp barrier

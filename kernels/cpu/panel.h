@@ -5,6 +5,8 @@
  * so that weights cross the memory bus at half the size and nothing is lost.
  */
 #pragma once
+#include <stddef.h>
+
 #include "vec.h"
 
 enum { FP32 = 0, BF16 = 1 };
@@ -90,4 +92,12 @@ static void panel_mm(int64_t m, const float *x, int64_t ldx, const char *panel, 
     else
       panel_block((int)rows, xb, ldx, panel, k, FP32, bias, add, yb, ldy, width);
   }
+}
+
+/* Panel p of a linear layer: y[m, its columns] = x @ W^T + bias. */
+static void linear_panel(const float *x, const void *panels, const float *bias, float *y, int64_t m,
+                         int64_t k, int64_t n, int kind, int64_t p) {
+  int64_t left = n - p * NR;
+  panel_mm(m, x, k, panel_at(panels, p, k, kind), k, kind, bias ? bias + p * NR : NULL, 0,
+           y + p * NR, n, left < NR ? (int)left : NR);
 }

@@ -18,20 +18,17 @@ from torch.utils._pytree import tree_leaves
 
 from kernels.cpu.build import library
 
-_OPS = (
-    *("lpx_linear", "lpx_adapted_linear", "lpx_store_kv", "lpx_decode"),
-    *("lpx_rms_norm", "lpx_silu_mul", "lpx_rope", "lpx_add"),
-)
-_ROWS_AT = {  # which argument counts rows
-    **{
-        "lpx_linear": 4,
-        "lpx_adapted_linear": 4,
-        "lpx_store_kv": 5,
-        "lpx_decode": 6,
-        "lpx_rms_norm": 3,
-    },
-    **{"lpx_silu_mul": 2, "lpx_rope": 3, "lpx_add": 3},
+_ROWS_AT = {  # the kernels in the order of program.c; which argument counts rows
+    "lpx_linear": 4,
+    "lpx_adapted_linear": 4,
+    "lpx_store_kv": 5,
+    "lpx_decode": 6,
+    "lpx_rms_norm": 3,
+    "lpx_silu_mul": 2,
+    "lpx_rope": 3,
+    "lpx_add": 3,
 }
+_OPS = list(_ROWS_AT)
 _WORDS = 22  # of a Call in program.c
 _ALLOCATIONS = {"aten::empty", "aten::new_empty", "aten::empty_like", "aten::empty_strided"}
 _BY_VALUE = {
@@ -112,14 +109,11 @@ class _Recorder(TorchDispatchMode):
 
     def note(self, name: str, arguments: tuple[int | float | None, ...]) -> None:
         """A call of our own."""
-        at = _ROWS_AT.get(name)
-        each = 0
-        if at is not None:
-            counted = arguments[at]
-            assert isinstance(counted, int)
-            each, rest = divmod(counted, self._rows)
-            if rest:
-                raise NotRecordable(f"{name}: {counted} rows in a step of {self._rows}")
+        counted = arguments[_ROWS_AT[name]]
+        assert isinstance(counted, int)
+        each, rest = divmod(counted, self._rows)
+        if rest:
+            raise NotRecordable(f"{name}: {counted} rows in a step of {self._rows}")
         words = [_word(argument) for argument in arguments]
         words += [0] * (_WORDS - 2 - len(words))
         self._noted.append([_OPS.index(name), each, *words])

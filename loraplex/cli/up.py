@@ -13,6 +13,7 @@ import psutil
 import typer
 from rich.table import Table
 
+from loraplex import detached
 from loraplex.cli import demo
 from loraplex.cli.client import Client, err, fail, out
 from loraplex.embedded.record import PlatformRecord, end
@@ -94,15 +95,11 @@ def _detach(settings: EmbeddedSettings, no_demo: bool, stop: threading.Event) ->
     settings.logs_dir.mkdir(parents=True, exist_ok=True)
     log = settings.logs_dir / "up.log"
     out.print("Starting Valkey, API, scaler and task worker …")
-    with log.open("ab") as file:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "loraplex.cli.app", "up", "--no-demo"],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-            env=os.environ | {"LORAPLEX_HOME": str(settings.home), "PYTHONUNBUFFERED": "1"},
-        )
+    child = detached.start(
+        [sys.executable, "-m", "loraplex.cli.app", "up", "--no-demo"],
+        log,
+        env=os.environ | {"LORAPLEX_HOME": str(settings.home), "PYTHONUNBUFFERED": "1"},
+    )
     record = _wait_until_up(settings, child, stop)
     if record is None:
         tail = log.read_text(errors="replace")[-1500:]

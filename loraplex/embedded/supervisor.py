@@ -13,7 +13,7 @@ from collections.abc import Callable
 import httpx
 from sqlmodel import Session
 
-from loraplex import apikeys
+from loraplex import apikeys, detached
 from loraplex.broker.connection import Unavailable
 from loraplex.broker.connection import connect as connect_redis
 from loraplex.database import connect, migrate
@@ -96,16 +96,8 @@ class Supervisor:
 
     def _spawn(self, name: str, command: list[str]) -> None:
         self._commands[name] = command
-        with (self._settings.logs_dir / f"{name}.log").open("ab") as log:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env=self._environment(),
-                cwd=self._settings.home,
-            )
+        log = self._settings.logs_dir / f"{name}.log"
+        child = detached.start(command, log, env=self._environment(), cwd=self._settings.home)
         self._children[name] = child
         others = [p for p in self.record.processes if p.name != name]
         self.record.processes = [*others, ProcessRecord.of(name, child.pid)]

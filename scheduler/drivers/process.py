@@ -15,6 +15,7 @@ from typing import TextIO
 
 import psutil
 
+from loraplex import detached
 from loraplex.settings import Settings
 from scheduler.drivers.base import Running
 
@@ -39,15 +40,8 @@ class ProcessDriver:
             if not _acquire(lock, unless=record):
                 return
             command = [sys.executable, "-m", "gpu_worker", "--replica", replica, "--lane", lane]
-            with (self._logs / f"{replica}.log").open("ab") as log:
-                child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    pass_fds=[lock.fileno()],
-                )
+            log = self._logs / f"{replica}.log"
+            child = detached.start(command, log, pass_fds=[lock.fileno()])
             self._children[replica] = child
             born = psutil.Process(child.pid).create_time()
             fresh = record.with_suffix(".new")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from gpu_worker.engine.lora.linears import LinearGroup
+from gpu_worker.engine.lora.linears import FUSED, LinearGroup
 from gpu_worker.engine.request import AdapterRefused
 from kernels.grouped_lora import Pair
 
@@ -24,10 +24,6 @@ _NAME = re.compile(
 )
 # Layer names with `.*` or `\d+`: a free regular expression can take for ever to match.
 _SIMPLE_PATTERN = re.compile(r"[\w.\-\\*+]{1,256}", re.ASCII)
-_FUSED_NAMES = {
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "gate_up_proj": ("gate_proj", "up_proj"),
-}
 
 
 def read(folder: Path, groups: Sequence[LinearGroup]) -> list[list[Pair | None]]:
@@ -131,7 +127,7 @@ def _split(group: LinearGroup, left: dict[str, Pair]) -> list[Pair | None]:
     """An adapter of `qkv_proj` for a base that has `q_proj`, `k_proj`, `v_proj`."""
     parent, _, _ = group.names[0].rpartition(".")
     own = tuple(name.rpartition(".")[2] for name in group.names)
-    for fused, parts in _FUSED_NAMES.items():
+    for fused, parts in FUSED.items():
         pair = left.get(f"{parent}.{fused}")
         if own == parts and pair is not None and pair[1].shape[0] == sum(group.widths):
             del left[f"{parent}.{fused}"]
@@ -142,7 +138,7 @@ def _split(group: LinearGroup, left: dict[str, Pair]) -> list[Pair | None]:
 def _joined(group: LinearGroup, left: dict[str, Pair]) -> Pair | None:
     """Adapters of `q_proj`, `k_proj`, `v_proj` for a base that has `qkv_proj`: ranks add up."""
     parent, _, own = group.names[0].rpartition(".")
-    names = [f"{parent}.{part}" for part in _FUSED_NAMES.get(own, ())]
+    names = [f"{parent}.{part}" for part in FUSED.get(own, ())]
     parts = [left.pop(name) for name in names if name in left]
     if not parts:
         return None

@@ -13,7 +13,8 @@ from transformers.pytorch_utils import Conv1D
 
 from kernels.grouped_lora import LoraKernel
 
-FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+# Projections with one input, by the name that checkpoints with one layer for all give it.
+FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 MakeLinear = Callable[[Sequence[torch.nn.Module]], torch.nn.Module]
 
 
@@ -131,7 +132,7 @@ def _groups(model: torch.nn.Module, head: torch.nn.Module | None) -> Iterator[tu
         if name in done:
             continue
         parent, _, own = name.rpartition(".")
-        names = next((f for f in FUSED if own in f), (own,))
+        names = next((parts for parts in FUSED.values() if own in parts), (own,))
         together = tuple(f"{parent}.{n}".lstrip(".") for n in names)
         parts = [linears.get(n) for n in together]
         fusable = (

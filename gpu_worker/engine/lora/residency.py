@@ -2,11 +2,11 @@
 
 A request's arrival starts its adapter's load, in a thread of its own, once for all who want it.
 Slots are bounded by number, the slab by bytes but for what is in slots or wanted by a request in
-the engine; a running sequence holds its slot. An idle slot is given
-up by the cost of getting it back (GreedyDual: Cao & Irani, USENIX '97). When more adapters are
-wanted than there are slots, they take turns: who has waited for a quantum makes the longest-served
-adapter admit no more, and after another quantum its sequences step back: the prefix cache keeps
-what they have computed. So there is no cliff at the number of slots, and nobody starves.
+the engine; a running sequence holds its slot. An idle slot is given up by the cost of getting it
+back (GreedyDual: Cao & Irani, USENIX '97). When more adapters are wanted than there are slots, they
+take turns: who has waited for a quantum makes the longest-served adapter admit no more, and after
+another quantum its sequences step back: the prefix cache keeps what they have computed. So there
+is no cliff at the number of slots, and nobody starves.
 """
 
 import queue
