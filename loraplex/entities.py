@@ -4,7 +4,7 @@ import secrets
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from sqlalchemy import JSON, Column, DateTime, Dialect, Index, TypeDecorator, text
+from sqlalchemy import JSON, Column, DateTime, Dialect, Index, String, TypeDecorator, text
 from sqlmodel import Field, SQLModel
 
 from loraplex.keys import Lane
@@ -27,6 +27,16 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class Reason(TypeDecorator[str]):
+    """A text from outside (an error, a log's tail). PostgreSQL's text can't hold a NUL."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return value.replace("\0", "") if value is not None else None
 
 
 class Tenant(SQLModel, table=True):
@@ -71,7 +81,7 @@ class Deployment(SQLModel, table=True):
     cooldown_time: int  # seconds
     scale_up_threshold: int  # queued + running per replica
     status: str = Field(default=Status.PENDING.value, index=True)
-    reason: str = ""  # why it is in this status
+    reason: str = Field(default="", sa_type=Reason)  # why it is in this status
     failed_starts: int = 0  # in a row
     retry_at: datetime | None = Field(default=None, sa_type=UtcDateTime)  # back-off of starts
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
@@ -95,7 +105,7 @@ class Replica(SQLModel, table=True):
     id: str = Field(default_factory=lambda: new_id("rep"), primary_key=True)
     deployment_id: str = Field(foreign_key="deployment.id", index=True)
     state: str = Field(default=ReplicaState.STARTING.value, index=True)
-    reason: str = ""
+    reason: str = Field(default="", sa_type=Reason)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     asked_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)  # latest start or stop
     ready_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -133,4 +143,4 @@ class DeploymentEvent(SQLModel, table=True):
     actor: str  # "scaler", "task", or "user:<tenant>"
     from_status: str
     to_status: str
-    reason: str = ""
+    reason: str = Field(default="", sa_type=Reason)

@@ -19,7 +19,6 @@ def apply(
     """
     before = Status(deployment.status)
     after = next_status(before, event)
-    reason = reason.replace("\0", "")  # PostgreSQL's text has no NUL
     if after is None:
         return None
     changed = cast(

@@ -156,7 +156,7 @@ class Reconciler:
     ) -> None:
         replica.state = ReplicaState.GONE
         replica.gone_at = utc_now()
-        replica.reason = reason.replace("\0", "")  # PostgreSQL's text has no NUL
+        replica.reason = reason
         session.add(replica)
         session.commit()
         log.info("%s: %s is gone: %s", deployment.name, replica.id, reason)

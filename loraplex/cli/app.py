@@ -6,7 +6,7 @@ import typer
 from pydantic import ValidationError
 
 from loraplex.cli import adapters, chat, deployments, logs, up
-from loraplex.cli.client import err
+from loraplex.cli.client import fail
 
 app = typer.Typer(
     name="loraplex",
@@ -24,11 +24,10 @@ def main() -> None:
     except ValidationError as wrong:
         for error in wrong.errors():
             setting = "_".join(("LORAPLEX", *map(str, error["loc"]))).upper()
-            err.print(f"[red]error:[/red] {setting}={error['input']!r}: {error['msg']}")
+            fail(f"{setting}={error['input']!r}: {error['msg']}")
         sys.exit(2)
     except OSError as failed:  # a home that can't be made or written, mostly
-        err.print(f"[red]error:[/red] {failed}")
-        sys.exit(1)
+        sys.exit(fail(str(failed)).exit_code)
 
 
 if __name__ == "__main__":
