@@ -1,7 +1,7 @@
 """Grouped LoRA: rows of one packed batch, sorted into segments, each with its own A and B.
 
-This is the torch form: it runs on every device and is the reference that the other kernels of this
-family (`cpu/lora.py`) are compared with. The segments' ranks may differ; rows outside
+This is the torch form: it runs on every device and is the reference that `cpu/lora.py` and
+`gpu/lora.py` are compared with. The segments' ranks may differ; rows outside
 all segments are the base model's and cost nothing. (Punica, arXiv:2310.18547, calls it SGMV.)
 """
 
@@ -13,17 +13,27 @@ import torch
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # A [rank, in], B [out, rank], scaling folded in
 Groups = Sequence[Sequence[Pair | None]]  # by linear layer, by slice of it; None: not adapted
+Packed = TypeVar("Packed")
 Placed = TypeVar("Placed")
 
 
-class LoraKernel(Protocol[Placed]):
-    """Adds a step's adapters to the outputs of linear layers. `pack` may run in another thread."""
+class LoraKernel(Protocol[Packed, Placed]):
+    """Adds a step's adapters to the outputs of linear layers. `pack` may run in another thread.
 
-    def pack(self, groups: Groups) -> Placed:
-        """An adapter as this kernel reads it."""
+    A packed adapter lies in the host's memory, a placed one where the kernel reads it: on a CPU
+    the two are one.
+    """
 
-    def size(self, packed: Placed) -> int:
+    def pack(self, groups: Groups) -> Packed: ...
+
+    def size(self, packed: Packed) -> int:
         """Bytes that it takes."""
+
+    def place(self, packed: Packed) -> Placed:
+        """Into a slot. Must not wait for the running step."""
+
+    def drop(self, placed: Placed) -> None:
+        """The slot is free. Steps that were begun before may still read it."""
 
     def begin(self, spans: Sequence[tuple[int, int]], adapters: Sequence[Placed]) -> None:
         """The step's segments: rows `start:end` use the adapter of the same place."""
@@ -81,6 +91,12 @@ class TorchLora:
     def size(self, packed: TorchAdapter) -> int:
         pairs = [pair for slices in packed.groups for pair in slices if pair is not None]
         return sum(t.numel() * t.element_size() for pair in pairs for t in pair)
+
+    def place(self, packed: TorchAdapter) -> TorchAdapter:
+        return packed
+
+    def drop(self, placed: TorchAdapter) -> None:
+        """Nothing to free: memory goes with the last reference."""
 
     def begin(self, spans: Sequence[tuple[int, int]], adapters: Sequence[TorchAdapter]) -> None:
         self._step = [(*span, adapter) for span, adapter in zip(spans, adapters, strict=True)]

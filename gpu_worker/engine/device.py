@@ -3,9 +3,12 @@
 - A CPU with the C kernels and float32 arithmetic: weights are read at their stored size. `auto` on
   hardware that doesn't multiply bfloat16 means this, with bfloat16 adapters and KV cache where the
   checkpoint is bfloat16; `float32` keeps those in float32 (base weights lose nothing either way).
-- Another CPU: oneDNN's prepacked weights. A GPU: torch's own layers.
+- Another CPU: oneDNN's prepacked weights.
+- A GPU: torch's own linear layers, the rest by Triton kernels. `interpreter` runs those on the CPU,
+  slowly, where TRITON_INTERPRET=1 was set before they are imported: for tests.
 """
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,28 +18,43 @@ from transformers.pytorch_utils import Conv1D
 
 from gpu_worker.engine.lora.linears import LinearGroup
 from kernels.cpu.build import library
+from kernels.cpu.family import CPU
 from kernels.cpu.linear import PackedLinear
 from kernels.cpu.lora import CpuLora
+from kernels.family import KernelFamily
 from kernels.grouped_lora import LoraKernel, TorchLora
+
+INTERPRETER = "interpreter"
 
 
 class Machine:
     """One device and the dtypes that it computes and stores in."""
 
     def __init__(self, device: str, dtype: str, checkpoint_dtype: torch.dtype) -> None:
-        """`device`: auto, cpu, cuda…; `dtype`: auto or a torch dtype's name."""
+        """`device`: auto, cpu, cuda…, interpreter; `dtype`: auto or a torch dtype's name."""
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        interpreted = device == INTERPRETER
+        self.device = torch.device("cpu" if interpreted else device)
         if dtype == "auto":
             native = self.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
             self.dtype = torch.bfloat16 if native else torch.float32
         else:
             self.dtype = getattr(torch, dtype)
-        on_cpu = self.device.type == "cpu"
+        on_cpu = self.device.type == "cpu" and not interpreted
+        self.triton = interpreted or (self.device.type == "cuda" and _has_triton())
         self.compiled = on_cpu and self.dtype == torch.float32 and library() is not None
         halves = self.compiled and dtype == "auto" and checkpoint_dtype == torch.bfloat16
         self.stored = torch.bfloat16 if halves else self.dtype  # KV cache and adapters
+
+    @property
+    def kernels(self) -> KernelFamily | None:
+        """In place of torch's operations."""
+        if self.triton:
+            from kernels.gpu.family import GPU  # Triton isn't everywhere
+
+            return GPU
+        return CPU if self.compiled else None
 
     def linear(self, modules: Sequence[nn.Module]) -> nn.Module:
         """One layer that computes all of `modules` (Linear or Conv1D) side by side."""
@@ -58,14 +76,26 @@ class Machine:
     @property
     def _prepacks(self) -> bool:
         """Whether oneDNN multiplies this dtype on this CPU."""
-        if self.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        if self.device.type != "cpu" or self.triton or not torch.backends.mkldnn.is_available():
             return False
         bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported
         return self.dtype == torch.float32 or (self.dtype == torch.bfloat16 and bf16())
 
-    def lora(self, groups: Sequence[LinearGroup]) -> LoraKernel[Any]:
-        """The kernel that adds adapters to these layers."""
+    def lora(
+        self, groups: Sequence[LinearGroup], *, slots: int, max_rows: int, graph_rows: int
+    ) -> LoraKernel[Any, Any]:
+        """The kernel that adds adapters to these layers; `max_rows` of any step, `graph_rows` of
+        a decode step."""
         shapes = [(group.in_features, group.widths) for group in groups]
+        if self.triton:
+            from kernels.gpu.lora import GpuLora
+
+            return GpuLora(
+                *(shapes, self.dtype, self.device),
+                slots=slots,
+                max_rows=max_rows,
+                graph_rows=graph_rows,
+            )
         if self.compiled:
             return CpuLora(shapes, self.stored)
         return TorchLora(shapes, self.dtype, self.device)
@@ -86,6 +116,10 @@ class OneDnnLinear(nn.Module):
             x, self._packed, self._bias, "none", [], ""
         )
         return y
+
+
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _weight(module: nn.Module) -> torch.Tensor:

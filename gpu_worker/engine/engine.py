@@ -1,5 +1,10 @@
 """The engine: add requests, step, cancel. Continuous batching over mixed adapters.
 
+On a GPU a step is planned and launched while the one before it still runs: what that one samples
+stays on the device until the next is under way (`overlap`). So nothing that the host does between
+steps (schedule, grammars, what the caller does with the outputs) keeps the GPU waiting, and a
+sequence that has ended may be computed once more, for nothing.
+
 engine = Engine.from_pretrained("path/to/model", adapters=Path("folder/of/adapters").joinpath)
 for output in engine.stream(Request("r", prompt_ids, Sampling(100), adapter="pirate")): …
 """
@@ -11,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gpu_worker.engine.admission_probe import PROBE_BLOCKS, eager_logits, probe
 from gpu_worker.engine.attention import KvCache
 from gpu_worker.engine.blocks import BLOCK, BlockPool, blocks_for
 from gpu_worker.engine.forward import Forward
 from gpu_worker.engine.grammar import Grammars
+from gpu_worker.engine.graphed import padded
 from gpu_worker.engine.lora.checkpoint import read
 from gpu_worker.engine.lora.residency import Residency
 from gpu_worker.engine.request import (
@@ -29,8 +37,9 @@ from gpu_worker.engine.request import (
     TokenLogprobs,
     TooLong,
 )
-from gpu_worker.engine.sampling import Row, sample
-from gpu_worker.engine.schedule import Chunk, Schedule, Sequence
+from gpu_worker.engine.sampling import Row, Sampled, sample
+from gpu_worker.engine.schedule import PENDING, Chunk, Schedule, Sequence
+from gpu_worker.engine.unread import Unread
 from gpu_worker.engine.weights import LoadedModel, load, prepare
 from kernels.grouped_lora import LoraKernel
 
@@ -50,11 +59,21 @@ class EngineConfig:
     # The same tokens whatever else is in the batch and however a prompt was split or resumed: CPU
     # only, and prompts cost more; see docs/engine.md.
     deterministic: bool = False
+    overlap: bool | None = None  # steps; None: where there is a GPU
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """A step whose tokens were not read yet."""
+
+    sequences: list[Sequence]  # those that sampled
+    sampled: Sampled
+    stats: "StepStats"
+
+
+@dataclass(frozen=True, slots=True)
 class StepStats:
-    """Of the latest step."""
+    """Of the step whose tokens came last."""
 
     sequences: int = 0
     tokens: int = 0
@@ -80,10 +99,17 @@ class Engine:
         self.eos = loaded.eos
         self.context_length = loaded.context_length
         self.vocabulary = loaded.vocabulary
-        kernel = loaded.machine.lora(loaded.groups)
+        kernel = loaded.machine.lora(
+            loaded.groups,
+            slots=config.max_adapters,
+            max_rows=max(config.max_step_tokens, padded(config.max_running)),
+            graph_rows=padded(config.max_running),
+        )
         self.adapters: Residency[Any] = Residency(
             lambda name: kernel.pack(read(locate(name), loaded.groups)),
             kernel.size,
+            kernel.place,
+            kernel.drop,
             slots=config.max_adapters,
             slab_bytes=int(config.adapter_cache_gib * 2**30),
         )
@@ -97,6 +123,9 @@ class Engine:
         )
         self._grammars = Grammars(model_folder, loaded.vocabulary, loaded.eos)
         self._compiling: dict[str, Sequence] = {}  # requests whose grammar is not ready
+        self._overlap = loaded.machine.triton if config.overlap is None else config.overlap
+        self._launched: _Launched | None = None
+        self._draw = loaded.machine.kernels.sample_tokens if loaded.machine.kernels else None
         self.stats = StepStats()
 
     @classmethod
@@ -110,12 +139,12 @@ class Engine:
         self,
         loaded: LoadedModel,
         config: EngineConfig,
-        kernel: LoraKernel[Any],
+        kernel: LoraKernel[Any, Any],
         expected: Any,
     ) -> tuple[Forward, BlockPool]:
         """Probe the model on a small cache, learn what a token costs, make the real one."""
         machine = loaded.machine
-        small = KvCache(PROBE_BLOCKS * BLOCK, machine.stored)
+        small = KvCache(PROBE_BLOCKS * BLOCK, machine.stored, machine.kernels)
         forward = Forward(loaded.model, machine.device, small, kernel, self.adapters)
         forward.row_by_row = config.deterministic
         probe(forward, loaded.vocabulary, expected, machine.stored)
@@ -126,10 +155,13 @@ class Engine:
         )
         if blocks < 2:
             raise ModelRefused(f"kv_cache_gib {config.kv_cache_gib} is less than one KV block")
-        forward.cache = KvCache(blocks * BLOCK, machine.stored, like=small)
+        forward.cache = KvCache(blocks * BLOCK, machine.stored, machine.kernels, like=small)
         if machine.compiled:
             longest = min(blocks_for(self.context_length), blocks)
             forward.decode = forward.record_decode(config.max_running, longest)
+        elif machine.triton:
+            context = min(self.context_length, (blocks - 1) * BLOCK)
+            forward.decode = forward.graph_decode(config.max_running, context)
         return forward, BlockPool(blocks)
 
     @property
@@ -159,9 +191,9 @@ class Engine:
             self.adapters.want(request.adapter)
         if request.sampling.grammar is not None:
             self._grammars.begin(request.id, request.sampling.grammar, request.produced)
-            self._compiling[request.id] = Sequence.begin(request)
+            self._compiling[request.id] = Sequence.begin(request, self.capacity)
         else:
-            self._schedule.add(Sequence.begin(request))
+            self._schedule.add(Sequence.begin(request, self.capacity))
 
     def cancel(self, request_id: str) -> Output | None:
         """End a request and free what it holds. None: it isn't here (any more)."""
@@ -169,23 +201,56 @@ class Engine:
         if sequence is None:
             return None
         self._end(sequence)
-        return Output(request_id, sequence.position, [], "cancelled")
+        return Output(request_id, _known(sequence), [], "cancelled")
 
     def step(self) -> list[Output]:
-        """Compute one batch; a token for every sequence that is past its prompt."""
+        """Launch one batch, and give the tokens of the one before it (`overlap`) or of this one.
+
+        A token for every sequence that is past its prompt.
+        """
         outputs = self._join() + self._refuse(self.adapters.poll())
         chunks = self._schedule.next(time.monotonic())
         if not chunks:
+            outputs += self._read()
             if not outputs and self.load:
                 self.adapters.wait(_LOAD_WAIT_S)  # for an adapter, a slot or a grammar
             return outputs
-        logits = self._forward(chunks)
-        sampling = [c.sequence for c in chunks if c.samples]
-        tokens, logprobs = sample(logits, [self._row(s) for s in sampling])
-        self._schedule.done(chunks)
-        self.stats = _stats(chunks)
-        return outputs + [
-            self._advance(*each) for each in zip(sampling, tokens, logprobs, strict=True)
+        logits = self._forward(chunks, self._unread())
+        outputs += self._read()  # the host works on these tokens while the device computes
+        self._launch(chunks, logits)
+        return outputs if self._overlap else outputs + self._read()
+
+    def _launch(self, chunks: list[Chunk], logits: torch.Tensor) -> None:
+        """Sample from a step's logits, for the sequences that have not ended meanwhile."""
+        alive = [self._find(c.sequence.request.id) is c.sequence for c in chunks]
+        self._schedule.done([c for c, lives in zip(chunks, alive, strict=True) if lives])
+        sampling = [lives for c, lives in zip(chunks, alive, strict=True) if c.samples]
+        rows = [c.sequence for c, lives in zip(chunks, alive, strict=True) if c.samples and lives]
+        if not all(sampling):
+            logits = logits[torch.tensor(sampling, device=logits.device)]
+        sampled = sample(logits, [self._row(s) for s in rows], self._draw)
+        for sequence in rows:
+            sequence.tokens.append(PENDING)
+        self._launched = _Launched(rows, sampled, _stats(chunks))
+
+    def _unread(self) -> Unread | None:
+        if self._launched is None:
+            return None
+        rows = {sequence: row for row, sequence in enumerate(self._launched.sequences)}
+        return Unread(self._launched.sampled.tokens, rows)
+
+    def _read(self) -> list[Output]:
+        """What the latest launched step has sampled; waits for it."""
+        launched, self._launched = self._launched, None
+        if launched is None:
+            return []
+        self.stats = launched.stats
+        return [
+            self._advance(sequence, token, logprobs)
+            for sequence, token, logprobs in zip(
+                launched.sequences, *launched.sampled.read(), strict=True
+            )
+            if self._find(sequence.request.id) is sequence  # not cancelled meanwhile
         ]
 
     def generate(self, requests: Iterable[Request]) -> dict[str, list[int]]:
@@ -273,8 +338,8 @@ class Engine:
         )
 
     def _advance(self, sequence: Sequence, token: int, logprobs: TokenLogprobs | None) -> Output:
-        position = sequence.position
-        sequence.tokens.append(token)
+        position = sequence.position - 1  # it is in `tokens`, PENDING
+        sequence.tokens[-1] = token
         finish = self._finish(sequence, token)
         if finish:
             self._end(sequence)
@@ -288,8 +353,7 @@ class Engine:
             return "stop"
         if sampling.grammar is not None and self._grammars.accept(request.id, token):
             return "stop"
-        full = len(sequence.tokens) >= self.capacity
-        return "length" if full or sequence.position >= sampling.max_tokens else None
+        return "length" if sequence.full else None
 
     def _refuse(self, adapters: dict[str, Any]) -> list[Output]:
         """End the requests whose adapter could not be loaded."""
@@ -299,7 +363,7 @@ class Engine:
 
     def _fail(self, sequence: Sequence, error: EngineError) -> Output:
         self._end(sequence)
-        return Output(sequence.request.id, sequence.position, [], "error", error=error)
+        return Output(sequence.request.id, _known(sequence), [], "error", error=error)
 
     def _end(self, sequence: Sequence) -> None:
         if self._compiling.pop(sequence.request.id, None) is None:
@@ -308,6 +372,11 @@ class Engine:
             self.adapters.unwant(sequence.request.adapter)
         if sequence.request.sampling.grammar is not None:
             self._grammars.end(sequence.request.id)
+
+
+def _known(sequence: Sequence) -> int:
+    """Output tokens that were given to the caller."""
+    return sequence.position - (sequence.tokens[-1] == PENDING)
 
 
 def _stats(chunks: list[Chunk]) -> StepStats:

@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from gpu_worker.engine.attention import STEP, KvCache, PrefillSpan, StepMetadata
+from gpu_worker.engine.attention import STEP, KvCache, StepMetadata
 from gpu_worker.engine.blocks import BLOCK
+from gpu_worker.engine.graphed import GraphedDecode
 from gpu_worker.engine.lora.linears import LORA
 from gpu_worker.engine.lora.residency import Residency
 from gpu_worker.engine.recorded import RecordedDecode, record
-from gpu_worker.engine.schedule import Chunk
+from gpu_worker.engine.schedule import PENDING, Chunk
+from gpu_worker.engine.torch_attention import PrefillSpan
+from gpu_worker.engine.unread import Unread
 from kernels.grouped_lora import LoraKernel
 
 
@@ -23,7 +26,7 @@ class Forward:
         model: torch.nn.Module,
         device: torch.device,
         cache: KvCache,
-        kernel: LoraKernel[Any],
+        kernel: LoraKernel[Any, Any],
         adapters: Residency[Any],
     ) -> None:
         self.model = model
@@ -33,7 +36,7 @@ class Forward:
         self._kernel = kernel
         self._adapters = adapters
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self.decode: RecordedDecode | None = None  # used where it is set
+        self.decode: RecordedDecode | GraphedDecode | None = None  # used where it is set
         self.row_by_row = False  # attention treats each token of a prompt as a decode step does
 
     @torch.inference_mode()
@@ -48,23 +51,32 @@ class Forward:
         finally:
             LORA.kernel = None
 
+    def graph_decode(self, rows: int, context: int) -> GraphedDecode:
+        """The same for a GPU, by CUDA graphs."""
+        return GraphedDecode(self._run, self.cache, self._kernel, rows, context)
+
     @torch.inference_mode()
-    def __call__(self, chunks: list[Chunk], *, every_chunk: bool = False) -> torch.Tensor:
-        """Logits [sampling chunks, vocabulary], in the order of the chunks; fills the KV cache."""
+    def __call__(
+        self, chunks: list[Chunk], unread: Unread | None = None, *, every_chunk: bool = False
+    ) -> torch.Tensor:
+        """Logits [sampling chunks, vocabulary], in the order of the chunks; fills the KV cache.
+
+        `unread` has the tokens that are PENDING.
+        """
         counts = np.array([c.count for c in chunks])
         ends = counts.cumsum()
         adapted = self._begin_adapters(chunks, ends)
         sampling = [every_chunk or c.samples for c in chunks]
-        if self.decode is not None and ends[-1] == len(chunks):
-            logits = self.decode(chunks)  # of all: a prompt's chunk may be one token, too
+        if ends[-1] == len(chunks) and self.decode is not None and self.decode.accepts(chunks):
+            # Logits of all chunks: one of a prompt may be a single token, too.
+            logits = self.decode(chunks, adapted, unread)
             return logits if all(sampling) else logits[torch.tensor(sampling)]
-        ids = [t for c in chunks for t in c.sequence.tokens[c.start : c.start + c.count]]
         positions = np.concatenate([np.arange(c.start, c.start + c.count) for c in chunks])
         STEP.metadata, STEP.cache = self._metadata(chunks, positions), self.cache
         LORA.kernel = self._kernel if adapted else None
         try:
             logits = self._run(
-                torch.tensor(ids, device=self.device)[None],
+                self._ids(chunks, ends, unread)[None],
                 self._tensor(positions)[None],
                 self._tensor(ends[sampling] - 1),
             )
@@ -72,6 +84,19 @@ class Forward:
         finally:
             STEP.metadata, STEP.cache, LORA.kernel = None, None, None
         return logits
+
+    def _ids(
+        self, chunks: list[Chunk], ends: "np.ndarray[Any, Any]", unread: Unread | None
+    ) -> torch.Tensor:
+        tokens = [t for c in chunks for t in c.sequence.tokens[c.start : c.start + c.count]]
+        ids = torch.tensor(tokens, device=self.device)
+        if unread is None or PENDING not in tokens:
+            return ids
+        rows = np.full(len(tokens), -1)
+        for chunk, end in zip(chunks, ends.tolist(), strict=True):
+            if tokens[end - 1] == PENDING:
+                rows[end - 1] = unread.row_of[chunk.sequence]
+        return unread.fill(ids, self._tensor(rows))
 
     def _run(self, ids: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """ids, positions [1, tokens]; keep: the rows whose logits are wanted."""
@@ -96,21 +121,38 @@ class Forward:
         padded = np.zeros((len(rows), width), dtype=np.int32)
         for to, row in enumerate(np.repeat(np.arange(len(chunks)), counts)[rows]):
             padded[to, : len(tables[row])] = tables[row]
-        prefills = []
-        for i, chunk in enumerate(chunks):
-            if not by_row[i]:
-                length = chunk.start + chunk.count
-                slots = (tables[i][:, None] * BLOCK + np.arange(BLOCK)).ravel()[:length]
-                span = (int(starts[i]), int(starts[i + 1]), chunk.start)
-                prefills.append(PrefillSpan(*span, self._tensor(slots)))
-        return StepMetadata(
+        meta = StepMetadata(
             write_slots=self._tensor(block_of * BLOCK + positions % BLOCK),
             decode_rows=self._tensor(rows),
             decode_tables=torch.from_numpy(padded).to(self.device),
             decode_lengths=self._tensor(positions[rows] + 1),
-            prefills=prefills,
-            only_decode=not prefills,
+            only_decode=all(by_row),
         )
+        spans = [
+            ((int(starts[i]), counts[i], chunk.start), tables[i])
+            for i, chunk in enumerate(chunks)
+            if not by_row[i]
+        ]
+        if spans:
+            self._add_prefills(meta, spans)
+        return meta
+
+    def _add_prefills(
+        self, meta: StepMetadata, spans: "list[tuple[tuple[int, int, int], np.ndarray[Any, Any]]]"
+    ) -> None:
+        """spans: (first row, rows, position of the first) and the block table, by prompt."""
+        kernels = self.cache.kernels
+        if kernels is None or kernels.prefill_tiles is None:
+            for (row, count, first), table in spans:
+                slots = (table[:, None] * BLOCK + np.arange(BLOCK)).ravel()[: first + count]
+                meta.prefills.append(PrefillSpan(row, row + count, first, self._tensor(slots)))
+            return
+        tables = np.zeros((len(spans), max(len(t) for _, t in spans)), dtype=np.int32)
+        for row, (_, table) in zip(tables, spans, strict=True):
+            row[: len(table)] = table
+        tiles = np.array(kernels.prefill_tiles([span for span, _ in spans]), dtype=np.int32)
+        meta.prefill_tables = torch.from_numpy(tables).to(self.device)
+        meta.prefill_tiles = torch.from_numpy(tiles).to(self.device)
 
     def _begin_adapters(self, chunks: list[Chunk], ends: "np.ndarray[Any, Any]") -> bool:
         """Tell the kernel the segments of equal adapters, which the schedule put side by side.

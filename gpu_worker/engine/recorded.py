@@ -15,6 +15,7 @@ from gpu_worker.engine.attention import STEP, KvCache, StepMetadata
 from gpu_worker.engine.blocks import BLOCK
 from gpu_worker.engine.request import Request, Sampling
 from gpu_worker.engine.schedule import Chunk, Sequence
+from gpu_worker.engine.unread import Unread
 from kernels.cpu.program import NotRecordable, Program
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,7 @@ class RecordedDecode:
             t.numpy() for t in (self._ids[0], self._positions[0], self._write, self._lengths)
         ]
         self._tables_array = self._tables.numpy()
-        STEP.metadata = StepMetadata(
-            self._write, every, self._tables, self._lengths, [], only_decode=True
-        )
+        STEP.metadata = StepMetadata(self._write, every, self._tables, self._lengths)
         STEP.cache = cache
         try:
             run(self._ids, self._positions, every)  # what is made once is made now
@@ -64,10 +63,9 @@ class RecordedDecode:
         ]
         for chunk in chunks:
             chunk.sequence.tokens = [(7 * (at + 1)) % vocabulary for at in range(rows)]
-        recorded = self(chunks).clone()
+        recorded = self(chunks, True).clone()
         STEP.metadata = StepMetadata(
-            *(self._write[:rows], torch.arange(rows), self._tables[:rows], self._lengths[:rows]),
-            *([], True),
+            self._write[:rows], torch.arange(rows), self._tables[:rows], self._lengths[:rows]
         )
         STEP.cache = cache
         try:
@@ -78,8 +76,15 @@ class RecordedDecode:
         if not torch.allclose(recorded, expected, rtol=1e-4, atol=1e-4):
             raise NotRecordable("it gives other results than an ordinary step")
 
-    def __call__(self, chunks: list[Chunk]) -> torch.Tensor:
-        """Logits [chunks, vocabulary]; every chunk is one token."""
+    def accepts(self, chunks: list[Chunk]) -> bool:
+        """Every chunk is one token."""
+        return True
+
+    def __call__(
+        self, chunks: list[Chunk], adapted: bool, unread: Unread | None = None
+    ) -> torch.Tensor:
+        """Logits [chunks, vocabulary]. The program runs adapters as the kernel was told; nothing is
+        unread on a CPU."""
         ids, positions, write, lengths = self._arrays
         for row, chunk in enumerate(chunks):
             at, blocks = chunk.start, chunk.sequence.blocks

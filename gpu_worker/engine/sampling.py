@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from gpu_worker.engine.request import Sampling, TokenLogprobs
+from kernels.family import Operation
 
 _MASK = (1 << 64) - 1
 _GREEDY_BELOW = 1e-5  # colder than this, dividing logits overflows and the largest wins anyway
@@ -43,25 +44,49 @@ def uniform(seed: int, position: int) -> float:
     return (_mix(_mix(seed & _MASK) ^ position) >> 11) / (1 << 53)
 
 
+class Sampled:
+    """One token a row, on the device until it is read."""
+
+    def __init__(self, tokens: torch.Tensor, logprobs: list["_Logprobs | None"]) -> None:
+        self.tokens = tokens  # int64 [rows]
+        self._logprobs = logprobs
+        self._host, self._copied = tokens, None
+        if tokens.device.type == "cuda":
+            self._host = torch.empty_like(tokens, device="cpu", pin_memory=True)
+            self._host.copy_(tokens, non_blocking=True)
+            self._copied = torch.cuda.current_stream(tokens.device).record_event()
+
+    def read(self) -> tuple[list[int], list[TokenLogprobs | None]]:
+        """Waits for the device."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._host.tolist(), [None if p is None else p.read() for p in self._logprobs]
+
+
 @torch.inference_mode()
-def sample(logits: torch.Tensor, rows: Rows[Row]) -> tuple[list[int], list[TokenLogprobs | None]]:
+def sample(logits: torch.Tensor, rows: Rows[Row], kernel: Operation | None = None) -> Sampled:
     """One token a row, and its log-probability where asked. logits [rows, vocabulary]: edited.
 
     Log-probabilities are of the distribution after penalties, bias and grammar, before temperature
-    and truncation, as vLLM's `processed_logits` has them.
+    and truncation, as vLLM's `processed_logits` has them. `kernel`: `kernels.gpu.sampling`'s.
     """
     logits = logits.float().nan_to_num_(nan=_LOWEST, posinf=-_LOWEST, neginf=_LOWEST)
     for index, row in enumerate(rows):
         _edit(logits[index], row)
-    chosen = logits.argmax(dim=-1)
     random = [i for i, row in enumerate(rows) if row.sampling.temperature >= _GREEDY_BELOW]
-    if random:
-        chosen[random] = _draw(logits[random], [rows[i] for i in random])
-    tokens: list[int] = chosen.tolist()
-    return tokens, [
-        _logprobs(logits[i], token, row.sampling.logprobs)
-        for i, (token, row) in enumerate(zip(tokens, rows, strict=True))
-    ]
+    if random and kernel is not None:
+        chosen = _draw_by(kernel, logits, rows)
+    else:
+        chosen = logits.argmax(dim=-1)
+        if random:
+            chosen[random] = _draw(logits[random], [rows[i] for i in random])
+    return Sampled(
+        chosen,
+        [
+            None if row.sampling.logprobs is None else _Logprobs.of(logits[i], chosen[i], row)
+            for i, row in enumerate(rows)
+        ],
+    )
 
 
 def _edit(logits: torch.Tensor, row: Row) -> None:
@@ -98,6 +123,18 @@ def _ids(ids: object, like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(list(ids), dtype=torch.long, device=like.device)  # type: ignore[call-overload]
 
 
+def _draw_by(kernel: Operation, logits: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
+    """All rows at once, the greedy ones too."""
+    settings = [row.sampling for row in rows]
+    cold = [0.0 if s.temperature < _GREEDY_BELOW else s.temperature for s in settings]
+    numbers = [uniform(row.sampling.seed, row.position) for row in rows]
+    most = logits.shape[-1]
+    floats = torch.tensor([cold, numbers, [s.min_p for s in settings], [s.top_p for s in settings]])
+    temperatures, targets, min_ps, top_ps = floats.to(logits.device, non_blocking=True)
+    top_ks = torch.tensor([s.top_k if s.top_k < most else 0 for s in settings], dtype=torch.int32)
+    return kernel(logits, temperatures, targets, min_ps, top_ks.to(logits.device), top_ps)
+
+
 def _draw(logits: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
     """One token a row, all of them random."""
     settings = [row.sampling for row in rows]
@@ -115,8 +152,10 @@ def _draw(logits: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
     vocabulary = logits.shape[-1]
     for index, s in enumerate(settings):
         if s.top_p < 1 or 0 < s.top_k < vocabulary:
-            values, order = _largest(probabilities[index], s)
-            chosen[index] = order[_invert(values[None], targets[index : index + 1])[0]]
+            # In the vocabulary's order, as without truncation and as the kernel has it.
+            kept = _largest(probabilities[index], s).sort().values
+            at = _invert(probabilities[index][kept][None], targets[index : index + 1])
+            chosen[index] = kept[at[0]]
     return chosen
 
 
@@ -138,8 +177,8 @@ def _invert(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return (run * _RUN + torch.minimum(inner, last))[:, 0].clamp(max=size - 1)
 
 
-def _largest(probabilities: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
-    """The top-k and then top-p part, largest first, with its token ids."""
+def _largest(probabilities: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """The token ids of the top-k and then top-p part, largest first."""
     limit = min(sampling.top_k or len(probabilities), len(probabilities))
     count = min(limit, _USUAL_NUCLEUS)
     total = probabilities.sum()
@@ -149,14 +188,24 @@ def _largest(probabilities: torch.Tensor, sampling: Sampling) -> tuple[torch.Ten
         kept = before < sampling.top_p * (values.sum() if count == limit else total)
         kept[0] = True
         if count == limit or not kept[-1]:
-            return values[kept], order[kept]
+            return order[kept]
         count = limit
 
 
-def _logprobs(logits: torch.Tensor, token: int, top: int | None) -> TokenLogprobs | None:
-    if top is None:
-        return None
-    logprobs = torch.log_softmax(logits, dim=-1)
-    values, ids = logprobs.topk(min(top, len(logprobs)))
-    best = list(zip(ids.tolist(), values.tolist(), strict=True))
-    return TokenLogprobs(float(logprobs[token]), best)
+@dataclass(frozen=True, slots=True)
+class _Logprobs:
+    """Of one row, on the device."""
+
+    chosen: torch.Tensor
+    values: torch.Tensor
+    ids: torch.Tensor
+
+    @classmethod
+    def of(cls, logits: torch.Tensor, token: torch.Tensor, row: Row) -> "_Logprobs":
+        logprobs = torch.log_softmax(logits, dim=-1)
+        values, ids = logprobs.topk(min(row.sampling.logprobs or 0, len(logprobs)))
+        return cls(logprobs[token], values, ids)
+
+    def read(self) -> TokenLogprobs:
+        best = list(zip(self.ids.tolist(), self.values.tolist(), strict=True))
+        return TokenLogprobs(float(self.chosen), best)

@@ -15,6 +15,8 @@ from gpu_worker.engine.blocks import BLOCK, BlockPool, blocks_for, chain_hash, r
 from gpu_worker.engine.fairness import VirtualCounters
 from gpu_worker.engine.request import Request
 
+PENDING = -1  # the last token of a sequence, while only the device knows it
+
 
 class AdapterGate(Protocol):
     """Which adapters may run now. A running sequence holds its adapter."""
@@ -45,15 +47,19 @@ class Sequence:
     """A request in the engine: its tokens so far and which of them are in the KV cache."""
 
     request: Request
-    tokens: list[int] = field(default_factory=list)  # prompt + output
+    tokens: list[int] = field(default_factory=list)  # prompt + output; the last may be PENDING
+    limit: int = 1 << 62  # of tokens: it ends there
     computed: int = 0  # tokens whose keys and values are cached
     blocks: list[int] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)  # of the full blocks of `tokens`
     charged: bool = False  # its prompt is in its tenant's counter
 
     @classmethod
-    def begin(cls, request: Request) -> "Sequence":
-        return cls(request, [*request.prompt, *request.produced])
+    def begin(cls, request: Request, most: int) -> "Sequence":
+        """`most`: tokens that any request may have. One more than there are is always wanted."""
+        tokens = [*request.prompt, *request.produced]
+        limit = min(most, len(request.prompt) + request.sampling.max_tokens)
+        return cls(request, tokens, max(limit, len(tokens) + 1))
 
     @property
     def pending(self) -> int:
@@ -61,12 +67,17 @@ class Sequence:
         return len(self.tokens) - self.computed
 
     @property
+    def full(self) -> bool:
+        """No further token is wanted, though the last may not be known yet."""
+        return len(self.tokens) >= self.limit
+
+    @property
     def position(self) -> int:
         """Output index of the next token."""
         return len(self.tokens) - len(self.request.prompt)
 
     def hash_until(self, tokens: int) -> list[bytes]:
-        """Hashes of the full blocks within the first `tokens` tokens."""
+        """Hashes of the full blocks within the first `tokens` tokens, all of them known."""
         while (len(self.hashes) + 1) * BLOCK <= tokens:
             at = len(self.hashes) * BLOCK
             parent = (
@@ -149,7 +160,7 @@ class Schedule:
         decoding = [s for s in self.running if s.pending == 1]
         prefilling = [s for s in self.running if s.pending > 1]
         for sequence in (*decoding, *prefilling):
-            if sequence not in self.running:  # preempted by an older one just now
+            if sequence.full or sequence not in self.running:  # preempted by an older one just now
                 continue
             # A long prompt leaves half of what is left to others that have a prompt to compute.
             shared = len(prefilling) > 1 or bool(self._queues)
@@ -165,7 +176,8 @@ class Schedule:
         return chunks
 
     def done(self, chunks: list[Chunk]) -> None:
-        """The chunks are computed: their full blocks may be shared, their tenants are charged."""
+        """The chunks are computed, or will be before what `next` gives then: their full blocks may
+        be shared, their tenants are charged. Nothing is PENDING in them any more."""
         for chunk in chunks:
             sequence = chunk.sequence
             sequence.computed = chunk.start + chunk.count
@@ -187,6 +199,8 @@ class Schedule:
             sequence = next(candidates[tenant], None)
             if sequence is None:
                 del candidates[tenant]
+                continue
+            if sequence.full:
                 continue
             adapter = sequence.request.adapter
             if adapter is not None and not self._gate.acquire(adapter, now):

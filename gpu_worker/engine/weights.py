@@ -57,10 +57,10 @@ def prepare(loaded: LoadedModel) -> None:
     model, machine = loaded.model, loaded.machine
     head = getattr(model, "get_output_embeddings", lambda: None)()
     loaded.groups.extend(install(model, machine.linear))
-    if machine.compiled:
-        substitute(model)
-        if isinstance(head, torch.nn.Linear):
-            model.set_output_embeddings(machine.linear([head]))  # type: ignore[operator]
+    if machine.kernels is not None:
+        substitute(model, machine.kernels)
+    if machine.compiled and isinstance(head, torch.nn.Linear):
+        model.set_output_embeddings(machine.linear([head]))  # type: ignore[operator]
 
 
 def _eos_ids(model: torch.nn.Module) -> frozenset[int]:

@@ -56,6 +56,12 @@ class CpuLora:
     def size(self, packed: PackedAdapter) -> int:
         return sum(t.numel() * t.element_size() for t in packed.panels)
 
+    def place(self, packed: PackedAdapter) -> PackedAdapter:
+        return packed
+
+    def drop(self, placed: PackedAdapter) -> None:
+        """Nothing to free: memory goes with the last reference."""
+
     def begin(self, spans: Sequence[tuple[int, int]], adapters: Sequence[PackedAdapter]) -> None:
         self._step[0] = len(adapters)
         if not adapters:

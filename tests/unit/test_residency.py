@@ -29,7 +29,12 @@ class Disk:
 
 
 def make(disk: Disk, slots: int, slab: int = 100) -> Residency[str]:
-    return Residency(disk.load, lambda _: 1, slots=slots, slab_bytes=slab, quantum_s=QUANTUM_S)
+    return Residency(
+        *(disk.load, lambda _: 1, lambda packed: packed, lambda _: None),
+        slots=slots,
+        slab_bytes=slab,
+        quantum_s=QUANTUM_S,
+    )
 
 
 def load(residency: Residency[str], *adapters: str) -> dict[str, AdapterRefused]:

@@ -37,7 +37,8 @@ JOBS = st.lists(
 def sequences(jobs: list[Job]) -> list[Sequence]:
     return [
         Sequence.begin(
-            Request(str(i), [j.branch] * j.prompt, Sampling(j.new), j.adapter, tenant=j.tenant)
+            Request(str(i), [j.branch] * j.prompt, Sampling(j.new), j.adapter, tenant=j.tenant),
+            1000,
         )
         for i, j in enumerate(jobs)
     ]
@@ -178,7 +179,7 @@ def test_salts_are_told_apart() -> None:
 
 
 def test_a_resumed_request_goes_on_at_its_position() -> None:
-    resumed = Sequence.begin(Request("r", [1, 2, 3], Sampling(10), None, [7, 8]))
+    resumed = Sequence.begin(Request("r", [1, 2, 3], Sampling(10), None, [7, 8]), 1000)
     assert (resumed.position, resumed.pending) == (2, 5)
 
 
@@ -200,7 +201,7 @@ def first_tokens(burst: int) -> list[int]:
         if now % 30 == 0:
             request = Request(f"polite-{now}", [now] * 20, Sampling(8), tenant="polite")
             came[request.id] = now
-            schedule.add(Sequence.begin(request))
+            schedule.add(Sequence.begin(request, 1000))
         chunks = schedule.next()
         for chunk in chunks:
             name = chunk.sequence.request.id
@@ -228,7 +229,8 @@ def test_a_tenant_that_returns_has_saved_up_nothing() -> None:
     for _ in range(45):
         step(schedule, schedule.next())
     late = [
-        Sequence.begin(Request(f"late-{i}", [1] * 4, Sampling(30), tenant="late")) for i in range(3)
+        Sequence.begin(Request(f"late-{i}", [1] * 4, Sampling(30), tenant="late"), 1000)
+        for i in range(3)
     ]
     for sequence in late:
         schedule.add(sequence)

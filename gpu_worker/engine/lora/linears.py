@@ -30,7 +30,7 @@ class LinearGroup(NamedTuple):
 class _Current:
     """The kernel of the step that is being computed; None for a base-only step."""
 
-    kernel: LoraKernel[Any] | None = None
+    kernel: LoraKernel[Any, Any] | None = None
 
 
 LORA = _Current()

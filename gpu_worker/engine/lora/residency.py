@@ -23,8 +23,8 @@ Packed = TypeVar("Packed")
 
 
 @dataclass(slots=True)
-class _Slot(Generic[Packed]):
-    packed: Packed
+class _Slot:
+    placed: Any
     since: float
     credit: float  # GreedyDual: who has least is given up
     users: int = 0
@@ -42,13 +42,16 @@ class _Loaded(Generic[Packed]):
 class Residency(Generic[Packed]):
     """The engine's `AdapterGate`. One owner; only `load` runs elsewhere.
 
-    `load` reads and packs an adapter, or raises AdapterRefused; `size` tells its bytes.
+    `load` reads and packs an adapter, or raises AdapterRefused; `size` tells its bytes; `place`
+    brings it into a slot and `drop` frees that.
     """
 
     def __init__(
         self,
         load: Callable[[str], Packed],
         size: Callable[[Packed], int],
+        place: Callable[[Packed], Any],
+        drop: Callable[[Any], None],
         *,
         slots: int,
         slab_bytes: int,
@@ -56,10 +59,12 @@ class Residency(Generic[Packed]):
     ) -> None:
         self._load = load
         self._size = size
+        self._place = place
+        self._drop = drop
         self._limit = slots
         self._slab_bytes = slab_bytes
         self._quantum_s = quantum_s
-        self._slots: dict[str, _Slot[Packed]] = {}
+        self._slots: dict[str, _Slot] = {}
         self._slab: OrderedDict[str, Packed] = OrderedDict()
         self._slab_used = 0
         self._cost: dict[str, float] = {}  # seconds that the last load took
@@ -105,8 +110,8 @@ class Residency(Generic[Packed]):
         except queue.Empty:
             return
 
-    def __getitem__(self, adapter: str) -> Packed:
-        return self._slots[adapter].packed
+    def __getitem__(self, adapter: str) -> Any:
+        return self._slots[adapter].placed
 
     @property
     def resident(self) -> list[str]:
@@ -124,7 +129,7 @@ class Residency(Generic[Packed]):
     # The gate
 
     def acquire(self, adapter: str, now: float) -> bool:
-        slot = self._slots.get(adapter) or self._place(adapter, now)
+        slot = self._slots.get(adapter) or self._take_slot(adapter, now)
         if slot is None or slot.draining_since is not None:
             self._blocked.setdefault(adapter, now)
             return False
@@ -137,7 +142,7 @@ class Residency(Generic[Packed]):
         slot = self._slots[adapter]
         slot.users -= 1
         if slot.draining_since is not None and not slot.users:
-            del self._slots[adapter]  # its turn is over; it queues like the others
+            self._drop(self._slots.pop(adapter).placed)  # its turn is over; it queues again
 
     def overdue(self, now: float) -> set[str]:
         patience = self._quantum_s
@@ -170,7 +175,7 @@ class Residency(Generic[Packed]):
 
     # Inside
 
-    def _place(self, adapter: str, now: float) -> _Slot[Packed] | None:
+    def _take_slot(self, adapter: str, now: float) -> _Slot | None:
         """From the slab to a slot; whoever has blocked longer goes first."""
         packed = self._slab.get(adapter)
         if packed is None:
@@ -188,9 +193,9 @@ class Residency(Generic[Packed]):
         if free <= 0:
             victim = min(idle, key=lambda a: (a in self._wanted, self._slots[a].credit))
             self._clock = max(self._clock, self._slots[victim].credit)
-            del self._slots[victim]
+            self._drop(self._slots.pop(victim).placed)
         self._slab.move_to_end(adapter)
-        slot = self._slots[adapter] = _Slot(packed, now, self._clock)
+        slot = self._slots[adapter] = _Slot(self._place(packed), now, self._clock)
         return slot
 
     def _start(self, adapter: str) -> None:
