@@ -13,11 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 RESULTS = Path(__file__).parent / "results"
-out = Console(stderr=False, highlight=False, width=110)
 
 
 def main(name: str, measure: Callable[[bool], dict[str, Any]], packages: Sequence[str]) -> None:
@@ -41,10 +37,13 @@ def main(name: str, measure: Callable[[bool], dict[str, Any]], packages: Sequenc
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    drawn = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        drawn.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
-    out.print(drawn)
+    cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in [columns, *cells]
+    ]
+    sys.stdout.write("\n".join(["", title, *lines, ""]))
+    sys.stdout.flush()
 
 
 def median_rounds(

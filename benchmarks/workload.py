@@ -10,8 +10,6 @@ from safetensors.torch import save_file
 
 from gpu_worker.engine.engine import Engine
 from gpu_worker.engine.request import Request, Sampling
-from loraplex.settings import Settings
-from loraplex.store.models import DEMO_MODEL, ModelStore
 
 DISTINCT = 64
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -19,16 +17,21 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 def small_model() -> Path:
     """SmolLM2-135M-Instruct, in the checkout's model store."""
+    from loraplex.settings import Settings  # a bare GPU machine has no platform
+    from loraplex.store.models import DEMO_MODEL, ModelStore
+
     root = Path(__file__).parents[1] / ".loraplex" / "models"
     root.mkdir(parents=True, exist_ok=True)
     return ModelStore(root, allow_local=Settings().allow_local_models).fetch(DEMO_MODEL)
 
 
-def make_adapters(model: Path, folder: Path, count: int, rank: int = 16) -> list[Path]:
+def make_adapters(
+    model: Path, folder: Path, count: int, rank: int = 16, distinct: int = DISTINCT
+) -> list[Path]:
     """`count` random PEFT adapters of every linear layer, as float32 as PEFT writes them.
 
-    Beyond the first 64 the files are hard links to those: 20 GB of weights for a thousand would
-    measure the disk. The engine knows adapters by name and reads and packs each.
+    Beyond the first `distinct` the files are hard links to those: 20 GB of weights for a thousand
+    would measure the disk. The engine knows adapters by name and reads and packs each.
     """
     config = json.loads((model / "config.json").read_text())
     hidden, inner = config["hidden_size"], config["intermediate_size"]
@@ -46,8 +49,8 @@ def make_adapters(model: Path, folder: Path, count: int, rank: int = 16) -> list
         if path.is_dir():
             continue
         path.mkdir(parents=True)
-        if index >= DISTINCT:
-            for file in made[index % DISTINCT].iterdir():
+        if index >= distinct:
+            for file in made[index % distinct].iterdir():
                 (path / file.name).hardlink_to(file)
             continue
         generator = torch.Generator().manual_seed(index)

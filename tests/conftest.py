@@ -1,5 +1,6 @@
 """Fixtures that say what they are: a real Valkey, the real small model, the whole platform."""
 
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ import redis as redis_module
 from loraplex.broker.connection import Unavailable, connect
 from loraplex.embedded.valkey import find_server, write_config
 from loraplex.store.models import DEMO_MODEL, ModelStore
+
+# The GPU's kernels run on the CPU here: `device="interpreter"`. Read when they are imported.
+os.environ["TRITON_INTERPRET"] = "1"
 
 REPOSITORY = Path(__file__).parents[1]
 ADAPTERS = REPOSITORY / "examples" / "adapters"

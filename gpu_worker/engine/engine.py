@@ -291,6 +291,10 @@ class Engine:
         """Tokens that one request may have, prompt and output together."""
         return min(self.context_length, self._schedule.pool.size * BLOCK)
 
+    @property
+    def kv_bytes_per_token(self) -> int:
+        return self._forward.cache.bytes_per_token()
+
     def _check(self, request: Request) -> None:
         """Raises InvalidRequest for what would fail in the middle of a batch."""
         s = request.sampling

@@ -14,7 +14,7 @@ import torch
 from gpu_worker.engine.attention import STEP, KvCache, StepMetadata
 from gpu_worker.engine.blocks import BLOCK
 from gpu_worker.engine.request import Request, Sampling
-from gpu_worker.engine.schedule import Chunk, Sequence
+from gpu_worker.engine.schedule import PENDING, Chunk, Sequence
 from gpu_worker.engine.unread import Unread
 from kernels.cpu.program import NotRecordable, Program
 
@@ -83,12 +83,14 @@ class RecordedDecode:
     def __call__(
         self, chunks: list[Chunk], adapted: bool, unread: Unread | None = None
     ) -> torch.Tensor:
-        """Logits [chunks, vocabulary]. The program runs adapters as the kernel was told; nothing is
-        unread on a CPU."""
+        """Logits [chunks, vocabulary]. The program runs adapters as the kernel was told."""
         ids, positions, write, lengths = self._arrays
         for row, chunk in enumerate(chunks):
             at, blocks = chunk.start, chunk.sequence.blocks
-            ids[row] = chunk.sequence.tokens[at]
+            token = chunk.sequence.tokens[at]
+            if token == PENDING and unread is not None:
+                token = int(unread.tokens[unread.row_of[chunk.sequence]])
+            ids[row] = token
             positions[row] = at
             write[row] = blocks[at // BLOCK] * BLOCK + at % BLOCK
             lengths[row] = at + 1

@@ -151,6 +151,7 @@ class GpuLora:
         self._free = list(range(slots))[::-1]
         self._tiles = torch.zeros(max_rows, 3, dtype=torch.int32, device=device)
         self._graph_rows = graph_rows
+        self._step: Sequence[PlacedAdapter] = ()  # keeps what the step's addresses point to
         self._count = 0  # tiles of the step
         self._tile = DECODE_TILE
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -197,6 +198,7 @@ class GpuLora:
         self._free.append(placed.slot)
 
     def begin(self, spans: Sequence[tuple[int, int]], adapters: Sequence[PlacedAdapter]) -> None:
+        self._step = adapters
         for adapter in adapters:
             if adapter.copied is not None:
                 torch.cuda.current_stream(self._device).wait_event(adapter.copied)

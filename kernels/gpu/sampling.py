@@ -27,7 +27,7 @@ def _sample_kernel(
     index = tl.program_id(0).to(tl.int64)
     row = logits + index * row_size
     offsets = tl.arange(0, BLOCK)
-    highest, likeliest = tl.full([1], float("-inf"), tl.float32), tl.zeros([1], tl.int32)
+    highest, likeliest = float("-inf"), 0
     for start in range(0, V, BLOCK):
         at = start + offsets
         values = tl.load(row + at, at < V, other=float("-inf")).to(tl.float32)
@@ -45,15 +45,13 @@ def _sample_kernel(
             low = tl.maximum(low, _threshold(row, highest, heat, low, top_p, V, BLOCK, False))
         total = _mass(row, highest, heat, low, V, BLOCK, False)
         wanted = tl.load(targets + index) * total
-        before = tl.zeros([1], tl.float32)
-        answer = likeliest
-        found = tl.zeros([1], tl.int32)
+        before, found, answer = 0.0, 0, likeliest
         for start in range(0, V, BLOCK):
             at = start + offsets
             weights = _weights(row, at, V, highest, heat)
             weights = tl.where(weights >= low, weights, 0.0)
             here = tl.sum(weights)
-            if tl.sum(found) == 0:
+            if found == 0:
                 # The last token with any weight is remembered, should rounding lead past the end.
                 running = before + tl.cumsum(weights, 0)
                 passed = (running > wanted) & (weights > 0)
@@ -63,13 +61,13 @@ def _sample_kernel(
                 answer = tl.where(first < V, first, tl.where(last >= 0, last, answer))
             before += here
         likeliest = answer
-    tl.store(chosen + index + tl.arange(0, 1), likeliest.to(tl.int64))
+    tl.store(chosen + index, likeliest.to(tl.int64))
 
 
 @triton.jit
 def _mass(row, highest, heat, low, V: tl.constexpr, BLOCK: tl.constexpr, COUNT: tl.constexpr):
     """Sum (or number) of the weights that are at least `low`."""
-    total = tl.zeros([1], tl.float32)
+    total = 0.0
     for start in range(0, V, BLOCK):
         weights = _weights(row, start + tl.arange(0, BLOCK), V, highest, heat)
         if COUNT:
@@ -84,10 +82,10 @@ def _threshold(
     row, highest, heat, low, share, V: tl.constexpr, BLOCK: tl.constexpr, COUNT: tl.constexpr
 ):
     """The largest t so that the weights of at least t are `share` many, or `share` of the mass."""
-    needed = tl.zeros([1], tl.float32) + share
+    needed = share.to(tl.float32)
     if not COUNT:
-        needed = needed * _mass(row, highest, heat, low, V, BLOCK, False)
-    yes, no = tl.zeros([1], tl.int32), tl.full([1], 0x3F800001, tl.int32)  # 0.0 … just over 1.0
+        needed *= _mass(row, highest, heat, low, V, BLOCK, False)
+    yes, no = 0, 0x3F800001  # the bits of 0.0 and of just over 1.0
     for _ in range(31):
         middle = yes + (no - yes) // 2
         enough = _mass(row, highest, heat, middle.to(tl.float32, bitcast=True), V, BLOCK, COUNT)

@@ -125,6 +125,26 @@ def test_admitted_and_greedy_equals_generate(
         assert tokens[str(index)] == expected[0, len(prompt) :].tolist()
 
 
+@pytest.mark.parametrize("kind", ["mistral", "gemma3_text", "gpt2", "gpt_oss", "qwen3_moe"])
+def test_on_a_gpu_too(kind: str, tmp_path: Path) -> None:
+    """By Triton's interpreter. Others run in test_lora_formats.py."""
+    folder = save(kind, ADMITTED[kind], tmp_path)
+    tokens = []
+    for device in ("cpu", "interpreter"):
+        engine = Engine.from_pretrained(folder, device=device, dtype="float32", kv_cache_gib=0.01)
+        tokens.append(
+            engine.generate(
+                [
+                    Request("a", list(range(3, 40)), Sampling(6, ignore_eos=True)),
+                    Request("b", [5, 6], Sampling(9, 1, 1.0, top_p=0.9, ignore_eos=True)),
+                    Request("c", [7], Sampling(9, 2, 0.7, top_k=9, min_p=0.01, ignore_eos=True)),
+                ]
+            )
+        )
+        engine.close()
+    assert tokens[0] == tokens[1]
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_refused_with_a_reason(
     kind: str, tmp_path: Path, engine_of: Callable[[Path], Engine]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from gpu_worker.engine import attention, device
+from gpu_worker.engine import device
 from gpu_worker.engine.engine import Engine
 from gpu_worker.engine.request import AdapterRefused, Request, Sampling
 from tests.integration.test_admission_probe import ADMITTED, LLAMA, save
@@ -70,9 +70,18 @@ def request(name: str, prompt: list[int], adapter: Path | None) -> Request:
     return Request(name, prompt, sampling, None if adapter is None else str(adapter))
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator["World"]:
-    made = World(tmp_path_factory.mktemp("world"))
+PATHS: dict[str, dict[str, Any]] = {
+    "cpu": {"device": "cpu"},
+    "cpu, overlapped steps": {"device": "cpu", "overlap": True},
+    "gpu": {"device": "interpreter"},
+}
+
+
+@pytest.fixture(scope="module", params=PATHS)
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator["World"]:
+    made = World(tmp_path_factory.mktemp("world"), PATHS[request.param])
     yield made
     made.engine.close()
 
@@ -80,7 +89,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator["World"]:
 class World:
     """A tiny llama, an adapter of every format, and an engine too small for all of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, path: dict[str, Any]) -> None:
+        self.slow = path["device"] == "interpreter"
         base = save("llama", LLAMA, folder / "base")
         self.adapters: list[Path | None] = [None]
         for index, (name, config) in enumerate(FORMATS.items()):
@@ -92,7 +102,7 @@ class World:
         }
         self.engine = Engine.from_pretrained(
             *(base, Path),
-            **{"device": "cpu", "dtype": "float32", "max_running": 5, "max_step_tokens": 24},
+            **(path | {"dtype": "float32", "max_running": 5, "max_step_tokens": 24}),
             **{"max_adapters": 3, "adapter_cache_gib": 200e3 / 2**30},
             kv_cache_gib=11 * 16 * 256 / 2**30,  # ten blocks: preemption is the rule
         )
@@ -103,27 +113,33 @@ def test_adapters_differ(world: World) -> None:
     assert len(first) == len(world.adapters)
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+JOBS = st.lists(
+    st.tuples(
+        st.integers(0, len(FORMATS)),
+        st.integers(0, len(PROMPTS) - 1),
+        st.integers(0, 12),  # steps before it comes
+        st.one_of(st.none(), st.integers(0, 20)),  # steps before it is cancelled
+        st.integers(0, NEW_TOKENS - 1),  # tokens that another replica has produced
+    ),
+    min_size=1,
+    max_size=10,
 )
-@given(
-    jobs=st.lists(
-        st.tuples(
-            st.integers(0, len(FORMATS)),
-            st.integers(0, len(PROMPTS) - 1),
-            st.integers(0, 12),  # steps before it comes
-            st.one_of(st.none(), st.integers(0, 20)),  # steps before it is cancelled
-            st.integers(0, NEW_TOKENS - 1),  # tokens that another replica has produced
-        ),
-        min_size=1,
-        max_size=10,
+
+
+def test_mixed_batches_equal_peft_whatever_happens(world: World) -> None:
+    @settings(
+        max_examples=3 if world.slow else 25,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
     )
-)
-def test_mixed_batches_equal_peft_whatever_happens(
-    world: World, jobs: list[tuple[int, int, int, int | None, int]]
-) -> None:
+    @given(jobs=JOBS)
+    def check(jobs: list[tuple[int, int, int, int | None, int]]) -> None:
+        run(world, jobs)
+
+    check()
+
+
+def run(world: World, jobs: list[tuple[int, int, int, int | None, int]]) -> None:
     engine, got, gone = world.engine, {}, set()
     turn = 0
     while turn <= 12 or engine.load:
@@ -147,7 +163,7 @@ def test_mixed_batches_equal_peft_whatever_happens(
         assert got[str(index)] == whole[:length]
 
 
-@pytest.mark.parametrize("compiled", [True, False], ids=["C", "torch"])
+@pytest.mark.parametrize("path", ["C", "torch", "triton"])
 @pytest.mark.parametrize(
     ("kind", "targets"),
     [
@@ -163,18 +179,18 @@ def test_mixed_batches_equal_peft_whatever_happens(
 def test_other_architectures(
     kind: str,
     targets: Any,
-    compiled: bool,
+    path: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not compiled:
-        for module in (attention, device):
-            monkeypatch.setattr(module, "library", lambda: None)
+    if path == "torch":
+        monkeypatch.setattr(device, "library", lambda: None)
     base = save(kind, ADMITTED[kind], tmp_path / "base")
     adapters = [None] + [
         make_adapter(base, tmp_path / str(r), r, r=r, target_modules=targets) for r in (3, 20)
     ]
-    engine = Engine.from_pretrained(base, device="cpu", dtype="float32", kv_cache_gib=0.01)
+    where = "interpreter" if path == "triton" else "cpu"
+    engine = Engine.from_pretrained(base, device=where, dtype="float32", kv_cache_gib=0.01)
     got = engine.generate([request(str(i), PROMPTS[2], a) for i, a in enumerate(adapters)])
     engine.close()
     assert got == {str(i): expected(base, a, PROMPTS[2]) for i, a in enumerate(adapters)}
@@ -237,6 +253,8 @@ def test_what_would_be_computed_wrong_is_refused_by_name(
 
 
 def test_the_order_of_arrival_does_not_matter(world: World) -> None:
+    if world.slow:
+        pytest.skip("many minutes")
     requests = [
         request(f"{a}/{p}", PROMPTS[p], adapter)
         for a, adapter in enumerate(world.adapters)

@@ -5,15 +5,10 @@ the same on a real GPU.
 """
 
 import itertools
-import os
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
-pytest.importorskip("triton")
 
 from kernels.gpu.attention import decode_attention, prefill_attention, prefill_tiles, store_kv
 from kernels.gpu.lora import GpuLora
