@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev up down test test-fast lint bench adapters
+.PHONY: help install install-dev up down test test-fast lint bench gpu-check adapters
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,11 @@ test: lint ## Everything that CI checks
 bench: install-dev ## The quick benchmarks of the engine (some minutes each)
 	for name in engine_vs_peft engine_lora_overhead engine_vs_vllm_cpu; do \
 	  $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
+
+gpu-check: install-dev ## The GPU's kernels: interpreted, compiled, and measured where there is a GPU
+	$(BIN)/pytest -q tests/unit/test_gpu_kernels.py tests/unit/test_gpu_kernels_compile.py
+	@if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then \
+	  $(BIN)/python -m benchmarks.gpu; else echo "No NVIDIA GPU here: nothing was measured."; fi
 
 adapters: install-dev ## Train the two demo adapters again (some minutes)
 	for name in pirate json; do $(BIN)/python examples/adapters/train.py $$name \

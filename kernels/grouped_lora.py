@@ -21,8 +21,11 @@ class LoraKernel(Protocol[Packed, Placed]):
     """Adds a step's adapters to the outputs of linear layers. `pack` may run in another thread.
 
     A packed adapter lies in the host's memory, a placed one where the kernel reads it: on a CPU
-    the two are one.
+    the two are one. `slot_bytes` of the device's memory are kept for each slot: a larger adapter
+    takes several; 0: slots take no memory of their own.
     """
+
+    slot_bytes: int
 
     def pack(self, groups: Groups) -> Packed: ...
 
@@ -67,6 +70,8 @@ class TorchAdapter:
 
 class TorchLora:
     """The reference as a `LoraKernel`, for any device and dtype."""
+
+    slot_bytes = 0
 
     def __init__(
         self,

@@ -104,10 +104,16 @@ class WorkerSettings(Settings):
     max_step_tokens: int = Field(
         512, ge=16, description="Token budget of one engine step (decode and prefill together)."
     )
-    kv_cache_gib: float = Field(
-        1.0, gt=0, description="Memory for the KV cache, in GiB (on a GPU: raise it)."
+    kv_cache_gib: float | None = Field(
+        None,
+        gt=0,
+        description="Memory for the KV cache, in GiB. Unset: 1 on a CPU, on a GPU what is free.",
     )
-    max_adapters: int = Field(64, ge=1, description="Adapters that can run at once (slots).")
+    max_adapters: int = Field(
+        64,
+        ge=1,
+        description="Adapters that can run at once (slots). On a GPU a slot holds rank 16.",
+    )
     adapter_cache_gib: float = Field(
         2.0, gt=0, description="Memory for adapters that are ready for a slot, in GiB."
     )

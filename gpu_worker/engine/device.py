@@ -47,6 +47,14 @@ class Machine:
         halves = self.compiled and dtype == "auto" and checkpoint_dtype == torch.bfloat16
         self.stored = torch.bfloat16 if halves else self.dtype  # KV cache and adapters
 
+    def kv_cache_bytes(self, gib: float | None, reserved: int) -> int:
+        """`gib`, or by default 1 GiB on a CPU, and on a GPU most of what is free but `reserved`."""
+        if gib is not None or self.device.type != "cuda":
+            return int((1.0 if gib is None else gib) * 2**30)
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return int(free * 0.9) - reserved
+
     @property
     def kernels(self) -> KernelFamily | None:
         """In place of torch's operations."""

@@ -52,8 +52,8 @@ class EngineConfig:
     dtype: str = "auto"
     max_running: int = 32  # sequences in one batch
     max_step_tokens: int = 512
-    kv_cache_gib: float = 1.0
-    max_adapters: int = 64  # slots
+    kv_cache_gib: float | None = None  # 1 on a CPU; on a GPU what is free
+    max_adapters: int = 64  # slots; on a GPU one of rank 64 takes four
     adapter_cache_gib: float = 2.0  # packed adapters in memory
     prefix_cache: bool = True
     # The same tokens whatever else is in the batch and however a prompt was split or resumed: CPU
@@ -111,6 +111,7 @@ class Engine:
             kernel.place,
             kernel.drop,
             slots=config.max_adapters,
+            slot_bytes=kernel.slot_bytes,
             slab_bytes=int(config.adapter_cache_gib * 2**30),
         )
         self._forward, pool = self._allocate(loaded, config, kernel, expected)
@@ -149,12 +150,15 @@ class Engine:
         forward.row_by_row = config.deterministic
         probe(forward, loaded.vocabulary, expected, machine.stored)
         block_bytes = small.bytes_per_token() * BLOCK
+        memory = machine.kv_cache_bytes(
+            config.kv_cache_gib, kernel.slot_bytes * config.max_adapters
+        )
         blocks = min(
-            int(config.kv_cache_gib * 2**30) // block_bytes,
+            memory // block_bytes,
             1 + config.max_running * blocks_for(self.context_length),
         )
         if blocks < 2:
-            raise ModelRefused(f"kv_cache_gib {config.kv_cache_gib} is less than one KV block")
+            raise ModelRefused(f"{memory / 2**30:.3g} GiB for the KV cache is less than one block")
         forward.cache = KvCache(blocks * BLOCK, machine.stored, machine.kernels, like=small)
         if machine.compiled:
             longest = min(blocks_for(self.context_length), blocks)
@@ -193,7 +197,7 @@ class Engine:
             self._grammars.begin(request.id, request.sampling.grammar, request.produced)
             self._compiling[request.id] = Sequence.begin(request, self.capacity)
         else:
-            self._schedule.add(Sequence.begin(request, self.capacity))
+            self._schedule.add(Sequence.begin(request, self.capacity), time.monotonic())
 
     def cancel(self, request_id: str) -> Output | None:
         """End a request and free what it holds. None: it isn't here (any more)."""
@@ -325,7 +329,7 @@ class Engine:
             try:
                 if self._grammars.ready(request):
                     del self._compiling[request]
-                    self._schedule.add(sequence)
+                    self._schedule.add(sequence, time.monotonic())
             except GrammarRefused as refused:
                 outputs.append(self._fail(sequence, refused))
         return outputs

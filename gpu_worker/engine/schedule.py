@@ -1,9 +1,10 @@
 """What runs in the next step. Decode first, then prompts in chunks, under a token budget. No torch.
 
-Waiting requests are taken in the order of fairness; one whose adapter isn't in a slot lets others
-pass, and the gate sees to it that its turn comes. Blocks are taken as tokens need them, after what
-the prefix cache has. When the pool is empty the newest running sequence gives its blocks back and
-later goes on from what is still cached (recompute preemption), so the oldest always advances.
+Waiting requests are taken in the order of fairness; every fourth is the one that has waited
+longest, if that is long, so that nobody waits for ever. One whose adapter isn't in a slot lets
+others pass, and the gate sees to it that its turn comes. Blocks are taken as tokens need them,
+after what the prefix cache has. When the pool is empty the newest running sequence gives its blocks
+back and later goes on from what is still cached (recompute preemption): the oldest advances.
 """
 
 from collections import deque
@@ -15,6 +16,9 @@ from gpu_worker.engine.blocks import BLOCK, BlockPool, blocks_for, chain_hash, r
 from gpu_worker.engine.fairness import VirtualCounters
 from gpu_worker.engine.request import Request
 
+AGED_S = 20.0  # a long wait
+AGED_EVERY = 4  # admissions, one of which is for the longest wait; more often, and a tenant with a
+# long queue, all of it old, would push the others aside
 PENDING = -1  # the last token of a sequence, while only the device knows it
 
 
@@ -53,6 +57,7 @@ class Sequence:
     blocks: list[int] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)  # of the full blocks of `tokens`
     charged: bool = False  # its prompt is in its tenant's counter
+    since: float = 0.0  # when it began to wait
 
     @classmethod
     def begin(cls, request: Request, most: int) -> "Sequence":
@@ -124,6 +129,7 @@ class Schedule:
         self._queues: dict[str, deque[Sequence]] = {}  # by tenant, never empty
         self._counters = VirtualCounters()
         self._by_id: dict[str, Sequence] = {}
+        self._admitted = 0
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -132,7 +138,8 @@ class Schedule:
     def waiting(self) -> Iterator[Sequence]:
         return (s for queue in self._queues.values() for s in queue)
 
-    def add(self, sequence: Sequence) -> None:
+    def add(self, sequence: Sequence, now: float = 0.0) -> None:
+        sequence.since = now
         tenant = sequence.request.tenant
         active = {s.request.tenant for s in self.running} | self._queues.keys()
         if tenant not in active:
@@ -193,13 +200,9 @@ class Schedule:
         chunks: list[Chunk] = []
         if not budget or len(self.running) >= self.max_running:
             return chunks  # the usual case under load: the queues aren't even looked at
-        candidates = {tenant: iter(list(queue)) for tenant, queue in self._queues.items()}
-        while candidates and budget and len(self.running) < self.max_running:
-            tenant = self._counters.least_served(candidates)
-            sequence = next(candidates[tenant], None)
-            if sequence is None:
-                del candidates[tenant]
-                continue
+        for sequence in self._in_turn(now):
+            if not budget or len(self.running) >= self.max_running:
+                break
             if sequence.full:
                 continue
             adapter = sequence.request.adapter
@@ -211,10 +214,23 @@ class Schedule:
                     self._gate.release(adapter)
                 break
             self._leave_queue(sequence)
+            self._admitted += 1
             self.running.append(sequence)
             chunks.append(Chunk(sequence, sequence.computed, count))
             budget -= count
         return chunks
+
+    def _in_turn(self, now: float) -> Iterator[Sequence]:
+        """Waiting sequences, who comes first first; charges made meanwhile count."""
+        queues = {tenant: deque(queue) for tenant, queue in self._queues.items()}
+        while queues:
+            tenant = self._counters.least_served(queues)
+            if self._admitted % AGED_EVERY == AGED_EVERY - 1:
+                oldest = min(queues, key=lambda tenant: queues[tenant][0].since)
+                tenant = oldest if now - queues[oldest][0].since > AGED_S else tenant
+            yield queues[tenant].popleft()
+            if not queues[tenant]:
+                del queues[tenant]
 
     def _reserve(self, sequence: Sequence, budget: int) -> int:
         """Blocks for a sequence's first chunk: shared ones first. How many tokens; 0: no room."""

@@ -22,6 +22,8 @@ class PackedAdapter:
 class CpuLora:
     """A `LoraKernel`. Not thread-safe, but for `pack`."""
 
+    slot_bytes = 0
+
     def __init__(
         self, groups: Sequence[tuple[int, Sequence[int]]], dtype: torch.dtype = torch.float32
     ) -> None:

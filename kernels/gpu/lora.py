@@ -18,6 +18,7 @@ import triton.language as tl
 from kernels.grouped_lora import Groups
 
 MAX_RANK = 256
+USUAL_RANK = 16  # of every layer: what one slot holds
 SPLIT_K = 1024  # input features that one program sums
 DECODE_TILE, PREFILL_TILE = 16, 64  # rows
 
@@ -140,6 +141,8 @@ class GpuLora:
         """`groups`: (in, widths of the slices) of each linear layer; `max_rows` of any step, and
         of those that run as a graph, whose tiles past the step's own are empty."""
         self._dtype, self._device = dtype, device
+        sizes = sum(k + sum(widths) for k, widths in groups)
+        self.slot_bytes = USUAL_RANK * sizes * dtype.itemsize
         self._in = [k for k, _ in groups]
         self._slices = [len(widths) for _, widths in groups]
         self._first = [sum(self._slices[:i]) for i in range(len(groups))]

@@ -28,10 +28,24 @@ class Disk:
         return adapter
 
 
-def make(disk: Disk, slots: int, slab: int = 100) -> Residency[str]:
+class Device:
+    """What has been placed and not dropped."""
+
+    def __init__(self) -> None:
+        self.placed: list[str] = []
+
+    def place(self, packed: str) -> str:
+        self.placed.append(packed)
+        return packed
+
+
+def make(disk: Disk, slots: int, slab: int = 100, device: Device | None = None) -> Residency[str]:
+    """An adapter's size is the length of its name."""
+    device = device or Device()
     return Residency(
-        *(disk.load, lambda _: 1, lambda packed: packed, lambda _: None),
+        *(disk.load, len, device.place, device.placed.remove),
         slots=slots,
+        slot_bytes=1,
         slab_bytes=slab,
         quantum_s=QUANTUM_S,
     )
@@ -80,6 +94,19 @@ def test_an_idle_adapter_leaves_for_another_and_a_held_one_stays() -> None:
     assert sorted(residency.resident) == ["a", "c"]
 
 
+def test_a_pinned_adapter_keeps_its_slot_while_another_is_idle() -> None:
+    residency = make(Disk(), 2)
+    residency.pin("a")
+    load(residency, "b", "c", "d")
+    for name in "abcd":  # each leaves its slot idle
+        assert residency.acquire(name, 0)
+        residency.release(name)
+    assert sorted(residency.resident) == ["a", "d"]
+    residency.unpin("a")
+    assert residency.acquire("d", 1) and residency.acquire("b", 1)
+    assert sorted(residency.resident) == ["b", "d"]
+
+
 def test_who_waits_for_a_quantum_gets_a_turn() -> None:
     residency = make(Disk(), 1)
     load(residency, "a", "b")
@@ -104,14 +131,37 @@ def test_the_slab_is_bounded_and_keeps_what_is_wanted() -> None:
     assert disk.loads == ["a", "b", "c", "a"]
 
 
-@settings(max_examples=60, deadline=None)
+def test_an_adapter_that_no_replica_of_this_size_can_hold_is_refused_each_time() -> None:
+    residency = make(Disk(), 2)
+    for _ in range(2):
+        assert "needs 3 adapter slots" in str(load(residency, "abc")["abc"])
+        residency.unwant("abc")
+
+
+def test_a_large_adapter_waits_for_several_slots_and_small_ones_do_not_pass_it_for_ever() -> None:
+    residency = make(Disk(), 3)
+    load(residency, "a", "b", "c", "ddd")
+    assert residency.acquire("a", 0) and residency.acquire("b", 0)
+    assert not residency.acquire("ddd", 0.1)
+    assert not residency.acquire("c", 0.2), "it would take what ddd waits for"
+    assert residency.overdue(1.6) == set() and residency.overdue(2.7) == {"a", "b"}
+    residency.release("a")
+    residency.release("b")
+    assert residency.acquire("ddd", 2.8)
+
+
+ADAPTERS = st.sampled_from(["a", "b", "c", "dd", "ee", "fff"])
+
+
+@settings(max_examples=100, deadline=None)
 @given(
-    slots=st.integers(1, 3),
-    work=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 6)), min_size=1, max_size=25),
+    slots=st.integers(3, 5),
+    work=st.lists(st.tuples(ADAPTERS, st.integers(1, 6)), min_size=1, max_size=25),
 )
 def test_everyone_is_served_in_the_end(slots: int, work: list[tuple[str, int]]) -> None:
     """A loop like the schedule's: whoever may, runs; the overdue step back and queue again."""
-    residency = make(Disk(), slots, slab=4)
+    device = Device()
+    residency = make(Disk(), slots, slab=4, device=device)
     waiting = [[adapter, left] for adapter, left in work]
     running: list[list[object]] = []
     load(residency, *(adapter for adapter, _ in work))
@@ -128,7 +178,9 @@ def test_everyone_is_served_in_the_end(slots: int, work: list[tuple[str, int]]) 
         for job in [j for j in waiting if residency.acquire(str(j[0]), now)]:
             waiting.remove(job)
             running.append(job)  # type: ignore[arg-type]
-        assert len({j[0] for j in running}) <= slots and len(residency.resident) <= slots
+        assert {j[0] for j in running} <= set(residency.resident)
+        assert sum(map(len, residency.resident)) <= slots
+        assert sorted(device.placed) == sorted(residency.resident)
         for job in list(running):
             job[1] -= 1  # type: ignore[operator]
             if not job[1]:

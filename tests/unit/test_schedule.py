@@ -195,14 +195,14 @@ def first_tokens(burst: int) -> list[int]:
     schedule = Schedule(BlockPool(2000), 8, 64)
     others = sequences([job(20, 16, tenant="greedy")] * burst)
     for sequence in others:
-        schedule.add(sequence)
+        schedule.add(sequence, 0)
     waits, came = [], {}
-    for now in range(600):
+    for now in range(600):  # seconds: most of the burst has waited long
         if now % 30 == 0:
             request = Request(f"polite-{now}", [now] * 20, Sampling(8), tenant="polite")
             came[request.id] = now
-            schedule.add(Sequence.begin(request, 1000))
-        chunks = schedule.next()
+            schedule.add(Sequence.begin(request, 1000), now)
+        chunks = schedule.next(now)
         for chunk in chunks:
             name = chunk.sequence.request.id
             if chunk.samples and name in came:
@@ -219,6 +219,22 @@ def test_a_burst_of_another_tenant_does_not_hold_up_the_first_token() -> None:
         return statistics.quantiles(waits, n=20)[-1]
 
     assert p95(first_tokens(500)) <= 2 * p95(first_tokens(16 * 8))
+
+
+def test_nobody_waits_for_ever_behind_tenants_that_keep_coming() -> None:
+    """Each newcomer's counter starts as low as the least served one's."""
+    schedule = Schedule(BlockPool(2000), 1, 64)
+    for now in range(300):
+        for index in range(2):  # more than one sequence a second can be served
+            request = Request(f"{now}-{index}", [1] * 4, Sampling(2), tenant=f"new-{now}-{index}")
+            schedule.add(Sequence.begin(request, 1000), now)
+        if now in (0, 10):  # the first makes its tenant's counter the largest
+            request = Request(f"heavy-{now}", [1] * 400, Sampling(2), tenant="heavy")
+            schedule.add(Sequence.begin(request, 1000), now)
+        ended = [s.request.id for s in step(schedule, schedule.next(now))]
+        if "heavy-10" in ended:
+            return
+    raise AssertionError("it still waits")
 
 
 def test_a_tenant_that_returns_has_saved_up_nothing() -> None:

@@ -1,12 +1,13 @@
 """Where each adapter is: on disk, packed in memory (the slab), or in a slot, ready to run.
 
 A request's arrival starts its adapter's load, in a thread of its own, once for all who want it.
-Slots are bounded by number, the slab by bytes but for what is in slots or wanted by a request in
-the engine; a running sequence holds its slot. An idle slot is given up by the cost of getting it
-back (GreedyDual: Cao & Irani, USENIX '97). When more adapters are wanted than there are slots, they
-take turns: who has waited for a quantum makes the longest-served adapter admit no more, and after
-another quantum its sequences step back: the prefix cache keeps what they have computed. So there
-is no cliff at the number of slots, and nobody starves.
+Slots are bounded by number (on a GPU a large adapter takes several), the slab by bytes but for what
+is in slots or wanted by a request in the engine; a running sequence holds its slot. An idle slot is
+given up by the cost of getting it back (GreedyDual: Cao & Irani, USENIX '97), a pinned one last.
+When more adapters are wanted than there are slots, they take turns: who has waited for a quantum
+makes the longest-served adapter admit no more, and after another quantum its sequences step back:
+the prefix cache keeps what they have computed. So there is no cliff at the number of slots, and
+nobody starves.
 """
 
 import queue
@@ -26,6 +27,7 @@ Packed = TypeVar("Packed")
 class _Slot:
     placed: Any
     since: float
+    size: int  # in slots
     credit: float  # GreedyDual: who has least is given up
     users: int = 0
     draining_since: float | None = None
@@ -54,6 +56,7 @@ class Residency(Generic[Packed]):
         drop: Callable[[Any], None],
         *,
         slots: int,
+        slot_bytes: int,
         slab_bytes: int,
         quantum_s: float = 1.5,
     ) -> None:
@@ -62,6 +65,7 @@ class Residency(Generic[Packed]):
         self._place = place
         self._drop = drop
         self._limit = slots
+        self._slot_bytes = slot_bytes  # 0: every adapter takes one
         self._slab_bytes = slab_bytes
         self._quantum_s = quantum_s
         self._slots: dict[str, _Slot] = {}
@@ -70,6 +74,7 @@ class Residency(Generic[Packed]):
         self._cost: dict[str, float] = {}  # seconds that the last load took
         self._wanted: dict[str, int] = {}  # requests in the engine, by adapter
         self._blocked: dict[str, float] = {}  # since when somebody waits for a slot
+        self._pinned: set[str] = set()
         self._loading: set[str] = set()
         self._loaded: queue.SimpleQueue[_Loaded[Packed]] = queue.SimpleQueue()
         self._clock = 0.0  # GreedyDual's
@@ -90,6 +95,15 @@ class Residency(Generic[Packed]):
             del self._wanted[adapter]
             self._blocked.pop(adapter, None)
 
+    def pin(self, adapter: str) -> None:
+        """Load it, keep it in memory, and give up its idle slot only where there is no other."""
+        self.want(adapter)
+        self._pinned.add(adapter)
+
+    def unpin(self, adapter: str) -> None:
+        self._pinned.remove(adapter)
+        self.unwant(adapter)
+
     def poll(self) -> dict[str, AdapterRefused]:
         """Take in what has been loaded. Returns the adapters that could not be, and why."""
         refused = {}
@@ -98,9 +112,13 @@ class Residency(Generic[Packed]):
             self._loading.discard(done.adapter)
             if done.packed is None:
                 refused[done.adapter] = done.refusal or AdapterRefused("could not be loaded")
-            else:
-                self._cost[done.adapter] = done.seconds
-                self._keep(done.adapter, done.packed)
+                continue
+            if (needed := self._slots_for(done.packed)) > self._limit:
+                reason = f"it needs {needed} adapter slots, this replica has {self._limit}"
+                refused[done.adapter] = AdapterRefused(reason)
+                continue
+            self._cost[done.adapter] = done.seconds
+            self._keep(done.adapter, done.packed)
         return refused
 
     def wait(self, seconds: float) -> None:
@@ -148,20 +166,24 @@ class Residency(Generic[Packed]):
         patience = self._quantum_s
         # One that is still being loaded could not use a slot.
         starving = sum(
-            now - since > patience and adapter in self._slab
+            self._slots_for(self._slab[adapter])
             for adapter, since in self._blocked.items()
+            if now - since > patience and adapter in self._slab
         )
         draining = [s for s in self._slots.values() if s.draining_since is not None]
-        idle = sum(not s.users for s in self._slots.values())
-        missing = starving - len(draining) - idle - (self._limit - len(self._slots))
+        idle = sum(s.size for s in self._slots.values() if not s.users)
+        missing = starving - sum(s.size for s in draining) - idle - self._unused
         if missing > 0:
             served = [
                 s
                 for s in self._slots.values()
                 if s.users and s.draining_since is None and now - s.since > patience
             ]
-            for slot in sorted(served, key=lambda s: s.since)[:missing]:
+            for slot in sorted(served, key=lambda s: s.since):
+                if missing <= 0:
+                    break
                 slot.draining_since = now
+                missing -= slot.size
         elif not starving:
             for slot in draining:
                 slot.draining_since = None
@@ -181,22 +203,35 @@ class Residency(Generic[Packed]):
         if packed is None:
             self._start(adapter)
             return None
-        free = self._limit - len(self._slots)
+        size = self._slots_for(packed)
         idle = [a for a, s in self._slots.items() if not s.users]
         mine = self._blocked.get(adapter, now)
         before_me = sum(
-            since < mine and a in self._slab and a not in self._slots
+            self._slots_for(self._slab[a])
             for a, since in self._blocked.items()
+            if since < mine and a in self._slab and a not in self._slots
         )
-        if free + len(idle) <= before_me:
+        if self._unused + sum(self._slots[a].size for a in idle) < before_me + size:
             return None
-        if free <= 0:
-            victim = min(idle, key=lambda a: (a in self._wanted, self._slots[a].credit))
+        while self._unused < size:
+            victim = min(idle, key=self._worth)
+            idle.remove(victim)
             self._clock = max(self._clock, self._slots[victim].credit)
             self._drop(self._slots.pop(victim).placed)
         self._slab.move_to_end(adapter)
-        slot = self._slots[adapter] = _Slot(self._place(packed), now, self._clock)
+        slot = self._slots[adapter] = _Slot(self._place(packed), now, size, self._clock)
         return slot
+
+    def _worth(self, adapter: str) -> tuple[bool, bool, float]:
+        """Of an idle slot: the least goes first."""
+        return adapter in self._pinned, adapter in self._wanted, self._slots[adapter].credit
+
+    @property
+    def _unused(self) -> int:
+        return self._limit - sum(s.size for s in self._slots.values())
+
+    def _slots_for(self, packed: Packed) -> int:
+        return max(1, -(-self._size(packed) // self._slot_bytes)) if self._slot_bytes else 1
 
     def _start(self, adapter: str) -> None:
         if adapter not in self._loading:
