@@ -16,7 +16,7 @@ def row(position: int = 0, tokens: tuple[int, ...] = (), **sampling: Any) -> Row
 
 
 def one(logits: torch.Tensor, each: Row) -> int:
-    return sample(logits.clone(), [each])[0][0]
+    return sample(logits.clone(), [each]).read()[0][0]
 
 
 @given(seed=st.integers(0, 2**63 - 1), position=st.integers(0, 10_000))
@@ -35,13 +35,13 @@ def test_rows_do_not_depend_on_their_neighbours() -> None:
     logits = torch.randn(6, 500, generator=torch.Generator().manual_seed(1))
     options: list[dict[str, Any]] = [{}, {"top_p": 0.8}, {"top_k": 5}, {"min_p": 0.1}]
     rows = [row(i, seed=i, temperature=0.9, **options[i % 4]) for i in range(5)] + [row()]
-    together, _ = sample(logits.clone(), rows)
+    together, _ = sample(logits.clone(), rows).read()
     assert together == [one(logits[i : i + 1], rows[i]) for i in range(6)]
 
 
 def test_greedy_is_argmax() -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]])
-    assert sample(logits, [row(), row(5)])[0] == [1, 0]
+    assert sample(logits, [row(), row(5)]).read()[0] == [1, 0]
 
 
 def test_draws_follow_the_distribution() -> None:
@@ -124,6 +124,6 @@ def test_there_is_always_a_token(each: Row) -> None:
 
 def test_logprobs_are_of_the_chosen_and_of_the_likeliest() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
-    (token,), (known,) = sample(logits, [row(logprobs=2, logit_bias={2: 100.0})])
+    (token,), (known,) = sample(logits, [row(logprobs=2, logit_bias={2: 100.0})]).read()
     assert known is not None and token == 2
     assert abs(known.chosen) < 1e-4 and [t for t, _ in known.top] == [2, 0]
