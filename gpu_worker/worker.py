@@ -10,7 +10,7 @@ from gpu_worker.engine.request import EngineError, Grammar, Output, Request, Sam
 from loraplex.broker.connection import Unavailable
 from loraplex.broker.interface import Orders, TakenJob
 from loraplex.broker.worker import StepResult, WorkerBroker
-from loraplex.messages import Job, Phase, ReplicaReport, TokenEvent
+from loraplex.messages import Job, Logprobs, Phase, ReplicaReport, TokenEvent
 from loraplex.messages import Sampling as WireSampling
 
 log = logging.getLogger(__name__)
@@ -154,8 +154,12 @@ class Worker:
         error, code = None, None
         if output.error is not None:
             error, code = str(output.error), output.error.code
+        logprobs = None
+        if output.logprobs is not None:
+            logprobs = [Logprobs(each.chosen, each.top) for each in output.logprobs]
         event = TokenEvent(
-            output.request, output.position, output.tokens, output.finish, error, code
+            *(output.request, output.position, output.tokens, output.finish),
+            *(error, code, logprobs),
         )
         self._emit(event, result)
 

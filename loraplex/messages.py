@@ -33,6 +33,7 @@ class Sampling(msgspec.Struct, array_like=True, frozen=True, tag="sampling.1"):
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = {}
     grammar: tuple[str, str] | None = None  # kind (json_schema, regex, lark) and source
+    logprobs: int | None = None  # how many alternatives to report; None: nothing
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True, tag="job.1"):
@@ -47,6 +48,13 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job.1"):
     deadline: float  # Unix seconds
 
 
+class Logprobs(msgspec.Struct, array_like=True, frozen=True):
+    """Of one token: its own log-probability, and the likeliest token ids with theirs."""
+
+    chosen: float
+    top: list[tuple[int, float]]
+
+
 class TokenEvent(msgspec.Struct, array_like=True, frozen=True):
     """New tokens of one request. `position` is the index of the first of them in the output."""
 
@@ -56,6 +64,17 @@ class TokenEvent(msgspec.Struct, array_like=True, frozen=True):
     finish: Finish | None = None
     error: str | None = None  # a sentence for the client, with finish "error"
     error_code: str | None = None  # which API error it becomes
+    logprobs: list[Logprobs] | None = None  # of each token, where asked
+
+    def since(self, position: int) -> "TokenEvent":
+        """Without the tokens before `position`."""
+        known = max(0, position - self.position)
+        return msgspec.structs.replace(
+            self,
+            position=position,
+            tokens=self.tokens[known:],
+            logprobs=None if self.logprobs is None else self.logprobs[known:],
+        )
 
 
 class Step(msgspec.Struct, array_like=True, frozen=True, tag="step.1"):

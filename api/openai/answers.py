@@ -1,19 +1,27 @@
 """One way to answer, for chat and completions: stream it, or gather it."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
+from tokenizers import Tokenizer
 
+from api.openai.logprobs import Known
 from api.requests.admission import Admitted
 from api.requests.generation import Piece, pieces
 from api.requests.sse import stream, until_gone
 from api.state import State
+from loraplex.messages import Logprobs
 
-Choice = Callable[[str, str | None], dict[str, Any]]  # (text, finish reason) → one choice
+
+class MakeChoice(Protocol):
+    def __call__(
+        self, index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """One entry of `choices`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +31,31 @@ class Shape:
     whole: str  # object names
     chunk: str
     id_prefix: str
-    whole_choice: Choice
-    chunk_choice: Choice
-    opening: dict[str, Any] | None  # the first chunk's choice
+    whole_choice: MakeChoice
+    chunk_choice: MakeChoice
+    logprobs: Callable[[Tokenizer, Known, int], dict[str, Any]]
+    opening: Callable[[int], dict[str, Any]] | None = None  # the first chunk's choice
+
+
+@dataclass(slots=True)
+class _Answer:
+    """One choice as far as it has come."""
+
+    text: str = ""
+    finish: str | None = None
+    tokens: int = 0
+    logprobs: list[tuple[int, Logprobs]] = field(default_factory=list)
+
+    def add(self, piece: Piece) -> None:
+        self.text += piece.text
+        self.finish = piece.finish
+        self.tokens = piece.position
+        self.logprobs += piece.logprobs
+
+    @property
+    def likelihood(self) -> float:
+        """Mean log-probability of its tokens."""
+        return sum(each.chosen for _, each in self.logprobs) / max(1, len(self.logprobs))
 
 
 async def answer(
@@ -36,66 +66,101 @@ async def answer(
     *,
     streamed: bool,
     include_usage: bool,
+    prefixes: Sequence[str] = (),
+    best: int | None = None,
+    logprobs: bool | None = None,
 ) -> Response:
-    """The response of an admitted request. Raises ApiError when it fails before it is sent."""
+    """The response of an admitted request. Raises ApiError when it fails before it is sent.
+
+    `prefixes`: text before each answer (`echo`); `best`: of each prompt's answers only so many, the
+    likeliest, where there is no stream; `logprobs`: whether they are shown, if not as asked for.
+    """
     head = {
         "id": f"{shape.id_prefix}{admitted.id}",
         "created": admitted.created,
         "model": admitted.request.model,
         "system_fingerprint": None,
     }
+    shown = admitted.request.logprobs is not None if logprobs is None else logprobs
+    prefixes = prefixes or [""] * len(admitted.answers)
+    answers = [_Answer() for _ in admitted.answers]
+
+    def known(of: Known, offset: int) -> dict[str, Any] | None:
+        return shape.logprobs(admitted.served.tokenizer, of, offset) if shown else None
+
     if not streamed:
-        last = await _gather(state, http, admitted)
-        body = head | {
-            "object": shape.whole,
-            "choices": [shape.whole_choice(last.text, last.finish)],
-            "usage": _usage(admitted, last),
-        }
+        await _gather(state, http, admitted, answers)
+        kept = _best(answers, admitted.request.n, best or admitted.request.n)
+        choices = [
+            shape.whole_choice(
+                *(index, prefixes[at] + answers[at].text, answers[at].finish),
+                known(answers[at].logprobs, len(prefixes[at])),
+            )
+            for index, at in enumerate(kept)
+        ]
+        body = head | {"object": shape.whole, "choices": choices}
+        body["usage"] = _usage(admitted, answers)
         return JSONResponse(body, headers={"x-request-id": admitted.id})
 
     head |= {"object": shape.chunk} | ({"usage": None} if include_usage else {})
 
-    def chunk(piece: Piece) -> list[dict[str, Any]]:
-        chunks = []
-        if piece.text:
-            chunks.append(head | {"choices": [shape.chunk_choice(piece.text, None)]})
+    def chunk(index: int, piece: Piece) -> list[dict[str, Any]]:
+        chunks, so_far = [], answers[index]
+        offset = len(prefixes[index]) + len(so_far.text)
+        so_far.add(piece)
+        if piece.text or (shown and piece.logprobs):
+            of = known(piece.logprobs, offset)
+            chunks.append(head | {"choices": [shape.chunk_choice(index, piece.text, None, of)]})
         if piece.finish:
-            chunks.append(head | {"choices": [shape.chunk_choice("", piece.finish)]})
-            if include_usage:
-                chunks.append(head | {"choices": [], "usage": _usage(admitted, piece)})
+            last = shape.chunk_choice(index, "", piece.finish, None)
+            chunks.append(head | {"choices": [last]})
         return chunks
 
-    opening = [head | {"choices": [shape.opening]}] if shape.opening else []
-    return stream(state, admitted, opening, chunk)
+    def closing() -> list[dict[str, Any]]:
+        return [head | {"choices": [], "usage": _usage(admitted, answers)}] if include_usage else []
+
+    opening = []
+    for index, prefix in enumerate(prefixes):
+        if shape.opening is not None:
+            opening.append(head | {"choices": [shape.opening(index)]})
+        if prefix:
+            opening.append(head | {"choices": [shape.chunk_choice(index, prefix, None, None)]})
+    return stream(state, admitted, opening, chunk, closing)
 
 
-async def _gather(state: State, http: Request, admitted: Admitted) -> Piece:
-    """All pieces as one. The client's going cancels the request."""
+async def _gather(state: State, http: Request, admitted: Admitted, answers: list[_Answer]) -> None:
+    """All pieces of all answers. The client's going cancels the request."""
 
-    async def collect() -> Piece:
-        texts = []
-        async for piece in pieces(admitted):
-            texts.append(piece.text)
-            if piece.finish:
-                return Piece(piece.position, "".join(texts), piece.finish)
-        raise AssertionError("a generation ends with a finish or an error")
+    async def collect() -> None:
+        async for index, piece in pieces(admitted.answers):
+            answers[index].add(piece)
 
     work = asyncio.create_task(collect())
     gone = asyncio.create_task(until_gone(http))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            return Piece(0, "", "stop")  # nobody reads it
-        return work.result()
+        if work.done():
+            work.result()
     finally:
         work.cancel()
         gone.cancel()
-        state.inflight.leave(admitted.waiting)
+        admitted.leave(state.inflight)
 
 
-def _usage(admitted: Admitted, last: Piece) -> dict[str, int]:
+def _best(answers: list[_Answer], n: int, kept: int) -> list[int]:
+    """Of each `n` answers the `kept` likeliest, in the order of their prompts."""
+    chosen: list[int] = []
+    for start in range(0, len(answers), n):
+        group = range(start, start + n)
+        best = sorted(group, key=lambda i: -answers[i].likelihood) if kept < n else group
+        chosen += best[:kept]
+    return chosen
+
+
+def _usage(admitted: Admitted, answers: list[_Answer]) -> dict[str, int]:
+    produced = sum(each.tokens for each in answers)
     return {
         "prompt_tokens": admitted.prompt_tokens,
-        "completion_tokens": last.position,
-        "total_tokens": admitted.prompt_tokens + last.position,
+        "completion_tokens": produced,
+        "total_tokens": admitted.prompt_tokens + produced,
     }

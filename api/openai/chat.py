@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from api.openai.answers import Shape, answer
+from api.openai.logprobs import chat_logprobs
 from api.openai.schemas import ChatRequest
 from api.requests.admission import GenerationRequest, admit
 from api.security import TenantDep
@@ -20,8 +21,9 @@ async def create(body: ChatRequest, http: Request, tenant: TenantDep, state: Sta
     include_usage = body.include_usage
     request = GenerationRequest(
         model=body.model,
-        prompt=[message.plain() for message in body.messages],
+        prompts=[[message.plain() for message in body.messages]],
         max_tokens=body.max_completion_tokens or body.max_tokens,
+        logprobs=body.alternatives,
         grammar=body.response_format.grammar() if body.response_format else None,
         **body.sampling(),
     )
@@ -31,14 +33,23 @@ async def create(body: ChatRequest, http: Request, tenant: TenantDep, state: Sta
     )
 
 
-def _whole(text: str, finish: str | None) -> dict[str, Any]:
+def _whole(
+    index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None
+) -> dict[str, Any]:
     message = {"role": "assistant", "content": text, "refusal": None}
-    return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}
 
 
-def _chunk(text: str, finish: str | None) -> dict[str, Any]:
+def _chunk(
+    index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None
+) -> dict[str, Any]:
     delta = {"content": text} if finish is None else {}
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+
+
+def _opening(index: int) -> dict[str, Any]:
+    delta = {"role": "assistant", "content": ""}
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
 
 _SHAPE = Shape(
@@ -47,10 +58,6 @@ _SHAPE = Shape(
     id_prefix="chatcmpl-",
     whole_choice=_whole,
     chunk_choice=_chunk,
-    opening={
-        "index": 0,
-        "delta": {"role": "assistant", "content": ""},
-        "logprobs": None,
-        "finish_reason": None,
-    },
+    logprobs=lambda tokenizer, known, _: chat_logprobs(tokenizer, known),
+    opening=_opening,
 )

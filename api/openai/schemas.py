@@ -12,6 +12,7 @@ from api.errors import bad_request
 
 MAX_TOKENS = 2**20
 MAX_SCHEMA = 2**16
+MAX_ANSWERS = 128  # prompts times n (or best_of)
 
 
 def _neutral(*allowed: object) -> BeforeValidator:
@@ -126,8 +127,7 @@ class Common(BaseModel):
     repetition_penalty: float | None = Field(None, ge=0.01, le=10)
     # accepted without effect on the answer, as their meaning allows
     user: str | None = None
-    # not yet: neutral values only
-    n: Annotated[Any, _neutral(1)] = None
+    n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
 
     @property
     def stops(self) -> list[str]:
@@ -140,6 +140,7 @@ class Common(BaseModel):
     def sampling(self) -> dict[str, Any]:
         """The fields that GenerationRequest takes as they are."""
         return {
+            "n": self.n or 1,
             "temperature": 1.0 if self.temperature is None else self.temperature,
             "top_p": self.top_p or 1.0,
             "top_k": max(0, self.top_k or 0),
@@ -169,33 +170,60 @@ class ChatRequest(Common):
     store: Annotated[Any, _neutral(False)] = None
     safety_identifier: str | None = None
     service_tier: Annotated[Any, _neutral("auto", "default")] = None
-    logprobs: Annotated[Any, _neutral(False)] = None
-    top_logprobs: Annotated[Any, _neutral()] = None
+    logprobs: bool | None = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = Field(None, discriminator="type")
     tools: Annotated[Any, _neutral([])] = None
     tool_choice: Annotated[Any, _neutral("none", "auto")] = None
     parallel_tool_calls: bool | None = None
 
+    @property
+    def alternatives(self) -> int | None:
+        """How many to report beside each token; None: no log-probabilities. Raises ApiError."""
+        if self.top_logprobs is not None and not self.logprobs:
+            raise bad_request("top_logprobs needs logprobs: true.", "top_logprobs")
+        return (self.top_logprobs or 0) if self.logprobs else None
+
 
 class CompletionRequest(Common):
     prompt: str | list[str] | list[int] | list[list[int]]
     max_tokens: int | None = Field(16, ge=1, le=MAX_TOKENS)
-    echo: Annotated[Any, _neutral(False)] = None
-    suffix: Annotated[Any, _neutral("")] = None
-    logprobs: Annotated[Any, _neutral(0)] = None
-    best_of: Annotated[Any, _neutral(1)] = None
+    echo: bool | None = False
+    suffix: Annotated[Any, _neutral("")] = None  # no model here is trained to fill in the middle
+    logprobs: int | None = Field(None, ge=0, le=5)
+    best_of: int | None = Field(None, ge=1, le=MAX_ANSWERS)
 
-    def single_prompt(self) -> str | list[int]:
-        """One prompt a request, for now. Raises ApiError for several."""
+    @property
+    def answers(self) -> int:
+        """To return for each prompt."""
+        return self.n or 1
+
+    @property
+    def candidates(self) -> int:
+        """To generate for each prompt. Raises ApiError."""
+        best_of = self.best_of or self.answers
+        if best_of < self.answers:
+            raise bad_request("best_of must be at least n.", "best_of")
+        if self.stream and best_of > self.answers:
+            raise bad_request("The best can't be known in a stream: best_of must be n.", "best_of")
+        if best_of * len(self.prompts()) > MAX_ANSWERS:
+            reason = f"Prompts times n (or best_of): at most {MAX_ANSWERS} a request."
+            raise bad_request(reason, "n" if self.best_of is None else "best_of")
+        if self.echo and self.logprobs is not None:
+            reason = "Log-probabilities of the prompt aren't computed: leave echo or logprobs out."
+            raise bad_request(reason, "echo", "unsupported_parameter")
+        return best_of
+
+    def prompts(self) -> list[str | list[int]]:
+        """Each a text or token ids. Raises ApiError."""
         prompt = self.prompt
         if not prompt:
             raise bad_request("The prompt is empty.", "prompt")
-        if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
-            if len(prompt) > 1:
-                raise bad_request("Send one prompt a request.", "prompt", "unsupported_parameter")
-            prompt = prompt[0]
-            if not prompt:
-                raise bad_request("The prompt is empty.", "prompt")
         if isinstance(prompt, str):
-            return prompt
-        return [token for token in prompt if isinstance(token, int)]
+            return [prompt]
+        if all(isinstance(token, int) for token in prompt):
+            return [[token for token in prompt if isinstance(token, int)]]
+        prompts = [each for each in prompt if not isinstance(each, int)]
+        if not all(prompts):
+            raise bad_request("A prompt is empty.", "prompt")
+        return prompts

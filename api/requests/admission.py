@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
+from msgspec import structs
 from sqlmodel import Session
 
 from api.errors import ApiError, bad_request, redis_away
-from api.requests.inflight import Waiting
+from api.requests.inflight import Inflight, Waiting
 from api.requests.models import ServedModel
 from api.requests.resolve import Target, resolve
 from api.requests.template import TemplateRefused
@@ -25,10 +26,14 @@ Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]  # text, token ids or
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What every surface translates to. `max_tokens` None: as much as the context holds."""
+    """What every surface translates to: `n` answers to each of the prompts.
+
+    `max_tokens` None: as much as the context holds.
+    """
 
     model: str
-    prompt: Prompt
+    prompts: Sequence[Prompt]
+    n: int = 1
     max_tokens: int | None = None
     temperature: float = 1.0
     top_p: float = 1.0
@@ -44,53 +49,96 @@ class GenerationRequest:
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     grammar: tuple[str, str] | None = None  # kind (json_schema, regex, lark) and source
+    logprobs: int | None = None  # alternatives to report beside each token; None: nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One answer to one prompt, in the queue."""
+
+    served: ServedModel
+    stop: Sequence[str]
+    waiting: Waiting
+    prompt: list[int]
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request in the queue."""
+    """A request in the queue. Its answers are in the order of its prompts."""
 
     id: str
     request: GenerationRequest
     served: ServedModel
-    waiting: Waiting
-    prompt_tokens: int
-    deadline: float
+    answers: list[Generation]
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(len(answer.prompt) for answer in self.answers[:: self.request.n])
+
+    def leave(self, inflight: Inflight) -> None:
+        """The client has gone, or has all it needs."""
+        for answer in self.answers:
+            inflight.leave(answer.waiting)
 
 
 async def admit(state: State, tenant: str, request_id: str, request: GenerationRequest) -> Admitted:
-    """Resolve, tokenize, check, enqueue. Raises ApiError."""
+    """Resolve, tokenize, check, enqueue: all of its answers or none. Raises ApiError."""
     target, served = await run_in_threadpool(_prepare, state, tenant, request)
-    prompt = await run_in_threadpool(_tokenize, served, request.prompt)
-    max_tokens = _max_tokens(len(prompt), request.max_tokens, served.context_length)
+    seed = request.seed if request.seed is not None else secrets.randbits(63)
+    samplings = []
+    for prompt in request.prompts:
+        ids = await run_in_threadpool(_tokenize, served, prompt)
+        samplings.append((ids, _sampling(request, len(ids), served, seed)))
+    admitted = Admitted(request_id, request, served, [])
+    try:
+        for index in range(request.n * len(request.prompts)):
+            ids, sampling = samplings[index // request.n]
+            # The first answer's seed is the client's; the same seed gives the same n answers.
+            sampling = structs.replace(sampling, seed=(seed + index % request.n) % 2**63)
+            job = Job(
+                request=f"{request_id}.{index}" if index else request_id,
+                reply_to=state.broker.api_id,
+                tenant=tenant,
+                adapter=target.adapter.digest if target.adapter else None,
+                prompt=ids,
+                sampling=sampling,
+                deadline=time.time() + state.settings.request_timeout_s,
+            )
+            waiting = await _enqueue(state, target, job)
+            answer = Generation(served, request.stop, waiting, ids, job.deadline)
+            admitted.answers.append(answer)
+    except BaseException:
+        admitted.leave(state.inflight)
+        raise
+    return admitted
+
+
+def _sampling(request: GenerationRequest, prompt: int, served: ServedModel, seed: int) -> Sampling:
+    max_tokens = _max_tokens(prompt, request.max_tokens, served.context_length)
     if request.min_tokens > max_tokens:
         raise bad_request(f"min_tokens is over max_tokens ({max_tokens}).", "min_tokens")
-    deadline = time.time() + state.settings.request_timeout_s
-    job = Job(
-        request=request_id,
-        reply_to=state.broker.api_id,
-        tenant=tenant,
-        adapter=target.adapter.digest if target.adapter else None,
-        prompt=prompt,
-        sampling=Sampling(
-            max_tokens=max_tokens,
-            seed=request.seed if request.seed is not None else secrets.randbits(63),
-            temperature=request.temperature,
-            top_p=request.top_p,
-            top_k=request.top_k,
-            min_p=request.min_p,
-            ignore_eos=request.ignore_eos,
-            min_tokens=request.min_tokens,
-            stop_ids=list(request.stop_ids),
-            repetition_penalty=request.repetition_penalty,
-            presence_penalty=request.presence_penalty,
-            frequency_penalty=request.frequency_penalty,
-            logit_bias=dict(request.logit_bias),
-            grammar=request.grammar,
-        ),
-        deadline=deadline,
+    return Sampling(
+        max_tokens=max_tokens,
+        seed=seed,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        ignore_eos=request.ignore_eos,
+        min_tokens=request.min_tokens,
+        stop_ids=list(request.stop_ids),
+        repetition_penalty=request.repetition_penalty,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        logit_bias=dict(request.logit_bias),
+        grammar=request.grammar,
+        logprobs=request.logprobs,
     )
+
+
+async def _enqueue(state: State, target: Target, job: Job) -> Waiting:
     lane = target.deployment.lane
     try:
         waiting, _ = await state.inflight.enqueue(lane, job, state.settings.max_backlog)
@@ -107,7 +155,7 @@ async def admit(state: State, tenant: str, request_id: str, request: GenerationR
         raise redis_away() from unsubscribed
     except GateShut as shut:
         raise ApiError(503, "deployment_unavailable", str(shut), retry_after_s=2) from shut
-    return Admitted(request_id, request, served, waiting, len(prompt), deadline)
+    return waiting
 
 
 def retry_after_s(waiting: int, tokens_per_s: float, tokens_a_request: float = 100.0) -> float:

@@ -39,14 +39,10 @@ class Waiting:
             return True
         if event.position > self.position:
             return False
-        fresh = event.tokens[max(0, self.position - event.position) :]
-        if fresh or event.finish:
-            self.events.put_nowait(
-                TokenEvent(
-                    event.request, self.position, fresh, event.finish, event.error, event.error_code
-                )
-            )
-        self.position += len(fresh)
+        fresh = event.since(self.position)
+        if fresh.tokens or fresh.finish:
+            self.events.put_nowait(fresh)
+        self.position += len(fresh.tokens)
         self.ended = event.finish is not None
         return True
 

@@ -1,4 +1,7 @@
-"""Server-sent events: `id: request:position`, heartbeats, errors in mid-stream, [DONE]."""
+"""Server-sent events: `id: request:position`, heartbeats, errors in mid-stream, [DONE].
+
+Of several answers the id has each one's position: `request:12.9`.
+"""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -17,26 +20,34 @@ def stream(
     state: State,
     admitted: Admitted,
     opening: list[dict[str, Any]],
-    chunk: Callable[[Piece], list[dict[str, Any]]],
+    chunk: Callable[[int, Piece], list[dict[str, Any]]],
+    closing: Callable[[], list[dict[str, Any]]],
 ) -> EventSourceResponse:
-    """Answer with `opening` chunks, then each piece's chunks, then [DONE]."""
+    """Answer with `opening` chunks, each piece's chunks, `closing` ones, then [DONE]."""
+    positions = [0] * len(admitted.answers)
+
+    def id_() -> str:
+        return f"{admitted.id}:{'.'.join(map(str, positions))}"
 
     async def events() -> AsyncIterator[ServerSentEvent]:
         try:
             for first in opening:
-                yield _event(first, f"{admitted.id}:0")
-            async for piece in pieces(admitted):
-                for data in chunk(piece):
-                    yield _event(data, f"{admitted.id}:{piece.position}")
+                yield _event(first, id_())
+            async for index, piece in pieces(admitted.answers):
+                positions[index] = piece.position
+                for data in chunk(index, piece):
+                    yield _event(data, id_())
+            for data in closing():
+                yield _event(data, id_())
             yield ServerSentEvent("[DONE]", sep="\n")
         except ApiError as failed:  # the status line is sent: an error event is what is left
             yield _event(failed.body, None)
         finally:
-            state.inflight.leave(admitted.waiting)
+            admitted.leave(state.inflight)
 
     async def gone(_: Any) -> None:
         """Also when the client leaves before the first event is asked for."""
-        state.inflight.leave(admitted.waiting)
+        admitted.leave(state.inflight)
 
     return EventSourceResponse(
         events(),
@@ -54,7 +65,7 @@ def _heartbeat(admitted: Admitted) -> bytes:
     The OpenAI SDK keeps the last `id:`, as the specification says, and takes a blank line after
     it for an (empty) event, which it then fails to parse.
     """
-    started = admitted.waiting.position > 0
+    started = any(answer.waiting.position for answer in admitted.answers)
     return b": running\n" if started else b": queued, waiting for a replica\n"
 
 

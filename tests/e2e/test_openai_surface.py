@@ -1,6 +1,7 @@
 """The OpenAI surface through the unmodified client: answers, and errors that say what to do."""
 
 import json
+import math
 from typing import Any
 
 import openai
@@ -82,7 +83,8 @@ def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
         ({"extra_body": {"top_k": "x"}}, openai.BadRequestError, "invalid_value", "top_k"),
         ({"messages": "hi"}, openai.BadRequestError, "invalid_value", "messages"),
         ({"extra_body": {"top_k": 10**30}}, openai.BadRequestError, "invalid_value", "top_k"),
-        ({"n": 2}, openai.BadRequestError, "invalid_value", "n"),
+        ({"n": 0}, openai.BadRequestError, "invalid_value", "n"),
+        ({"n": 129}, openai.BadRequestError, "invalid_value", "n"),
         (
             {"frequency_penalty": 3},
             openai.BadRequestError,
@@ -95,7 +97,7 @@ def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
             "invalid_value",
             "min_tokens",
         ),
-        ({"logprobs": True}, openai.BadRequestError, "invalid_value", "logprobs"),
+        ({"top_logprobs": 3}, openai.BadRequestError, "invalid_value", "top_logprobs"),
         ({"stop": ["a"] * 5}, openai.BadRequestError, "invalid_value", "stop"),
         (
             {"extra_body": {"frobnicate": 1}},
@@ -156,6 +158,96 @@ def test_penalties_bias_and_structured_output_reach_the_engine(client: openai.Op
     with pytest.raises(openai.BadRequestError) as refused:
         answer(response_format=broken)
     assert refused.value.code == "grammar_refused"
+
+
+def test_several_answers_stream_side_by_side_and_equal_those_at_once(
+    client: openai.OpenAI,
+) -> None:
+    options: Any = {"model": "chat", "messages": HELLO, "n": 3, "seed": 5, "temperature": 1.2}
+    options["max_tokens"] = 10
+    whole = client.chat.completions.create(**options)
+    texts = [choice.message.content for choice in whole.choices]
+    assert [choice.index for choice in whole.choices] == [0, 1, 2]
+    assert len(set(texts)) > 1
+    assert whole.usage is not None and whole.usage.completion_tokens <= 30
+    one = client.chat.completions.create(**options | {"n": 1})
+    assert one.choices[0].message.content == texts[0], "the first has the seed itself"
+    assert one.usage is not None and one.usage.prompt_tokens == whole.usage.prompt_tokens
+    streamed, ends = ["", "", ""], []
+    chunks = client.chat.completions.create(
+        **options, stream=True, stream_options={"include_usage": True}
+    )
+    for chunk in chunks:
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.delta.content or ""
+            ends += [choice.index] if choice.finish_reason else []
+        last = chunk.usage
+    assert streamed == texts and sorted(ends) == [0, 1, 2]
+    assert last is not None and last.total_tokens == whole.usage.total_tokens
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_of_chat(client: openai.OpenAI, stream: bool) -> None:
+    answer = client.chat.completions.create(
+        **{"model": "chat", "messages": HELLO, "max_tokens": 6, "temperature": 0},
+        **{"logprobs": True, "top_logprobs": 4, "stream": stream},
+    )
+    choices = [c.choices[0] for c in answer] if stream else [answer.choices[0]]
+    tokens = [t for c in choices if c.logprobs for t in c.logprobs.content]
+    text = "".join((c.delta if stream else c.message).content or "" for c in choices)
+    assert b"".join(bytes(t.bytes) for t in tokens).decode() == text
+    for token in tokens:
+        best = token.top_logprobs
+        assert len(best) == 4 and (best[0].token, best[0].logprob) == (token.token, token.logprob)
+        assert [b.logprob for b in best] == sorted((b.logprob for b in best), reverse=True)
+        assert sum(math.exp(b.logprob) for b in best) <= 1.0001
+
+
+def test_completions_of_several_prompts_with_echo_logprobs_and_the_best(
+    client: openai.OpenAI,
+) -> None:
+    prompts = ["The capital of France is", "Water is made of"]
+    options: Any = {"model": "chat", "prompt": prompts, "max_tokens": 5, "temperature": 0}
+    echoed = client.completions.create(**options, echo=True)
+    assert [c.index for c in echoed.choices] == [0, 1]
+    assert all(c.text.startswith(p) for c, p in zip(echoed.choices, prompts, strict=True))
+    plain = client.completions.create(**options, logprobs=2)
+    for choice, with_prompt, prompt in zip(plain.choices, echoed.choices, prompts, strict=True):
+        assert prompt + choice.text == with_prompt.text
+        known = choice.logprobs
+        assert known is not None and "".join(known.tokens or []) == choice.text
+        assert known.text_offset == [
+            len("".join((known.tokens or [])[:i])) for i in range(len(known.tokens or []))
+        ]
+        assert all(len(best) == 2 for best in known.top_logprobs or [])
+    options |= {"prompt": prompts[0], "temperature": 1.5, "seed": 3, "logprobs": 0}
+    four = client.completions.create(**options, n=4)
+    best = client.completions.create(**options, n=1, best_of=4)
+
+    def likelihood(choice: Any) -> float:
+        return sum(choice.logprobs.token_logprobs) / len(choice.logprobs.token_logprobs)
+
+    assert best.choices[0].text == max(four.choices, key=likelihood).text
+    assert best.usage == four.usage
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"best_of": 2, "n": 3}, "best_of"),
+        ({"best_of": 2, "stream": True}, "best_of"),
+        ({"prompt": ["a"] * 65, "n": 2}, "n"),
+        ({"echo": True, "logprobs": 1}, "echo"),
+        ({"prompt": ["a", ""]}, "prompt"),
+        ({"suffix": "x"}, "suffix"),
+    ],
+)
+def test_completions_that_are_refused(
+    client: openai.OpenAI, change: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(**{"model": "chat", "prompt": "a"} | change)
+    assert refused.value.param == param
 
 
 def test_a_body_that_is_not_json_is_a_400(platform: Platform) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from api.requests.inflight import Inflight, Waiting
 from loraplex.broker.connection import Unavailable
 from loraplex.keys import Lane
-from loraplex.messages import TokenEvent
+from loraplex.messages import Logprobs, TokenEvent
 
 OUTPUT = list(range(100, 112))
 SPANS = st.tuples(st.integers(0, 11), st.integers(1, 5))
@@ -31,6 +31,15 @@ def test_whatever_arrives_the_tokens_are_a_prefix_in_order(spans: list[tuple[int
         accepted = waiting.accept(TokenEvent("r", start, OUTPUT[start : start + size]))
         assert accepted == (start <= before)
     assert received(waiting) == OUTPUT[: waiting.position]
+
+
+def test_what_is_known_of_a_repeated_token_is_dropped_with_it() -> None:
+    waiting = Waiting(Lane("m", "d"), "r")
+    known = [Logprobs(-float(i), []) for i in range(3)]
+    waiting.accept(TokenEvent("r", 0, [5, 6], logprobs=known[:2]))
+    waiting.accept(TokenEvent("r", 1, [6, 7], logprobs=known[1:]))
+    events = [waiting.events.get_nowait() for _ in range(2)]
+    assert [e.logprobs for e in events] == [known[:2], known[2:]]
 
 
 def test_the_end_comes_once_and_nothing_after_it() -> None:
