@@ -118,7 +118,7 @@ class WorkerSettings(Settings):
         2.0, gt=0, description="Memory for adapters that are ready for a slot, in GiB."
     )
     deterministic: bool = Field(
-        False, description="The same tokens whatever else is in the batch (CPU; slower prompts)."
+        False, description="The same tokens whatever else is in the batch; slower prompts."
     )
     threads: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU threads of a replica."

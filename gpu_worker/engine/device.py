@@ -17,6 +17,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from gpu_worker.engine.lora.linears import LinearGroup
+from gpu_worker.engine.request import ModelRefused
 from kernels.cpu.build import library
 from kernels.cpu.family import CPU
 from kernels.cpu.linear import PackedLinear
@@ -30,8 +31,13 @@ INTERPRETER = "interpreter"
 class Machine:
     """One device and the dtypes that it computes and stores in."""
 
-    def __init__(self, device: str, dtype: str, checkpoint_dtype: torch.dtype) -> None:
-        """`device`: auto, cpu, cuda…, interpreter; `dtype`: auto or a torch dtype's name."""
+    def __init__(
+        self, device: str, dtype: str, checkpoint_dtype: torch.dtype, *, deterministic: bool = False
+    ) -> None:
+        """`device`: auto, cpu, cuda…, interpreter; `dtype`: auto or a torch dtype's name.
+
+        Raises ModelRefused when what is asked for can't be had here.
+        """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         interpreted = device == INTERPRETER
@@ -46,6 +52,12 @@ class Machine:
         self.compiled = on_cpu and self.dtype == torch.float32 and library() is not None
         halves = self.compiled and dtype == "auto" and checkpoint_dtype == torch.bfloat16
         self.stored = torch.bfloat16 if halves else self.dtype  # KV cache and adapters
+        self.deterministic = deterministic
+        if deterministic and self.kernels is None:
+            raise ModelRefused(
+                "deterministic needs kernels of ours: on a CPU float32 and a C compiler, on a GPU "
+                "Triton"
+            )
 
     def kv_cache_bytes(self, gib: float | None, reserved: int) -> int:
         """`gib`, or by default 1 GiB on a CPU, and on a GPU most of what is free but `reserved`."""
@@ -73,6 +85,10 @@ class Machine:
         if self.compiled:
             exact = torch.equal(weight.bfloat16().float(), weight)
             return PackedLinear(weight, bias, torch.bfloat16 if exact else torch.float32)
+        if self.deterministic:
+            from kernels.gpu.linear import FixedTileLinear
+
+            return FixedTileLinear(weight, bias)
         if self._prepacks:
             return OneDnnLinear(weight, bias)
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, "meta")
@@ -103,6 +119,7 @@ class Machine:
                 slots=slots,
                 max_rows=max_rows,
                 graph_rows=graph_rows,
+                fixed_tiles=self.deterministic,
             )
         if self.compiled:
             return CpuLora(shapes, self.stored)

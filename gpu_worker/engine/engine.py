@@ -56,8 +56,8 @@ class EngineConfig:
     max_adapters: int = 64  # slots; on a GPU one of rank 64 takes four
     adapter_cache_gib: float = 2.0  # packed adapters in memory
     prefix_cache: bool = True
-    # The same tokens whatever else is in the batch and however a prompt was split or resumed: CPU
-    # only, and prompts cost more; see docs/engine.md.
+    # The same tokens whatever else is in the batch and however a prompt was split or resumed.
+    # Prompts cost more; see docs/engine.md.
     deterministic: bool = False
     overlap: bool | None = None  # steps; None: where there is a GPU
 
@@ -91,9 +91,7 @@ class Engine:
     def __init__(
         self, model_folder: Path, config: EngineConfig, locate: Callable[[str], Path]
     ) -> None:
-        loaded = load(model_folder, config.device, config.dtype)
-        if config.deterministic and not loaded.machine.compiled:
-            raise ModelRefused("deterministic needs the CPU kernels: a CPU, float32, a C compiler")
+        loaded = load(model_folder, config.device, config.dtype, deterministic=config.deterministic)
         expected = eager_logits(loaded.model, loaded.vocabulary, loaded.machine.device)
         prepare(loaded)
         self.eos = loaded.eos

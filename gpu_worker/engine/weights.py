@@ -24,7 +24,7 @@ class LoadedModel:
     vocabulary: int
 
 
-def load(folder: Path, device: str, dtype: str) -> LoadedModel:
+def load(folder: Path, device: str, dtype: str, *, deterministic: bool = False) -> LoadedModel:
     """The model in eval mode, its layers not yet replaced. Raises ModelRefused with the reason."""
     kind = "model"
     try:
@@ -32,7 +32,8 @@ def load(folder: Path, device: str, dtype: str) -> LoadedModel:
         kind = config.model_type
         if config.is_encoder_decoder:
             raise ModelRefused(f"{kind} is an encoder-decoder model")
-        machine = Machine(device, dtype, config.dtype or torch.float32)
+        stored = config.dtype or torch.float32
+        machine = Machine(device, dtype, stored, deterministic=deterministic)
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=machine.dtype, attn_implementation=NAME
         )
@@ -59,7 +60,7 @@ def prepare(loaded: LoadedModel) -> None:
     loaded.groups.extend(install(model, machine.linear))
     if machine.kernels is not None:
         substitute(model, machine.kernels)
-    if machine.compiled and isinstance(head, torch.nn.Linear):
+    if (machine.compiled or machine.deterministic) and isinstance(head, torch.nn.Linear):
         model.set_output_embeddings(machine.linear([head]))  # type: ignore[operator]
 
 

@@ -15,7 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.gpu import attention, lora, pointwise, sampling
+from kernels.gpu import attention, linear, lora, pointwise, sampling
 
 _B = "*bf16"
 
@@ -122,6 +122,11 @@ def variants() -> Iterator[Variant]:
     )
     yield Variant(
         "silu_mul", pointwise._silu_mul_kernel, {"x": _B, "y": _B}, {"N": 14336, "BLOCK": 1024}
+    )
+    yield Variant(
+        *("linear", linear._linear_kernel, {"x": _B, "weight": _B, "bias": _B, "y": _B}),
+        {"N": 4096, "K": 4096, "BIAS": True}
+        | {"BLOCK_M": linear._BLOCK_M, "BLOCK_N": linear._BLOCK_N, "BLOCK_K": linear._BLOCK_K},
     )
     angles = {"x": _B, "cos": _B, "sin": _B}
     yield Variant("rope", pointwise._rope_kernel, angles, {"D": 128, "HALF": 64}, warps=1)

@@ -137,9 +137,11 @@ class GpuLora:
         slots: int,
         max_rows: int,
         graph_rows: int,
+        fixed_tiles: bool = False,
     ) -> None:
         """`groups`: (in, widths of the slices) of each linear layer; `max_rows` of any step, and
-        of those that run as a graph, whose tiles past the step's own are empty."""
+        of those that run as a graph, whose tiles past the step's own are empty; `fixed_tiles`: as
+        large for prompts as for decoding."""
         self._dtype, self._device = dtype, device
         sizes = sum(k + sum(widths) for k, widths in groups)
         self.slot_bytes = USUAL_RANK * sizes * dtype.itemsize
@@ -154,6 +156,7 @@ class GpuLora:
         self._free = list(range(slots))[::-1]
         self._tiles = torch.zeros(max_rows, 3, dtype=torch.int32, device=device)
         self._graph_rows = graph_rows
+        self._fixed_tiles = fixed_tiles
         self._step: Sequence[PlacedAdapter] = ()  # keeps what the step's addresses point to
         self._count = 0  # tiles of the step
         self._tile = DECODE_TILE
@@ -207,7 +210,8 @@ class GpuLora:
                 torch.cuda.current_stream(self._device).wait_event(adapter.copied)
                 adapter.copied = None
         longest = max((end - start for start, end in spans), default=0)
-        self._tile = PREFILL_TILE if longest > 4 * DECODE_TILE else DECODE_TILE
+        large = longest > 4 * DECODE_TILE and not self._fixed_tiles
+        self._tile = PREFILL_TILE if large else DECODE_TILE
         tiles = [
             (row, min(self._tile, end - row), adapter.slot)
             for (start, end), adapter in zip(spans, adapters, strict=True)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.gpu.attention import decode_attention, prefill_attention, prefill_tiles, store_kv
+from kernels.gpu.linear import FixedTileLinear
 from kernels.gpu.lora import GpuLora
 from kernels.gpu.pointwise import rms_norm, rope_, silu_mul
 from kernels.gpu.sampling import sample_tokens
@@ -163,6 +164,26 @@ def test_grouped_lora(rows, ranks, base_rows, k, widths, dtype) -> None:  # type
         if max(rows) <= 16 and len(rows) <= 2:  # as a graph: two launches, some may be empty
             ours.fixed(2)
             close(ours.linear(base, 1, x), torchs.linear(base, 1, x))
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    rows=st.integers(1, 70),
+    n=st.integers(1, 130),
+    k=st.integers(1, 150),
+    biased=st.booleans(),
+    dtype=DTYPES,
+)
+def test_fixed_tile_linear(rows: int, n: int, k: int, biased: bool, dtype: torch.dtype) -> None:
+    weight = (torch.randn(n, k) / k**0.5).to(dtype)
+    bias = torch.randn(n).to(dtype) if biased else None
+    x = torch.randn(rows, k).to(dtype)
+    layer = FixedTileLinear(weight, bias)
+    y = layer(x)
+    wide = None if bias is None else bias.float()
+    close(y, torch.nn.functional.linear(x.float(), weight.float(), wide))
+    # Of the first row: the interpreter's own product depends on where in a tile a row lies.
+    assert torch.equal(y[:1], layer(x[:1])), "the batch changed a row"
 
 
 @settings(deadline=None, max_examples=20)
