@@ -38,8 +38,15 @@ class LoraKernel(Protocol[Packed, Placed]):
     def drop(self, placed: Placed) -> None:
         """The slot is free. Steps that were begun before may still read it."""
 
-    def begin(self, spans: Sequence[tuple[int, int]], adapters: Sequence[Placed]) -> None:
-        """The step's segments: rows `start:end` use the adapter of the same place."""
+    def begin(
+        self,
+        spans: Sequence[tuple[int, int]],
+        adapters: Sequence[Placed],
+        *,
+        decoding: bool = False,
+    ) -> None:
+        """The step's segments: rows `start:end` use the adapter of the same place. `decoding`: each
+        row is another sequence's."""
 
     def linear(self, base: torch.nn.Module, group: int, x: torch.Tensor) -> torch.Tensor:
         """base(x) plus the step's adapters of linear layer `group`. x [..., in] → [..., out]."""
@@ -103,7 +110,13 @@ class TorchLora:
     def drop(self, placed: TorchAdapter) -> None:
         """Nothing to free: memory goes with the last reference."""
 
-    def begin(self, spans: Sequence[tuple[int, int]], adapters: Sequence[TorchAdapter]) -> None:
+    def begin(
+        self,
+        spans: Sequence[tuple[int, int]],
+        adapters: Sequence[TorchAdapter],
+        *,
+        decoding: bool = False,
+    ) -> None:
         self._step = [(*span, adapter) for span, adapter in zip(spans, adapters, strict=True)]
 
     def linear(self, base: torch.nn.Module, group: int, x: torch.Tensor) -> torch.Tensor:

@@ -165,9 +165,7 @@ def _lora(shape: Shape, kind: dict[str, Any]) -> Case:
     groups = [(shape.hidden, widths)]
     device, dtype = kind["device"], kind["dtype"]
     rows = shape.batch
-    ours = GpuLora(
-        groups, dtype, device, slots=shape.adapters, max_rows=rows, graph_rows=shape.batch
-    )
+    ours = GpuLora(groups, dtype, device, slots=shape.adapters, max_rows=rows)
     torchs = TorchLora(groups, dtype, device)
     spans, placed, reference, size = [], [], [], 0
     for index in range(shape.adapters):

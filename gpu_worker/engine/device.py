@@ -42,6 +42,8 @@ class Machine:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         interpreted = device == INTERPRETER
         self.device = torch.device("cpu" if interpreted else device)
+        if self.device.type == "cuda":
+            self._use()
         if dtype == "auto":
             native = self.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
             self.dtype = torch.bfloat16 if native else torch.float32
@@ -59,13 +61,21 @@ class Machine:
                 "Triton"
             )
 
+    def _use(self) -> None:
+        """Make the GPU this thread's: Triton and captured graphs take the current one."""
+        try:
+            torch.cuda.set_device(self.device)
+        except (RuntimeError, AssertionError) as missing:
+            raise ModelRefused(f"device {self.device} can't be used: {missing}") from missing
+
     def kv_cache_bytes(self, gib: float | None, reserved: int) -> int:
-        """`gib`, or by default 1 GiB on a CPU, and on a GPU most of what is free but `reserved`."""
+        """`gib`, or by default 1 GiB on a CPU, and on a GPU what is free but for `reserved` bytes
+        and what steps and their graphs take: a tenth, at least 2 GiB."""
         if gib is not None or self.device.type != "cuda":
             return int((1.0 if gib is None else gib) * 2**30)
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(self.device)
-        return int(free * 0.9) - reserved
+        return max(0, free - max(free // 10, 2 * 2**30) - reserved)
 
     @property
     def kernels(self) -> KernelFamily | None:
@@ -106,10 +116,9 @@ class Machine:
         return self.dtype == torch.float32 or (self.dtype == torch.bfloat16 and bf16())
 
     def lora(
-        self, groups: Sequence[LinearGroup], *, slots: int, max_rows: int, graph_rows: int
+        self, groups: Sequence[LinearGroup], *, slots: int, max_rows: int
     ) -> LoraKernel[Any, Any]:
-        """The kernel that adds adapters to these layers; `max_rows` of any step, `graph_rows` of
-        a decode step."""
+        """The kernel that adds adapters to these layers; `max_rows` of any step."""
         shapes = [(group.in_features, group.widths) for group in groups]
         if self.triton:
             from kernels.gpu.lora import GpuLora
@@ -118,7 +127,6 @@ class Machine:
                 *(shapes, self.dtype, self.device),
                 slots=slots,
                 max_rows=max_rows,
-                graph_rows=graph_rows,
                 fixed_tiles=self.deterministic,
             )
         if self.compiled:

@@ -23,7 +23,6 @@ from gpu_worker.engine.attention import KvCache
 from gpu_worker.engine.blocks import BLOCK, BlockPool, blocks_for
 from gpu_worker.engine.forward import Forward
 from gpu_worker.engine.grammar import Grammars
-from gpu_worker.engine.graphed import padded
 from gpu_worker.engine.lora.checkpoint import read
 from gpu_worker.engine.lora.residency import Residency
 from gpu_worker.engine.request import (
@@ -42,6 +41,7 @@ from gpu_worker.engine.schedule import PENDING, Chunk, Schedule, Sequence
 from gpu_worker.engine.unread import Unread
 from gpu_worker.engine.weights import LoadedModel, load, prepare
 from kernels.grouped_lora import LoraKernel
+from kernels.transfer import to_device
 
 _LOAD_WAIT_S = 0.005  # when all that is left to do waits for adapters or grammars
 
@@ -100,8 +100,7 @@ class Engine:
         kernel = loaded.machine.lora(
             loaded.groups,
             slots=config.max_adapters,
-            max_rows=max(config.max_step_tokens, padded(config.max_running)),
-            graph_rows=padded(config.max_running),
+            max_rows=max(config.max_step_tokens, config.max_running),
         )
         self.adapters: Residency[Any] = Residency(
             lambda name: kernel.pack(read(locate(name), loaded.groups)),
@@ -156,14 +155,17 @@ class Engine:
             1 + config.max_running * blocks_for(self.context_length),
         )
         if blocks < 2:
-            raise ModelRefused(f"{memory / 2**30:.3g} GiB for the KV cache is less than one block")
+            raise ModelRefused(
+                f"{memory / 2**30:.3g} GiB for the KV cache is less than one block: set a larger "
+                "kv_cache_gib, or fewer max_adapters on a GPU"
+            )
         forward.cache = KvCache(blocks * BLOCK, machine.stored, machine.kernels, like=small)
         if machine.compiled:
             longest = min(blocks_for(self.context_length), blocks)
             forward.decode = forward.record_decode(config.max_running, longest)
         elif machine.triton:
             context = min(self.context_length, (blocks - 1) * BLOCK)
-            forward.decode = forward.graph_decode(config.max_running, context)
+            forward.decode = forward.graph_decode(config.max_running, context, loaded.vocabulary)
         return forward, BlockPool(blocks)
 
     @property
@@ -229,14 +231,15 @@ class Engine:
         sampling = [lives for c, lives in zip(chunks, alive, strict=True) if c.samples]
         rows = [c.sequence for c, lives in zip(chunks, alive, strict=True) if c.samples and lives]
         if not all(sampling):
-            logits = logits[torch.tensor(sampling, device=logits.device)]
+            kept = torch.tensor([i for i, lives in enumerate(sampling) if lives])
+            logits = logits[to_device(kept, logits.device)]
         sampled = sample(logits, [self._row(s) for s in rows], self._draw)
         for sequence in rows:
             sequence.tokens.append(PENDING)
         self._launched = _Launched(rows, sampled, _stats(chunks))
 
     def _unread(self) -> Unread | None:
-        if self._launched is None:
+        if self._launched is None or not self._launched.sequences:
             return None
         rows = {sequence: row for row, sequence in enumerate(self._launched.sequences)}
         return Unread(self._launched.sampled.tokens, rows)
@@ -284,7 +287,10 @@ class Engine:
             self.cancel(request.id)
 
     def close(self) -> None:
-        """End the threads that load adapters and compile grammars."""
+        """End the threads that load adapters and compile grammars; wait for a launched step."""
+        if self._launched is not None:
+            self._launched.sampled.read()
+            self._launched = None
         self.adapters.close()
         self._grammars.close()
 

@@ -16,6 +16,7 @@ from gpu_worker.engine.schedule import PENDING, Chunk
 from gpu_worker.engine.torch_attention import PrefillSpan
 from gpu_worker.engine.unread import Unread
 from kernels.grouped_lora import LoraKernel
+from kernels.transfer import to_device
 
 
 class Forward:
@@ -51,9 +52,10 @@ class Forward:
         finally:
             LORA.kernel = None
 
-    def graph_decode(self, rows: int, context: int) -> GraphedDecode:
+    def graph_decode(self, rows: int, context: int, vocabulary: int) -> GraphedDecode:
         """The same for a GPU, by CUDA graphs."""
-        return GraphedDecode(self._run, self.cache, self._kernel, rows, context)
+        kernel: Any = self._kernel
+        return GraphedDecode(self._run, self.cache, kernel, rows, context, vocabulary)
 
     @torch.inference_mode()
     def __call__(
@@ -65,12 +67,13 @@ class Forward:
         """
         counts = np.array([c.count for c in chunks])
         ends = counts.cumsum()
-        adapted = self._begin_adapters(chunks, ends)
+        decoding = ends[-1] == len(chunks)
+        adapted = self._begin_adapters(chunks, ends, decoding)
         sampling = [every_chunk or c.samples for c in chunks]
-        if ends[-1] == len(chunks) and self.decode is not None and self.decode.accepts(chunks):
+        if decoding and self.decode is not None and self.decode.accepts(chunks):
             # Logits of all chunks: one of a prompt may be a single token, too.
             logits = self.decode(chunks, adapted, unread)
-            return logits if all(sampling) else logits[torch.tensor(sampling)]
+            return logits if all(sampling) else logits[self._tensor(np.flatnonzero(sampling))]
         positions = np.concatenate([np.arange(c.start, c.start + c.count) for c in chunks])
         STEP.metadata, STEP.cache = self._metadata(chunks, positions), self.cache
         LORA.kernel = self._kernel if adapted else None
@@ -89,7 +92,7 @@ class Forward:
         self, chunks: list[Chunk], ends: "np.ndarray[Any, Any]", unread: Unread | None
     ) -> torch.Tensor:
         tokens = [t for c in chunks for t in c.sequence.tokens[c.start : c.start + c.count]]
-        ids = torch.tensor(tokens, device=self.device)
+        ids = self._tensor(np.array(tokens))
         if unread is None or PENDING not in tokens:
             return ids
         rows = np.full(len(tokens), -1)
@@ -124,7 +127,7 @@ class Forward:
         meta = StepMetadata(
             write_slots=self._tensor(block_of * BLOCK + positions % BLOCK),
             decode_rows=self._tensor(rows),
-            decode_tables=torch.from_numpy(padded).to(self.device),
+            decode_tables=to_device(torch.from_numpy(padded), self.device),
             decode_lengths=self._tensor(positions[rows] + 1),
             only_decode=all(by_row),
         )
@@ -151,10 +154,12 @@ class Forward:
         for row, (_, table) in zip(tables, spans, strict=True):
             row[: len(table)] = table
         tiles = np.array(kernels.prefill_tiles([span for span, _ in spans]), dtype=np.int32)
-        meta.prefill_tables = torch.from_numpy(tables).to(self.device)
-        meta.prefill_tiles = torch.from_numpy(tiles).to(self.device)
+        meta.prefill_tables = to_device(torch.from_numpy(tables), self.device)
+        meta.prefill_tiles = to_device(torch.from_numpy(tiles), self.device)
 
-    def _begin_adapters(self, chunks: list[Chunk], ends: "np.ndarray[Any, Any]") -> bool:
+    def _begin_adapters(
+        self, chunks: list[Chunk], ends: "np.ndarray[Any, Any]", decoding: bool
+    ) -> bool:
         """Tell the kernel the segments of equal adapters, which the schedule put side by side.
 
         False: a base-only step.
@@ -170,8 +175,9 @@ class Forward:
             else:
                 names.append(name)
                 spans.append((end - chunk.count, end))
-        self._kernel.begin(spans, [self._adapters[name] for name in names])
+        placed = [self._adapters[name] for name in names]
+        self._kernel.begin(spans, placed, decoding=decoding)
         return bool(names)
 
     def _tensor(self, values: "np.ndarray[Any, Any]") -> torch.Tensor:
-        return torch.from_numpy(values.astype(np.int64)).to(self.device)
+        return to_device(torch.from_numpy(values.astype(np.int64)), self.device)

@@ -5,6 +5,8 @@ from SplitMix64 (Steele et al., OOPSLA 2014), the token from the inverse distrib
 row's result doesn't depend on the other rows of the batch.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ import torch
 
 from gpu_worker.engine.request import Sampling, TokenLogprobs
 from kernels.family import Operation
+from kernels.transfer import to_device
 
 _MASK = (1 << 64) - 1
 _GREEDY_BELOW = 1e-5  # colder than this, dividing logits overflows and the largest wins anyway
@@ -47,20 +50,32 @@ def uniform(seed: int, position: int) -> float:
 class Sampled:
     """One token a row, on the device until it is read."""
 
-    def __init__(self, tokens: torch.Tensor, logprobs: list["_Logprobs | None"]) -> None:
+    def __init__(self, tokens: torch.Tensor, logprobs: "_Logprobs | None" = None) -> None:
         self.tokens = tokens  # int64 [rows]
         self._logprobs = logprobs
-        self._host, self._copied = tokens, None
+        self._host = [t for t in (tokens, *(logprobs.tensors if logprobs else ()))]
+        self._copied = None
         if tokens.device.type == "cuda":
-            self._host = torch.empty_like(tokens, device="cpu", pin_memory=True)
-            self._host.copy_(tokens, non_blocking=True)
+            self._host = [_pinned_copy(t) for t in self._host]
             self._copied = torch.cuda.current_stream(tokens.device).record_event()
 
     def read(self) -> tuple[list[int], list[TokenLogprobs | None]]:
-        """Waits for the device."""
+        """Waits until the device has come so far, and no longer."""
         if self._copied is not None:
             self._copied.synchronize()
-        return self._host.tolist(), [None if p is None else p.read() for p in self._logprobs]
+        tokens: list[int] = self._host[0].tolist()
+        found: list[TokenLogprobs | None] = [None] * len(tokens)
+        if self._logprobs is not None:
+            chosen, values, ids = (t.tolist() for t in self._host[1:])
+            for at, (row, count) in enumerate(self._logprobs.rows):
+                best = list(zip(ids[at][:count], values[at][:count], strict=True))
+                found[row] = TokenLogprobs(chosen[at][0], best)
+        return tokens, found
+
+
+def _pinned_copy(on_device: torch.Tensor) -> torch.Tensor:
+    host = torch.empty_like(on_device, device="cpu", pin_memory=True)
+    return host.copy_(on_device, non_blocking=True)
 
 
 @torch.inference_mode()
@@ -80,13 +95,7 @@ def sample(logits: torch.Tensor, rows: Rows[Row], kernel: Operation | None = Non
         chosen = logits.argmax(dim=-1)
         if random:
             chosen[random] = _draw(logits[random], [rows[i] for i in random])
-    return Sampled(
-        chosen,
-        [
-            None if row.sampling.logprobs is None else _Logprobs.of(logits[i], chosen[i], row)
-            for i, row in enumerate(rows)
-        ],
-    )
+    return Sampled(chosen, _Logprobs.of(logits, chosen, rows))
 
 
 def _edit(logits: torch.Tensor, row: Row) -> None:
@@ -99,28 +108,28 @@ def _edit(logits: torch.Tensor, row: Row) -> None:
             values > 0, values / s.repetition_penalty, values * s.repetition_penalty
         )
     if s.presence_penalty or s.frequency_penalty:
-        output = _ids(row.tokens[row.prompt_length :], logits)
-        seen, counts = output.unique(return_counts=True)
-        logits[seen] -= s.presence_penalty + s.frequency_penalty * counts
+        counts = Counter(row.tokens[row.prompt_length :])
+        times = to_device(torch.tensor(list(counts.values()), dtype=torch.float32), logits.device)
+        logits[_ids(counts, logits)] -= s.presence_penalty + s.frequency_penalty * times
     if s.logit_bias:
-        bias = torch.tensor(list(s.logit_bias.values()), device=logits.device)
-        logits[_ids(s.logit_bias, logits)] += bias
+        bias = torch.tensor(list(s.logit_bias.values()), dtype=torch.float32)
+        logits[_ids(s.logit_bias, logits)] += to_device(bias, logits.device)
     early = row.position < s.min_tokens and len(row.ends) < len(logits)
     if row.allowed is None:
         if early:
             logits[_ids(row.ends, logits)] = float("-inf")
         return
-    allowed = row.allowed.to(logits.device)
+    allowed = row.allowed  # on the host
     if early:
         going_on = allowed.clone()
-        going_on[_ids(row.ends, logits)] = False
+        going_on[list(row.ends)] = False
         allowed = going_on if going_on.any() else allowed  # the grammar's end comes first
     if allowed.any():
-        logits.masked_fill_(~allowed, float("-inf"))
+        logits.masked_fill_(to_device(~allowed, logits.device), float("-inf"))
 
 
-def _ids(ids: object, like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(list(ids), dtype=torch.long, device=like.device)  # type: ignore[call-overload]
+def _ids(ids: Iterable[int], like: torch.Tensor) -> torch.Tensor:
+    return to_device(torch.tensor(list(ids), dtype=torch.long), like.device)
 
 
 def _draw_by(kernel: Operation, logits: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
@@ -129,10 +138,14 @@ def _draw_by(kernel: Operation, logits: torch.Tensor, rows: Rows[Row]) -> torch.
     cold = [0.0 if s.temperature < _GREEDY_BELOW else s.temperature for s in settings]
     numbers = [uniform(row.sampling.seed, row.position) for row in rows]
     most = logits.shape[-1]
-    floats = torch.tensor([cold, numbers, [s.min_p for s in settings], [s.top_p for s in settings]])
-    temperatures, targets, min_ps, top_ps = floats.to(logits.device, non_blocking=True)
-    top_ks = torch.tensor([s.top_k if s.top_k < most else 0 for s in settings], dtype=torch.int32)
-    return kernel(logits, temperatures, targets, min_ps, top_ks.to(logits.device), top_ps)
+    table = torch.tensor(
+        [
+            *(cold, numbers, [s.min_p for s in settings], [s.top_p for s in settings]),
+            [s.top_k if s.top_k < most else 0 for s in settings],
+        ]
+    )
+    temperatures, targets, min_ps, top_ps, top_ks = to_device(table, logits.device)
+    return kernel(logits, temperatures, targets, min_ps, top_ks.int(), top_ps)
 
 
 def _draw(logits: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
@@ -194,18 +207,22 @@ def _largest(probabilities: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Logprobs:
-    """Of one row, on the device."""
+    """Of the rows that want them: (row, how many alternatives) each, and on the device the chosen
+    token's [n, 1] and the likeliest ones' values and ids [n, most]."""
 
-    chosen: torch.Tensor
-    values: torch.Tensor
-    ids: torch.Tensor
+    rows: list[tuple[int, int]]
+    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
     @classmethod
-    def of(cls, logits: torch.Tensor, token: torch.Tensor, row: Row) -> "_Logprobs":
-        logprobs = torch.log_softmax(logits, dim=-1)
-        values, ids = logprobs.topk(min(row.sampling.logprobs or 0, len(logprobs)))
-        return cls(logprobs[token], values, ids)
-
-    def read(self) -> TokenLogprobs:
-        best = list(zip(self.ids.tolist(), self.values.tolist(), strict=True))
-        return TokenLogprobs(float(self.chosen), best)
+    def of(cls, logits: torch.Tensor, tokens: torch.Tensor, rows: Rows[Row]) -> "_Logprobs | None":
+        wanted = [
+            (i, min(row.sampling.logprobs, logits.shape[-1]))
+            for i, row in enumerate(rows)
+            if row.sampling.logprobs is not None
+        ]
+        if not wanted:
+            return None
+        at = _ids([row for row, _ in wanted], logits)
+        logprobs = torch.log_softmax(logits[at], dim=-1)
+        best = logprobs.topk(max(count for _, count in wanted))
+        return cls(wanted, (logprobs.gather(1, tokens[at][:, None]), *best))

@@ -56,6 +56,7 @@ class Sequence:
     computed: int = 0  # tokens whose keys and values are cached
     blocks: list[int] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)  # of the full blocks of `tokens`
+    running: bool = False  # the schedule's
     charged: bool = False  # its prompt is in its tenant's counter
     since: float = 0.0  # when it began to wait
 
@@ -153,9 +154,8 @@ class Schedule:
     def remove(self, sequence: Sequence) -> None:
         """The sequence has ended: free what it holds."""
         del self._by_id[sequence.request.id]
-        if sequence in self.running:
-            self.running.remove(sequence)
-            self._release(sequence)
+        if sequence.running:
+            self._stop(sequence)
         else:
             self._leave_queue(sequence)
 
@@ -167,7 +167,7 @@ class Schedule:
         decoding = [s for s in self.running if s.pending == 1]
         prefilling = [s for s in self.running if s.pending > 1]
         for sequence in (*decoding, *prefilling):
-            if sequence.full or sequence not in self.running:  # preempted by an older one just now
+            if sequence.full or not sequence.running:  # preempted by an older one just now
                 continue
             # A long prompt leaves half of what is left to others that have a prompt to compute.
             shared = len(prefilling) > 1 or bool(self._queues)
@@ -177,7 +177,7 @@ class Schedule:
                 chunks.append(Chunk(sequence, sequence.computed, count))
                 budget -= count
         # A sequence that was preempted after its chunk was planned is not computed.
-        chunks = [c for c in chunks if c.sequence in self.running]
+        chunks = [c for c in chunks if c.sequence.running]
         chunks += self._admit(budget, now)
         chunks.sort(key=lambda c: (c.sequence.request.adapter is None, c.sequence.request.adapter))
         return chunks
@@ -216,6 +216,7 @@ class Schedule:
             self._leave_queue(sequence)
             self._admitted += 1
             self.running.append(sequence)
+            sequence.running = True
             chunks.append(Chunk(sequence, sequence.computed, count))
             budget -= count
         return chunks
@@ -270,8 +271,7 @@ class Schedule:
                 self._preempt(sequence)
 
     def _preempt(self, sequence: Sequence) -> None:
-        self.running.remove(sequence)
-        self._release(sequence)
+        self._stop(sequence)
         self._queues.setdefault(sequence.request.tenant, deque()).appendleft(sequence)
 
     def _leave_queue(self, sequence: Sequence) -> None:
@@ -280,7 +280,9 @@ class Schedule:
         if not queue:
             del self._queues[sequence.request.tenant]
 
-    def _release(self, sequence: Sequence) -> None:
+    def _stop(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        sequence.running = False
         self.pool.give_back(sequence.blocks)
         sequence.blocks = []
         sequence.computed = 0

@@ -64,7 +64,13 @@ class CpuLora:
     def drop(self, placed: PackedAdapter) -> None:
         """Nothing to free: memory goes with the last reference."""
 
-    def begin(self, spans: Sequence[tuple[int, int]], adapters: Sequence[PackedAdapter]) -> None:
+    def begin(
+        self,
+        spans: Sequence[tuple[int, int]],
+        adapters: Sequence[PackedAdapter],
+        *,
+        decoding: bool = False,
+    ) -> None:
         self._step[0] = len(adapters)
         if not adapters:
             return

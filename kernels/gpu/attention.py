@@ -12,6 +12,7 @@ import triton.language as tl
 
 SPLIT = 256  # tokens of context that a program attends to at once
 _PROGRAMS = 512  # enough for every multiprocessor, with some left to hide latency
+_FEWEST = 4  # that share a sequence: one long context among short ones would be a long way
 
 
 @triton.jit
@@ -65,7 +66,7 @@ def _attend(
     return highest, total * fade + tl.sum(weights, 1), mixed
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def _decode_kernel(
     q, keys, values, tables, lengths, mixes, logsums, q_row, table_row, splits,
     SCALE: tl.constexpr, SOFTCAP: tl.constexpr, WINDOW: tl.constexpr,
@@ -113,7 +114,7 @@ def _decode_kernel(
         tl.store(logsums + place, best + tl.log(some), mine)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def _join_kernel(
     mixes, logsums, lengths, sinks, out, splits,
     WINDOW: tl.constexpr, SINKS: tl.constexpr, HEADS: tl.constexpr,
@@ -228,7 +229,7 @@ def decode_attention(
     logsums = q.new_empty(sequences, heads, splits, dtype=torch.float32)
     out = q.new_empty(sequences, heads, dv)
     block_d, block_dv, block_n = _blocks(d, dv, q.dtype)
-    programs = max(1, min(splits, _PROGRAMS // (sequences * kv_heads)))
+    programs = min(splits, max(_FEWEST, _PROGRAMS // (sequences * kv_heads)))
     _decode_kernel[(sequences, kv_heads, programs)](
         *(q, keys, values, tables, lengths, mixes, logsums),
         *(q.stride(0), tables.stride(0), splits),

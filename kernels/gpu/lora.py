@@ -16,33 +16,35 @@ import triton
 import triton.language as tl
 
 from kernels.grouped_lora import Groups
+from kernels.transfer import to_device
 
 MAX_RANK = 256
 USUAL_RANK = 16  # of every layer: what one slot holds
 SPLIT_K = 1024  # input features that one program sums
 DECODE_TILE, PREFILL_TILE = 16, 64  # rows
+_PROGRAMS = 32  # that share the tiles: few are idle where tiles are few, as in most captured steps
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _shrink_kernel(
     x, tiles, weights, ranks, partials, x_row, tokens,
     FIRST: tl.constexpr, SLICES: tl.constexpr, ALL: tl.constexpr, K: tl.constexpr,
     SPLIT_K: tl.constexpr, MAX_RANK: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """partials[split, slice, row, :rank] = x[row, split] · A[:, split]ᵀ for one tile's rows."""
-    tile, piece, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    count = tl.load(tiles + tile * 3 + 1)
-    if count > 0:
+    """partials[split, slice, row, :rank] = x[row, split] · A[:, split]ᵀ, tile after tile."""
+    piece, split = tl.program_id(1), tl.program_id(2)
+    m, r, k = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_K)
+    end = tl.minimum(split * SPLIT_K + SPLIT_K, K)
+    for tile in range(1 + tl.program_id(0), 1 + tl.load(tiles), tl.num_programs(0)):
         row0 = tl.load(tiles + tile * 3).to(tl.int64)
+        count = tl.load(tiles + tile * 3 + 1)
         place = tl.load(tiles + tile * 3 + 2).to(tl.int64) * ALL + FIRST + piece
         rank = tl.load(ranks + place)
         a = tl.load(weights + place * 2).to(tl.pointer_type(x.dtype.element_ty))
         a = tl.multiple_of(a, 16)
-        m, r, k = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_K)
         rows = (row0 + m)[:, None]
         to = partials + ((split * SLICES + piece) * tokens + rows) * MAX_RANK
-        end = tl.minimum(split * SPLIT_K + SPLIT_K, K)
         for r0 in range(0, rank, BLOCK_R):
             kept = (r0 + r) < rank
             h = tl.zeros([BLOCK_M, BLOCK_R], tl.float32)
@@ -62,28 +64,28 @@ def _shrink_kernel(
             tl.store(to + (r0 + r)[None, :], h, (m < count)[:, None] & kept[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _expand_kernel(
     y, tiles, weights, ranks, partials, blocks, y_row, tokens,
     FIRST: tl.constexpr, SLICES: tl.constexpr, ALL: tl.constexpr, SPLITS: tl.constexpr,
     ALIGN: tl.constexpr, MAX_RANK: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """y[row, columns of a slice] += (sum of partials) · B for one tile's rows; B [rank, width]."""
-    tile, block = tl.program_id(0), tl.program_id(1)
-    count = tl.load(tiles + tile * 3 + 1)
-    if count > 0:
+    """y[row, columns of a slice] += (sum of partials) · B, tile after tile; B [rank, width]."""
+    block = tl.program_id(1)
+    piece = tl.load(blocks + block * 4)
+    column = tl.multiple_of(tl.load(blocks + block * 4 + 1), ALIGN)  # in y
+    inside = tl.multiple_of(tl.load(blocks + block * 4 + 2), ALIGN)  # in the slice
+    width = tl.multiple_of(tl.load(blocks + block * 4 + 3), ALIGN)  # of the slice
+    m, r, n = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_N)
+    for tile in range(1 + tl.program_id(0), 1 + tl.load(tiles), tl.num_programs(0)):
         row0 = tl.load(tiles + tile * 3).to(tl.int64)
-        piece = tl.load(blocks + block * 4)
-        column = tl.multiple_of(tl.load(blocks + block * 4 + 1), ALIGN)  # in y
-        inside = tl.multiple_of(tl.load(blocks + block * 4 + 2), ALIGN)  # in the slice
-        width = tl.multiple_of(tl.load(blocks + block * 4 + 3), ALIGN)  # of the slice
+        count = tl.load(tiles + tile * 3 + 1)
         place = tl.load(tiles + tile * 3 + 2).to(tl.int64) * ALL + FIRST + piece
         rank = tl.load(ranks + place)
         if rank > 0:
             b = tl.load(weights + place * 2 + 1).to(tl.pointer_type(y.dtype.element_ty))
             b = tl.multiple_of(b, 16)
-            m, r, n = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_N)
             rows = (row0 + m)[:, None]
             added = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
             for r0 in range(0, rank, BLOCK_R):
@@ -122,6 +124,7 @@ class PlacedAdapter:
 
     slot: int
     flat: torch.Tensor
+    rank: int = 0  # the largest
     copied: torch.cuda.Event | None = None  # until the step's stream has waited for it
 
 
@@ -136,12 +139,10 @@ class GpuLora:
         *,
         slots: int,
         max_rows: int,
-        graph_rows: int,
         fixed_tiles: bool = False,
     ) -> None:
-        """`groups`: (in, widths of the slices) of each linear layer; `max_rows` of any step, and
-        of those that run as a graph, whose tiles past the step's own are empty; `fixed_tiles`: as
-        large for prompts as for decoding."""
+        """`groups`: (in, widths of the slices) of each linear layer; `max_rows` of any step;
+        `fixed_tiles`: as large for prompts as for decoding."""
         self._dtype, self._device = dtype, device
         sizes = sum(k + sum(widths) for k, widths in groups)
         self.slot_bytes = USUAL_RANK * sizes * dtype.itemsize
@@ -154,12 +155,13 @@ class GpuLora:
         self._weights = torch.zeros(slots, self._all, 2, dtype=torch.int64, device=device)
         self._ranks = torch.zeros(slots, self._all, dtype=torch.int32, device=device)
         self._free = list(range(slots))[::-1]
-        self._tiles = torch.zeros(max_rows, 3, dtype=torch.int32, device=device)
-        self._graph_rows = graph_rows
+        # The first row holds their number; then (first row, rows, slot) of each.
+        self._tiles = torch.zeros(1 + max_rows, 3, dtype=torch.int32, device=device)
         self._fixed_tiles = fixed_tiles
         self._step: Sequence[PlacedAdapter] = ()  # keeps what the step's addresses point to
-        self._count = 0  # tiles of the step
+        self._programs = 0  # of the step, for its tiles
         self._tile = DECODE_TILE
+        self.variant = 16  # ranks that a program takes at once: what a captured step depends on
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def pack(self, groups: Groups) -> HostAdapter:
@@ -179,7 +181,10 @@ class GpuLora:
             offsets.append((place[0], place[1]) if pair is not None else (0, 0))
             ranks.append(len(pair[0]) if pair is not None else 0)
         flat = torch.cat([p.cpu() for p in parts]) if parts else torch.zeros(1, dtype=self._dtype)
-        return HostAdapter(flat.pin_memory() if self._copies else flat, offsets, ranks)
+        if self._copies is not None:
+            with torch.cuda.device(self._device):  # another thread's current device is the first
+                flat = flat.pin_memory()
+        return HostAdapter(flat, offsets, ranks)
 
     def size(self, packed: HostAdapter) -> int:
         return packed.flat.numel() * packed.flat.element_size()
@@ -196,42 +201,50 @@ class GpuLora:
             placed.flat.record_stream(torch.cuda.current_stream(self._device))
         start, size = placed.flat.data_ptr(), placed.flat.element_size()
         where = [(start + a * size, start + b * size) for a, b in packed.offsets]
-        self._weights[slot] = torch.tensor(where, dtype=torch.int64)
-        self._ranks[slot] = torch.tensor(packed.ranks, dtype=torch.int32)
+        self._weights[slot] = to_device(torch.tensor(where, dtype=torch.int64), self._device)
+        self._ranks[slot] = to_device(torch.tensor(packed.ranks, dtype=torch.int32), self._device)
+        placed.rank = max(packed.ranks)
         return placed
 
     def drop(self, placed: PlacedAdapter) -> None:
         self._free.append(placed.slot)
 
-    def begin(self, spans: Sequence[tuple[int, int]], adapters: Sequence[PlacedAdapter]) -> None:
+    def begin(
+        self,
+        spans: Sequence[tuple[int, int]],
+        adapters: Sequence[PlacedAdapter],
+        *,
+        decoding: bool = False,
+    ) -> None:
         self._step = adapters
+        self._programs = 0
+        if not adapters:
+            return
         for adapter in adapters:
             if adapter.copied is not None:
                 torch.cuda.current_stream(self._device).wait_event(adapter.copied)
                 adapter.copied = None
-        longest = max((end - start for start, end in spans), default=0)
-        large = longest > 4 * DECODE_TILE and not self._fixed_tiles
-        self._tile = PREFILL_TILE if large else DECODE_TILE
+        self._tile = DECODE_TILE if decoding or self._fixed_tiles else PREFILL_TILE
+        self.variant = 16 if max(adapter.rank for adapter in adapters) <= 16 else 64
         tiles = [
             (row, min(self._tile, end - row), adapter.slot)
             for (start, end), adapter in zip(spans, adapters, strict=True)
             for row in range(start, end, self._tile)
         ]
-        self._count = len(tiles)
-        table = torch.zeros(max(len(tiles), self._graph_rows), 3, dtype=torch.int32)
-        if tiles:
-            table[: len(tiles)] = torch.tensor(tiles, dtype=torch.int32)
-        self._tiles[: len(table)] = table.to(self._device, non_blocking=True)
+        self._programs = min(len(tiles), _PROGRAMS)
+        table = torch.tensor([(len(tiles), 0, 0), *tiles], dtype=torch.int32)
+        self._tiles[: len(table)] = to_device(table, self._device)
 
     def fixed(self, rows: int) -> None:
-        """Launch for `rows` tiles, whatever `begin` says: for graphs, whose launches are fixed."""
-        self._count, self._tile = rows, DECODE_TILE
+        """Launch for any adapters of `rows` rows, whatever `begin` has said: for graphs, whose
+        launches can't change. How many tiles there are is read on the device."""
+        self._programs = min(rows, _PROGRAMS)
 
     def linear(self, base: torch.nn.Module, group: int, x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = base(x)
-        if self._count:
+        if self._programs:
             rows, y = x.reshape(-1, x.shape[-1]), result.view(-1, result.shape[-1])
-            self._add(y, rows, group)
+            self._add(y, rows if rows.stride(1) == 1 else rows.contiguous(), group)
         return result
 
     def _add(self, y: torch.Tensor, x: torch.Tensor, group: int) -> None:
@@ -239,16 +252,16 @@ class GpuLora:
         splits = triton.cdiv(k, SPLIT_K)
         partials = x.new_empty(splits, slices, len(x), MAX_RANK, dtype=torch.float32)
         tables = self._tiles, self._weights, self._ranks, partials
-        _shrink_kernel[(self._count, slices, splits)](
+        _shrink_kernel[(self._programs, slices, splits)](
             *(x, *tables, x.stride(0), len(x)),
             *(self._first[group], slices, self._all, k, SPLIT_K, MAX_RANK),
-            *(self._tile, 16, 128),
+            *(self._tile, self.variant, 128 if self.variant == 16 else 64),
             num_warps=4,
         )
-        _expand_kernel[(self._count, len(blocks))](
+        _expand_kernel[(self._programs, len(blocks))](
             *(y, *tables, blocks, y.stride(0), len(x)),
             *(self._first[group], slices, self._all, splits, self._align[group], MAX_RANK),
-            *(self._tile, 16, _BLOCK_N),
+            *(self._tile, self.variant, _BLOCK_N),
             num_warps=4,
         )
 

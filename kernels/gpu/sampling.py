@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-_BLOCK = 4096
+_BLOCK = 2048
 
 
 @triton.jit
@@ -43,37 +43,29 @@ def _sample_kernel(
             low = tl.maximum(low, _threshold(row, highest, heat, 0.0, top_k, V, BLOCK, True))
         if top_p < 1:
             low = tl.maximum(low, _threshold(row, highest, heat, low, top_p, V, BLOCK, False))
-        total = _mass(row, highest, heat, low, V, BLOCK, False)
+        total = _mass(row, highest, heat, low, V, BLOCK)
         wanted = tl.load(targets + index) * total
-        before, found, answer = 0.0, 0, likeliest
+        before, found = 0.0, 0
         for start in range(0, V, BLOCK):
             at = start + offsets
             weights = _weights(row, at, V, highest, heat)
             weights = tl.where(weights >= low, weights, 0.0)
-            here = tl.sum(weights)
-            if found == 0:
-                # The last token with any weight is remembered, should rounding lead past the end.
-                running = before + tl.cumsum(weights, 0)
-                passed = (running > wanted) & (weights > 0)
-                last = tl.max(tl.where(weights > 0, at, -1))
+            if found == 0:  # where rounding leads past the end, the likeliest it is
+                passed = (before + tl.cumsum(weights, 0) > wanted) & (weights > 0)
                 first = tl.min(tl.where(passed, at, V))
+                likeliest = tl.where(first < V, first, likeliest)
                 found = tl.where(first < V, 1, found)
-                answer = tl.where(first < V, first, tl.where(last >= 0, last, answer))
-            before += here
-        likeliest = answer
+            before += tl.sum(weights)
     tl.store(chosen + index, likeliest.to(tl.int64))
 
 
 @triton.jit
-def _mass(row, highest, heat, low, V: tl.constexpr, BLOCK: tl.constexpr, COUNT: tl.constexpr):
-    """Sum (or number) of the weights that are at least `low`."""
+def _mass(row, highest, heat, low, V: tl.constexpr, BLOCK: tl.constexpr):
+    """Sum of the weights that are at least `low`."""
     total = 0.0
     for start in range(0, V, BLOCK):
         weights = _weights(row, start + tl.arange(0, BLOCK), V, highest, heat)
-        if COUNT:
-            total += tl.sum((weights >= low).to(tl.float32))
-        else:
-            total += tl.sum(tl.where(weights >= low, weights, 0.0))
+        total += tl.sum(tl.where(weights >= low, weights, 0.0))
     return total
 
 
@@ -81,16 +73,26 @@ def _mass(row, highest, heat, low, V: tl.constexpr, BLOCK: tl.constexpr, COUNT: 
 def _threshold(
     row, highest, heat, low, share, V: tl.constexpr, BLOCK: tl.constexpr, COUNT: tl.constexpr
 ):
-    """The largest t so that the weights of at least t are `share` many, or `share` of the mass."""
+    """The largest t so that the weights of at least t are `share` many, or `share` of the mass.
+
+    Eight candidates a pass over the row.
+    """
     needed = share.to(tl.float32)
     if not COUNT:
-        needed *= _mass(row, highest, heat, low, V, BLOCK, False)
+        needed *= _mass(row, highest, heat, low, V, BLOCK)
     yes, no = 0, 0x3F800001  # the bits of 0.0 and of just over 1.0
-    for _ in range(31):
-        middle = yes + (no - yes) // 2
-        enough = _mass(row, highest, heat, middle.to(tl.float32, bitcast=True), V, BLOCK, COUNT)
-        yes = tl.where(enough >= needed, middle, yes)
-        no = tl.where(enough >= needed, no, middle)
+    for _ in range(13):
+        width = tl.maximum((no - yes) // 8, 1)
+        candidates = yes + width * tl.arange(0, 8)
+        bounds = candidates.to(tl.float32, bitcast=True)
+        mass = tl.zeros([8], tl.float32)
+        for start in range(0, V, BLOCK):
+            weights = _weights(row, start + tl.arange(0, BLOCK), V, highest, heat)[:, None]
+            values = 1.0 if COUNT else weights
+            mass += tl.sum(tl.where(weights >= bounds[None, :], values, 0.0), 0)
+        good = tl.sum((mass >= needed).to(tl.int32))  # the first is always one
+        no = tl.where(good < 8, tl.minimum(no, yes + good * width), no)
+        yes = tl.minimum(yes + (good - 1) * width, no - 1)
     return yes.to(tl.float32, bitcast=True)
 
 

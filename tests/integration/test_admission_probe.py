@@ -145,6 +145,21 @@ def test_on_a_gpu_too(kind: str, tmp_path: Path) -> None:
     assert tokens[0] == tokens[1]
 
 
+def test_a_step_after_one_that_sampled_nothing_on_a_gpu(tmp_path: Path) -> None:
+    """Nothing is unread then, and the prompt's last chunk of one token runs as a decode step."""
+    folder = save("llama", LLAMA, tmp_path)
+    tokens = []
+    for device in ("cpu", "interpreter"):
+        engine = Engine.from_pretrained(
+            folder, device=device, dtype="float32", kv_cache_gib=0.01, max_step_tokens=16,
+            max_running=2,
+        )  # fmt: skip
+        request = Request("a", list(range(3, 20)), Sampling(3, logprobs=2, ignore_eos=True))
+        tokens.append([(o.tokens, o.finish) for o in engine.stream(request)])
+        engine.close()
+    assert tokens[0] == tokens[1]
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_refused_with_a_reason(
     kind: str, tmp_path: Path, engine_of: Callable[[Path], Engine]

@@ -168,7 +168,7 @@ class Residency(Generic[Packed]):
         starving = sum(
             self._slots_for(self._slab[adapter])
             for adapter, since in self._blocked.items()
-            if now - since > patience and adapter in self._slab
+            if now - since > patience and adapter in self._slab and adapter not in self._slots
         )
         draining = [s for s in self._slots.values() if s.draining_since is not None]
         idle = sum(s.size for s in self._slots.values() if not s.users)
