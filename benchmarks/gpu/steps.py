@@ -1,20 +1,23 @@
 """Decode steps of random models in the shape of known ones, against the floor: every byte of
-weights and KV cache read once, at the memory's achievable bandwidth."""
+weights (but for the input embedding, of which a step reads some rows) and of the KV cache read
+once, at the memory's achievable bandwidth."""
 
 import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.gpu.kernels import seconds_of
 from benchmarks.workload import make_adapters
 from gpu_worker.engine.engine import Engine
 from gpu_worker.engine.request import Request, Sampling
+from gpu_worker.engine.sampling import Sampled
 
-ACHIEVABLE = {"H200": 4.3e12, "H100": 3.0e12}  # bytes/s
+ACHIEVABLE = {"H200": 4.3e12, "H100 80GB HBM3": 3.0e12}  # bytes/s; of others a copy tells it
 SHAPES: dict[str, dict[str, Any]] = {
     "8B": {
         **{"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32},
@@ -36,9 +39,12 @@ TINY: dict[str, Any] = {
 class Plan:
     batches: tuple[int, ...]
     adapters: tuple[int, ...]  # numbers of different ones in a batch; 0 is the base alone
-    prompt: int = 256
+    prompt: int = 1024  # a quarter of it beyond 64 streams: the prompts would take minutes
     steps: int = 48
     rounds: int = 3
+
+    def context(self, batch: int) -> int:
+        return self.prompt if batch <= 64 else self.prompt // 4
 
 
 FULL = Plan((1, 16, 64, 256), (0, 8, 64))
@@ -47,7 +53,7 @@ QUICK = Plan((1, 64), (0, 8, 64), steps=24, rounds=1)
 
 def make_model(config: dict[str, Any], folder: Path, device: torch.device) -> Path:
     with torch.device(device):
-        made = LlamaConfig(**config, max_position_embeddings=4096, dtype=torch.bfloat16)
+        made = LlamaConfig(**config, max_position_embeddings=16384, dtype=torch.bfloat16)
         model = LlamaForCausalLM(made).to(torch.bfloat16)
     model.save_pretrained(folder)
     return folder
@@ -56,7 +62,9 @@ def make_model(config: dict[str, Any], folder: Path, device: torch.device) -> Pa
 def measure(
     config: dict[str, Any], folder: Path, device: str, dtype: str, plan: Plan
 ) -> dict[str, dict[str, float]]:
-    """By batch: `base_ms`, `floor_ms`, `over_floor`, and `overhead_N` of N adapters over base."""
+    """By batch: `base_ms`, `floor_ms`, `over_floor`, `overhead_N` of N adapters over base,
+    `sampled_ms` of base steps with temperature and top-p, and `host_share` of a base step: what
+    the host does besides waiting."""
     most, kinds = max(plan.batches), max(plan.adapters)
     on = torch.device("cuda" if device == "cuda" else "cpu")
     model = make_model(config, folder / "model", on)
@@ -64,55 +72,91 @@ def measure(
     engine = Engine.from_pretrained(
         model,
         **{"device": device, "dtype": dtype, "max_running": most, "max_adapters": kinds},
-        **{"max_step_tokens": 4096, "kv_cache_gib": 20 if device == "cuda" else 0.01},
-        adapter_cache_gib=30,
-        prefix_cache=False,
+        **{"max_step_tokens": 4096, "kv_cache_gib": None if device == "cuda" else 0.01},
+        adapter_cache_gib=30,  # prompts are cached: later rounds don't compute them again
     )
     for name in adapters:  # all resident before anything is measured
         engine.generate([Request(name, [1, 2], Sampling(2, ignore_eos=True), name)])
     weights = sum(f.stat().st_size for f in model.glob("*.safetensors"))
+    if not config.get("tie_word_embeddings"):
+        weights -= 2 * config["vocab_size"] * config["hidden_size"]
     results = {}
     for batch in plan.batches:
-        seconds: dict[int, list[float]] = {}
+        cases = {f"overhead_{n}": (adapters[:n], 0.0) for n in plan.adapters if n <= batch}
+        cases["sampled"] = ([], 0.8)
+        seconds: dict[str, list[Step]] = {name: [] for name in cases}
         for round_ in range(plan.rounds + 1):  # the first captures graphs
-            for different in (n for n in plan.adapters if n <= batch):
-                step = step_s(engine, adapters[:different], batch, plan)
+            for name, (chosen, temperature) in cases.items():
+                step = measure_step(engine, chosen, batch, plan, temperature)
                 if round_:
-                    seconds.setdefault(different, []).append(step)
-        medians = {n: statistics.median(s) for n, s in seconds.items()}
-        context = batch * (plan.prompt + plan.steps / 2)
-        bytes_read = weights + context * engine.kv_bytes_per_token
-        floor = bytes_read / _bandwidth(on)
+                    seconds[name].append(step)
+        walls = {n: statistics.median(s.wall for s in steps) for n, steps in seconds.items()}
+        base = walls.pop("overhead_0")
+        host = statistics.median(s.host for s in seconds["overhead_0"])
+        context = batch * (plan.context(batch) + plan.steps / 2)
+        floor = (weights + context * engine.kv_bytes_per_token) / bandwidth(on)
         results[str(batch)] = {
-            "base_ms": round(medians[0] * 1e3, 3),
+            "base_ms": round(base * 1e3, 3),
             "floor_ms": round(floor * 1e3, 3),
-            "over_floor": round(medians[0] / floor, 3),
-            **{f"overhead_{n}": round(s / medians[0] - 1, 4) for n, s in medians.items() if n},
+            "over_floor": round(base / floor, 3),
+            "host_share": round(host / base, 3),
+            "sampled_ms": round(walls.pop("sampled") * 1e3, 3),
+            **{name: round(wall / base - 1, 4) for name, wall in walls.items()},
         }
     engine.close()
     return results
 
 
-def step_s(engine: Engine, adapters: list[str], batch: int, plan: Plan) -> float:
-    """Median time from step to step while all streams decode."""
+class Step(NamedTuple):
+    """Median seconds from step to step while all streams decode, and the host's work in them."""
+
+    wall: float
+    host: float
+
+
+def measure_step(
+    engine: Engine, adapters: list[str], batch: int, plan: Plan, temperature: float
+) -> Step:
     for index in range(batch):
-        prompt = [(7919 * index + 13 * i) % engine.vocabulary for i in range(plan.prompt)]
+        length = plan.context(batch)
+        prompt = [(7919 * index + 13 * i) % engine.vocabulary for i in range(length)]
         adapter = adapters[index % len(adapters)] if adapters else None
-        sampling = Sampling(plan.steps, ignore_eos=True)
+        sampling = Sampling(plan.steps, index, temperature, top_p=0.95, ignore_eos=True)
         engine.add(Request(f"{index}", prompt, sampling, adapter))
-    times = []
+    waited = 0.0
+    read = Sampled.read
+
+    def timed(self: Sampled) -> Any:
+        nonlocal waited
+        started = time.perf_counter()
+        result = read(self)
+        waited += time.perf_counter() - started
+        return result
+
+    Sampled.read = timed  # type: ignore[method-assign]
+    steps = []
     before = time.perf_counter()
-    while engine.load:
-        outputs = engine.step()
-        now = time.perf_counter()
-        if engine.stats.tokens == len(outputs) == batch:
-            times.append(now - before)
-        before = now
-    return statistics.median(times)
+    try:
+        while engine.load:
+            waited = 0.0
+            outputs = engine.step()
+            now = time.perf_counter()
+            if engine.stats.tokens == len(outputs) == batch:
+                steps.append(Step(now - before, now - before - waited))
+            before = now
+    finally:
+        Sampled.read = read  # type: ignore[method-assign]
+    return Step(*(statistics.median(each) for each in zip(*steps, strict=True)))
 
 
-def _bandwidth(device: torch.device) -> float:
+def bandwidth(device: torch.device) -> float:
+    """Bytes per second that memory can give."""
     if device.type != "cuda":
         return 1e10
     name = torch.cuda.get_device_name(device)
-    return next((speed for gpu, speed in ACHIEVABLE.items() if gpu in name), 3.0e12)
+    known = next((speed for gpu, speed in ACHIEVABLE.items() if gpu in name), None)
+    if known is not None:
+        return known
+    source = torch.empty(2**30, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * len(source) / seconds_of(lambda: target.copy_(source), device)

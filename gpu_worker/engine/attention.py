@@ -6,6 +6,7 @@ every model passes extra arguments through to its attention. Window, soft cap, s
 with each call: they differ by layer. What the machine has no kernel for, torch computes.
 """
 
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,8 +70,8 @@ class KvCache:
         return sum(t[0].numel() * t.element_size() for pair in self.layers.values() for t in pair)
 
 
-class _Current:
-    """The step that is being computed. The engine is single-threaded: one at a time."""
+class _Current(threading.local):
+    """The step that this thread computes. An engine has one thread, a process may have several."""
 
     metadata: StepMetadata | None = None
     cache: KvCache | None = None

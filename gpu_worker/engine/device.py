@@ -9,6 +9,8 @@
 """
 
 import importlib.util
+import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +28,7 @@ from kernels.family import KernelFamily
 from kernels.grouped_lora import LoraKernel, TorchLora
 
 INTERPRETER = "interpreter"
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 class Machine:
@@ -38,8 +41,14 @@ class Machine:
 
         Raises ModelRefused when what is asked for can't be had here.
         """
+        if dtype not in _DTYPES:
+            raise ModelRefused(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if not re.fullmatch(rf"cpu|cuda(:\d+)?|{INTERPRETER}", str(device)):
+            raise ModelRefused(f"device must be auto, cpu, cuda or cuda:N, not {device!r}")
+        if device == INTERPRETER and os.environ.get("TRITON_INTERPRET") != "1":
+            raise ModelRefused("device interpreter: set TRITON_INTERPRET=1 before Python starts")
         interpreted = device == INTERPRETER
         self.device = torch.device("cpu" if interpreted else device)
         if self.device.type == "cuda":
@@ -63,10 +72,11 @@ class Machine:
 
     def _use(self) -> None:
         """Make the GPU this thread's: Triton and captured graphs take the current one."""
-        try:
-            torch.cuda.set_device(self.device)
-        except (RuntimeError, AssertionError) as missing:
-            raise ModelRefused(f"device {self.device} can't be used: {missing}") from missing
+        count = torch.cuda.device_count()
+        if (self.device.index or 0) >= count:
+            reason = f"torch {torch.__version__} sees {count} GPUs"
+            raise ModelRefused(f"device {self.device} can't be used: {reason}")
+        torch.cuda.set_device(self.device)
 
     def kv_cache_bytes(self, gib: float | None, reserved: int) -> int:
         """`gib`, or by default 1 GiB on a CPU, and on a GPU what is free but for `reserved` bytes

@@ -9,9 +9,8 @@ engine = Engine.from_pretrained("path/to/model", adapters=Path("folder/of/adapte
 for output in engine.stream(Request("r", prompt_ids, Sampling(100), adapter="pirate")): …
 """
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from gpu_worker.engine.admission_probe import PROBE_BLOCKS, eager_logits, probe
 from gpu_worker.engine.attention import KvCache
 from gpu_worker.engine.blocks import BLOCK, BlockPool, blocks_for
+from gpu_worker.engine.checks import check_request
 from gpu_worker.engine.forward import Forward
 from gpu_worker.engine.grammar import Grammars
 from gpu_worker.engine.lora.checkpoint import read
@@ -60,6 +60,15 @@ class EngineConfig:
     # Prompts cost more; see docs/engine.md.
     deterministic: bool = False
     overlap: bool | None = None  # steps; None: where there is a GPU
+
+    def __post_init__(self) -> None:
+        for name in ("max_running", "max_step_tokens", "max_adapters"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an integer of 1 or more")
+        for name in ("kv_cache_gib", "adapter_cache_gib"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and value > 0):
+                raise ValueError(f"{name} must be a number over 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,7 @@ class Engine:
             max_rows=max(config.max_step_tokens, config.max_running),
         )
         self.adapters: Residency[Any] = Residency(
-            lambda name: kernel.pack(read(locate(name), loaded.groups)),
+            lambda name: kernel.pack(read(Path(locate(name)), loaded.groups)),
             kernel.size,
             kernel.place,
             kernel.drop,
@@ -123,6 +132,8 @@ class Engine:
         self._compiling: dict[str, Sequence] = {}  # requests whose grammar is not ready
         self._overlap = loaded.machine.triton if config.overlap is None else config.overlap
         self._launched: _Launched | None = None
+        self._kept: list[Output] = []  # of other requests than `generate` or `stream` asked for
+        self._closed = False
         self._draw = loaded.machine.kernels.sample_tokens if loaded.machine.kernels else None
         self.stats = StepStats()
 
@@ -130,7 +141,10 @@ class Engine:
     def from_pretrained(
         cls, folder: str | Path, adapters: Callable[[str], Path] = Path, **config: Any
     ) -> "Engine":
-        """An engine without the platform. `config`: fields of EngineConfig."""
+        """An engine without the platform. `adapters`: a request's adapter name → its folder;
+        `config`: fields of EngineConfig. Raises ModelRefused, and ValueError for a wrong field."""
+        if not callable(adapters):
+            raise ValueError("adapters must be a function: adapter name → its folder")
         return cls(Path(folder), EngineConfig(**config), adapters)
 
     def _allocate(
@@ -185,12 +199,18 @@ class Engine:
         InvalidRequest; an adapter or a grammar that can't be served ends the request later, with an
         Output that says why.
         """
-        if not 0 < len(request.prompt) < self.capacity:
+        check_request(request, self.vocabulary)
+        if self._closed:
+            raise RuntimeError("the engine is closed")
+        if self._find(request.id) is not None:
+            raise InvalidRequest(f"a request with the id {request.id!r} is in the engine")
+        if not request.prompt:
+            raise InvalidRequest("the prompt is empty")
+        if len(request.prompt) >= self.capacity:
             raise TooLong(
                 f"{len(request.prompt)} prompt tokens: this replica holds {self.capacity} tokens a "
                 "request, the new ones included"
             )
-        self._check(request)
         if request.adapter is not None:
             self.adapters.want(request.adapter)
         if request.sampling.grammar is not None:
@@ -201,6 +221,7 @@ class Engine:
 
     def cancel(self, request_id: str) -> Output | None:
         """End a request and free what it holds. None: it isn't here (any more)."""
+        self._kept = [output for output in self._kept if output.request != request_id]
         sequence = self._find(request_id)
         if sequence is None:
             return None
@@ -212,7 +233,8 @@ class Engine:
 
         A token for every sequence that is past its prompt.
         """
-        outputs = self._join() + self._refuse(self.adapters.poll())
+        outputs, self._kept = self._kept, []
+        outputs += self._join() + self._refuse(self.adapters.poll())
         chunks = self._schedule.next(time.monotonic())
         if not chunks:
             outputs += self._read()
@@ -221,22 +243,39 @@ class Engine:
             return outputs
         logits = self._forward(chunks, self._unread())
         outputs += self._read()  # the host works on these tokens while the device computes
-        self._launch(chunks, logits)
+        outputs += self._launch(chunks, logits)
         return outputs if self._overlap else outputs + self._read()
 
-    def _launch(self, chunks: list[Chunk], logits: torch.Tensor) -> None:
-        """Sample from a step's logits, for the sequences that have not ended meanwhile."""
-        alive = [self._find(c.sequence.request.id) is c.sequence for c in chunks]
-        self._schedule.done([c for c, lives in zip(chunks, alive, strict=True) if lives])
-        sampling = [lives for c, lives in zip(chunks, alive, strict=True) if c.samples]
-        rows = [c.sequence for c, lives in zip(chunks, alive, strict=True) if c.samples and lives]
-        if not all(sampling):
-            kept = torch.tensor([i for i, lives in enumerate(sampling) if lives])
-            logits = logits[to_device(kept, logits.device)]
-        sampled = sample(logits, [self._row(s) for s in rows], self._draw)
-        for sequence in rows:
+    def _launch(self, chunks: list[Chunk], logits: torch.Tensor) -> list[Output]:
+        """Sample from a step's logits, for the sequences that have not ended meanwhile.
+
+        Returns the ends of those whose grammar fails.
+        """
+        alive = [c for c in chunks if self._find(c.sequence.request.id) is c.sequence]
+        self._schedule.done(alive)
+        living = {c.sequence for c in alive}
+        kept: list[int] = []
+        rows: list[Row] = []
+        sequences: list[Sequence] = []
+        failed: list[Output] = []
+        sampling = [c.sequence for c in chunks if c.samples]
+        for index, sequence in enumerate(sampling):
+            if sequence not in living:
+                continue
+            try:
+                rows.append(self._row(sequence))
+            except GrammarRefused as refused:
+                failed.append(self._fail(sequence, refused))
+                continue
+            kept.append(index)
+            sequences.append(sequence)
+        if len(kept) < len(sampling):
+            logits = logits[to_device(torch.tensor(kept, dtype=torch.long), logits.device)]
+        sampled = sample(logits, rows, self._draw)
+        for sequence in sequences:
             sequence.tokens.append(PENDING)
-        self._launched = _Launched(rows, sampled, _stats(chunks))
+        self._launched = _Launched(sequences, sampled, _stats(chunks))
+        return failed
 
     def _unread(self) -> Unread | None:
         if self._launched is None or not self._launched.sequences:
@@ -259,38 +298,60 @@ class Engine:
         ]
 
     def generate(self, requests: Iterable[Request]) -> dict[str, list[int]]:
-        """Run requests to their ends: output tokens by request id. Raises EngineError."""
-        waiting, produced = list(requests), {}
-        for request in waiting:
-            self.add(request)
-            produced[request.id] = list(request.produced)
+        """Run requests to their ends: output tokens by request id.
+
+        Raises EngineError, with the request's id, for the first that fails, and gives up the
+        others.
+        """
+        produced: dict[str, list[int]] = {}
         try:
-            while any(self._find(request.id) for request in waiting):
-                for output in self.step():
+            for request in requests:
+                self.add(request)
+                produced[request.id] = list(request.produced)
+            while self._goes_on(produced):
+                for output in self._outputs_of(produced):
                     if output.error is not None:
-                        raise output.error
-                    if output.request in produced:
-                        produced[output.request] += output.tokens
+                        raise type(output.error)(f"request {output.request!r}: {output.error}")
+                    produced[output.request] += output.tokens
         finally:
-            for request in waiting:
-                self.cancel(request.id)
+            for name in produced:
+                self.cancel(name)
         return produced
 
     def stream(self, request: Request) -> Iterator[Output]:
-        """Run one request, output by output; leaving the loop cancels it. Alone: outputs of other
-        requests are not kept."""
+        """Run one request, output by output; leaving the loop cancels it.
+
+        A request that fails gives a last output with its error.
+        """
         self.add(request)
         try:
-            while self._find(request.id) is not None:
-                yield from (o for o in self.step() if o.request == request.id)
+            while self._goes_on([request.id]):
+                yield from self._outputs_of([request.id])
         finally:
             self.cancel(request.id)
+
+    def _goes_on(self, ids: Collection[str]) -> bool:
+        found = any(self._find(each) is not None for each in ids)
+        return found or any(output.request in ids for output in self._kept)
+
+    def _outputs_of(self, ids: Collection[str]) -> list[Output]:
+        """A step's; those of other requests are kept for who asks for them."""
+        outputs = self.step()
+        self._kept = [output for output in outputs if output.request not in ids]
+        return [output for output in outputs if output.request in ids]
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the threads that load adapters and compile grammars; wait for a launched step."""
         if self._launched is not None:
             self._launched.sampled.read()
             self._launched = None
+        self._closed = True
         self.adapters.close()
         self._grammars.close()
 
@@ -302,26 +363,6 @@ class Engine:
     @property
     def kv_bytes_per_token(self) -> int:
         return self._forward.cache.bytes_per_token()
-
-    def _check(self, request: Request) -> None:
-        """Raises InvalidRequest for what would fail in the middle of a batch."""
-        s = request.sampling
-        ids = (*request.prompt, *request.produced, *s.logit_bias, *s.stop_ids)
-        if min(ids) < 0 or max(ids) >= self.vocabulary:
-            raise InvalidRequest(f"token ids are from 0 to {self.vocabulary - 1}")
-        ranges = {
-            "max_tokens": (s.max_tokens, 1, math.inf),
-            "temperature": (s.temperature, 0, 100),
-            "top_p": (s.top_p, 0, 1),
-            "min_p": (s.min_p, 0, 1),
-            "repetition_penalty": (s.repetition_penalty, 0.01, 100),
-            "presence_penalty": (s.presence_penalty, -100, 100),
-            "frequency_penalty": (s.frequency_penalty, -100, 100),
-            **{f"logit_bias[{t}]": (b, -1e6, 1e6) for t, b in s.logit_bias.items()},
-        }
-        for name, (value, low, high) in ranges.items():
-            if not low <= value <= high:
-                raise InvalidRequest(f"{name}={value!r} is not within {low} … {high}")
 
     def _find(self, request_id: str) -> Sequence | None:
         return self._schedule.find(request_id) or self._compiling.get(request_id)
@@ -352,18 +393,25 @@ class Engine:
     def _advance(self, sequence: Sequence, token: int, logprobs: TokenLogprobs | None) -> Output:
         position = sequence.position - 1  # it is in `tokens`, PENDING
         sequence.tokens[-1] = token
-        finish = self._finish(sequence, token)
+        finish: Finish | None
+        try:
+            finish, error = self._finish(sequence, token), None
+        except GrammarRefused as refused:
+            finish, error = "error", refused
         if finish:
             self._end(sequence)
         known = None if logprobs is None else [logprobs]
-        return Output(sequence.request.id, position, [token], finish, known)
+        return Output(sequence.request.id, position, [token], finish, known, error)
 
     def _finish(self, sequence: Sequence, token: int) -> Finish | None:
+        """Raises GrammarRefused where the end comes too early for the grammar."""
         request = sequence.request
         sampling = request.sampling
-        if (token in self.eos and not sampling.ignore_eos) or token in sampling.stop_ids:
-            return "stop"
-        if sampling.grammar is not None and self._grammars.accept(request.id, token):
+        ends = (token in self.eos and not sampling.ignore_eos) or token in sampling.stop_ids
+        if sampling.grammar is not None:
+            ended = self._grammars.accept(request.id, token, ends=token in self.eos)
+            ends = ends or ended
+        if ends:
             return "stop"
         return "length" if sequence.full else None
 

@@ -14,6 +14,8 @@ import torch
 
 from gpu_worker.engine.request import Grammar, GrammarRefused
 
+_STEP_FUEL = 50_000  # of llguidance's lexer, for one mask: some tens of milliseconds
+
 
 @dataclass(slots=True)
 class _Matcher:
@@ -54,14 +56,22 @@ class Grammars:
         return True
 
     def allowed(self, request: str) -> torch.Tensor:
-        """bool [vocabulary]: the tokens that may come next."""
+        """bool [vocabulary]: the tokens that may come next. Raises GrammarRefused."""
         return self._matchers[request].mask.result()
 
-    def accept(self, request: str, token: int) -> bool:
-        """The output goes on with `token`. True: nothing can follow it."""
+    def accept(self, request: str, token: int, *, ends: bool) -> bool:
+        """The output goes on with `token`, which `ends` it or not. True: nothing can follow it.
+
+        Raises GrammarRefused where the output doesn't match and can't any more.
+        """
         state = self._matchers[request]
+        if ends:
+            if not state.matcher.is_accepting():
+                raise GrammarRefused("the output can't match the grammar")
+            return True
         state.matcher.consume_token(token)
-        if state.matcher.is_error() or state.matcher.is_stopped():
+        _check(state.matcher)
+        if state.matcher.is_stopped():
             return True
         state.mask = self._threads.submit(self._mask, state.matcher)
         return False
@@ -84,6 +94,7 @@ class Grammars:
 
     def _build(self, grammar: Grammar, produced: list[int]) -> _Matcher:
         from llguidance import LLMatcher
+        from llguidance._lib import LLParserLimits
 
         assert self._tokenizer is not None
         make = {
@@ -93,16 +104,27 @@ class Grammars:
         }
         try:
             source = make[grammar.kind](grammar.source)
-            matcher = LLMatcher(self._tokenizer.result(), source, log_level=0)
+            limits = LLParserLimits(step_lexer_fuel=_STEP_FUEL)
+            matcher = LLMatcher(self._tokenizer.result(), source, log_level=0, limits=limits)
         except Exception as broken:  # of the schema, of the tokenizer
             raise GrammarRefused(f"{grammar.kind}: {broken}") from broken
         for token in produced:
             matcher.consume_token(token)
-        if matcher.is_error():
-            raise GrammarRefused(f"{grammar.kind}: {matcher.get_error()}")
+        _check(matcher)
         return _Matcher(matcher, self._threads.submit(self._mask, matcher))
 
     def _mask(self, matcher: Any) -> torch.Tensor:
+        _check(matcher)
         bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
         allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
+        _check(matcher)
+        if not allowed.any():
+            raise GrammarRefused("nothing can follow the output in this grammar")
         return torch.from_numpy(allowed)
+
+
+def _check(matcher: Any) -> None:
+    """Raises GrammarRefused: a limit was met, or a token that doesn't fit."""
+    if matcher.is_error():
+        reason = str(matcher.get_error()).strip().splitlines()[0]
+        raise GrammarRefused(f"the grammar can't be followed: {reason[:300]}")

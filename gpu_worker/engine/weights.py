@@ -27,6 +27,8 @@ class LoadedModel:
 def load(folder: Path, device: str, dtype: str, *, deterministic: bool = False) -> LoadedModel:
     """The model in eval mode, its layers not yet replaced. Raises ModelRefused with the reason."""
     kind = "model"
+    if not folder.is_dir():
+        raise ModelRefused(f"{folder} is not a folder")
     try:
         config = AutoConfig.from_pretrained(folder)
         kind = config.model_type
@@ -34,9 +36,11 @@ def load(folder: Path, device: str, dtype: str, *, deterministic: bool = False) 
             raise ModelRefused(f"{kind} is an encoder-decoder model")
         stored = config.dtype or torch.float32
         machine = Machine(device, dtype, stored, deterministic=deterministic)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=machine.dtype, attn_implementation=NAME
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=machine.dtype, attn_implementation=NAME, output_loading_info=True
         )
+        if absent := sorted(report["missing_keys"]):  # transformers would make them up
+            raise ModelRefused(f"{kind}: the checkpoint has no {', '.join(absent[:5])}")
     except ModelRefused:
         raise
     except KeyError as missing:
@@ -54,7 +58,18 @@ def load(folder: Path, device: str, dtype: str, *, deterministic: bool = False) 
 
 
 def prepare(loaded: LoadedModel) -> None:
-    """Replace the linear layers and what else is computed faster elsewhere; fills `groups`."""
+    """Replace the linear layers and what else is computed faster elsewhere; fills `groups`.
+
+    Raises ModelRefused for a model that isn't built like a decoder.
+    """
+    try:
+        _replace(loaded)
+    except (AttributeError, TypeError, ValueError) as strange:
+        kind = loaded.model.config.model_type  # type: ignore[union-attr]
+        raise ModelRefused(f"{kind}: its layers can't be replaced: {strange}") from strange
+
+
+def _replace(loaded: LoadedModel) -> None:
     model, machine = loaded.model, loaded.machine
     head = getattr(model, "get_output_embeddings", lambda: None)()
     loaded.groups.extend(install(model, machine.linear))

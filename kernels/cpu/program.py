@@ -7,6 +7,7 @@ each stretch of kernels. What depends on values (a `.item()`, a `nonzero`) can't
 """
 
 import struct
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -41,7 +42,7 @@ class NotRecordable(Exception):
     """The function looks at values, or gives other results when it is repeated."""
 
 
-class _Active:
+class _Active(threading.local):
     recorder: "_Recorder | None" = None
 
 

@@ -20,6 +20,7 @@ from kernels.transfer import to_device
 
 MAX_RANK = 256
 USUAL_RANK = 16  # of every layer: what one slot holds
+_ALIGN = 16  # bytes; wide loads want it
 SPLIT_K = 1024  # input features that one program sums
 DECODE_TILE, PREFILL_TILE = 16, 64  # rows
 _PROGRAMS = 32  # that share the tiles: few are idle where tiles are few, as in most captured steps
@@ -144,8 +145,8 @@ class GpuLora:
         """`groups`: (in, widths of the slices) of each linear layer; `max_rows` of any step;
         `fixed_tiles`: as large for prompts as for decoding."""
         self._dtype, self._device = dtype, device
-        sizes = sum(k + sum(widths) for k, widths in groups)
-        self.slot_bytes = USUAL_RANK * sizes * dtype.itemsize
+        sizes = [k + width for k, widths in groups for width in widths]
+        self.slot_bytes = USUAL_RANK * sum(sizes) * dtype.itemsize + 2 * _ALIGN * len(sizes)
         self._in = [k for k, _ in groups]
         self._slices = [len(widths) for _, widths in groups]
         self._first = [sum(self._slices[:i]) for i in range(len(groups))]
@@ -167,7 +168,7 @@ class GpuLora:
     def pack(self, groups: Groups) -> HostAdapter:
         pairs = [pair for slices in groups for pair in slices]
         parts, offsets, ranks, at = [], [], [], 0
-        align = 16 // self._dtype.itemsize  # wide loads want it
+        align = _ALIGN // self._dtype.itemsize
         for pair in pairs:
             place = []
             for matrix in (pair[0], pair[1].t()) if pair is not None else ():

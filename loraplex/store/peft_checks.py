@@ -24,7 +24,7 @@ _FLOATS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
     "BF16": (np.uint16, 0x7F80),
 }
 # A free regular expression can take for ever to match.
-_SIMPLE_PATTERN = re.compile(r"[\w.\-\\*+]{1,256}", re.ASCII)
+_SIMPLE_PATTERN = re.compile(r"\^?[\w.\-\\*+]{1,256}\$?", re.ASCII)
 _CHANGES_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
 _UNSUPPORTED = (
     *("use_dora", "modules_to_save", "lora_bias", "target_parameters", "use_qalora"),

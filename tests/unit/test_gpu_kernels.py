@@ -167,6 +167,14 @@ def test_grouped_lora(rows, ranks, base_rows, k, widths, dtype, chance) -> None:
         close(ours.linear(base, 1, x), torchs.linear(base, 1, x))
 
 
+def test_a_slot_holds_rank_16_of_every_layer() -> None:
+    groups = [(24, (7, 33)), (130, (50,))]
+    kernel = GpuLora(groups, torch.float16, CPU, slots=1, max_rows=1)
+    for rank, slots in ((8, 1), (16, 1), (64, 4)):
+        pairs = [[(torch.ones(rank, k), torch.ones(n, rank)) for n in ns] for k, ns in groups]
+        assert -(-kernel.size(kernel.pack(pairs)) // kernel.slot_bytes) == slots
+
+
 @settings(deadline=None, max_examples=15)
 @given(
     rows=st.integers(1, 70),

@@ -23,7 +23,7 @@ _NAME = re.compile(
     r"^base_model\.model\.(?P<linear>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight$"
 )
 # Layer names with `.*` or `\d+`: a free regular expression can take for ever to match.
-_SIMPLE_PATTERN = re.compile(r"[\w.\-\\*+]{1,256}", re.ASCII)
+_SIMPLE_PATTERN = re.compile(r"\^?[\w.\-\\*+]{1,256}\$?", re.ASCII)
 
 
 def read(folder: Path, groups: Sequence[LinearGroup]) -> list[list[Pair | None]]:
@@ -36,7 +36,11 @@ def read(folder: Path, groups: Sequence[LinearGroup]) -> list[list[Pair | None]]
         config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text())
         tensors = load_file(folder / "adapter_model.safetensors")
     except Exception as broken:  # whatever is wrong with the files, it is this adapter's fault
-        raise AdapterRefused(f"can't be read: {broken}") from broken
+        reason = f"can't be read (a folder in PEFT's format, with safetensors): {broken}"
+        raise AdapterRefused(reason) from broken
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise AdapterRefused(f"{name} has values that are NaN or infinite")
     refuse_unsupported(config)
     return arrange(_pairs(config, tensors), groups)
 

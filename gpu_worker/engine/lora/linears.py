@@ -4,8 +4,8 @@ Projections that share their input (q, k, v; gate and up) become one group: one 
 base, one call for the adapters; the modules of the old names read their slices of it.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -26,9 +26,8 @@ class LinearGroup(NamedTuple):
     widths: tuple[int, ...]
 
 
-@dataclass(slots=True)
-class _Current:
-    """The kernel of the step that is being computed; None for a base-only step."""
+class _Current(threading.local):
+    """The kernel of the step that this thread computes; None for a base-only step."""
 
     kernel: LoraKernel[Any, Any] | None = None
 
