@@ -20,7 +20,8 @@ from typing import Any
 from benchmarks import report
 from benchmarks.workload import drain, make_adapters, prompt, requests, small_model
 from gpu_worker.engine.blocks import blocks_for
-from gpu_worker.engine.engine import Engine, EngineConfig
+from gpu_worker.engine.config import EngineConfig
+from gpu_worker.engine.engine import Engine
 from gpu_worker.engine.request import Request, Sampling
 
 

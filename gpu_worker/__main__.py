@@ -55,7 +55,8 @@ def main() -> int:
 def _serve(settings: WorkerSettings, redis: Redis, options: argparse.Namespace) -> int:
     import torch
 
-    from gpu_worker.engine.engine import Engine, EngineConfig
+    from gpu_worker.engine.config import EngineConfig
+    from gpu_worker.engine.engine import Engine
     from gpu_worker.worker import Worker
     from loraplex.store.adapters import AdapterStore
 

@@ -38,6 +38,20 @@ def apply(
     return after
 
 
+def demand(
+    session: Session, deployment: Deployment, event: Event, *, actor: str, reason: str
+) -> Status | None:
+    """`apply` for a user's word, which doesn't yield to a process that moves the deployment at the
+    same moment: it is tried again from the new status. None: the table has no such move."""
+    while True:
+        after = apply(session, deployment, event, actor=actor, reason=reason)
+        if after is not None:
+            return after
+        session.refresh(deployment)
+        if next_status(Status(deployment.status), event) is None:
+            return None
+
+
 def note(session: Session, deployment: Deployment, kind: str, *, actor: str, reason: str) -> None:
     """Store something that happened without a change of status (a scaling decision). Commits."""
     status = Status(deployment.status)

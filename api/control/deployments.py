@@ -195,19 +195,19 @@ async def _move(state: State, tenant: str, name: str, event: Event, why: str) ->
     def write() -> Deployment:
         with Session(state.database, expire_on_commit=False) as session:
             deployment = _find(session, tenant, name)
+            if not lifecycle.demand(session, deployment, event, actor=f"user:{tenant}", reason=why):
+                raise ApiError(
+                    409,
+                    "invalid_transition",
+                    f"Deployment {name!r} is {deployment.status}: {event.value} does nothing to it "
+                    "now.",
+                )
             if event is Event.START:
                 deployment.failed_starts = 0
                 deployment.retry_at = None
                 session.add(deployment)
-                session.flush()
-            before = deployment.status
-            if lifecycle.apply(session, deployment, event, actor=f"user:{tenant}", reason=why):
-                return deployment
-            raise ApiError(
-                409,
-                "invalid_transition",
-                f"Deployment {name!r} is {before}: {event.value} does nothing to it now.",
-            )
+                session.commit()
+            return deployment
 
     deployment = await run_in_threadpool(write)
     shut = f"Deployment {name!r} is {deployment.status}." if event is not Event.START else None

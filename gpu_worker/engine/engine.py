@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from gpu_worker.engine.admission_probe import PROBE_BLOCKS, eager_logits, probe
-from gpu_worker.engine.attention import KvCache
-from gpu_worker.engine.blocks import BLOCK, BlockPool, blocks_for
+from gpu_worker.engine.admission_probe import eager_logits
+from gpu_worker.engine.allocation import allocate
+from gpu_worker.engine.blocks import BLOCK
 from gpu_worker.engine.checks import check_request
-from gpu_worker.engine.forward import Forward
+from gpu_worker.engine.config import EngineConfig
 from gpu_worker.engine.grammar import Grammars
 from gpu_worker.engine.lora.checkpoint import read
 from gpu_worker.engine.lora.residency import Residency
@@ -30,7 +30,6 @@ from gpu_worker.engine.request import (
     Finish,
     GrammarRefused,
     InvalidRequest,
-    ModelRefused,
     Output,
     Request,
     TokenLogprobs,
@@ -39,36 +38,10 @@ from gpu_worker.engine.request import (
 from gpu_worker.engine.sampling import Row, Sampled, sample
 from gpu_worker.engine.schedule import PENDING, Chunk, Schedule, Sequence
 from gpu_worker.engine.unread import Unread
-from gpu_worker.engine.weights import LoadedModel, load, prepare
-from kernels.grouped_lora import LoraKernel
+from gpu_worker.engine.weights import load, prepare
 from kernels.transfer import to_device
 
 _LOAD_WAIT_S = 0.005  # when all that is left to do waits for adapters or grammars
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    device: str = "auto"
-    dtype: str = "auto"
-    max_running: int = 32  # sequences in one batch
-    max_step_tokens: int = 512
-    kv_cache_gib: float | None = None  # 1 on a CPU; on a GPU what is free
-    max_adapters: int = 64  # slots; on a GPU one of rank 64 takes four
-    adapter_cache_gib: float = 2.0  # packed adapters in memory
-    prefix_cache: bool = True
-    # The same tokens whatever else is in the batch and however a prompt was split or resumed.
-    # Prompts cost more; see docs/engine.md.
-    deterministic: bool = False
-    overlap: bool | None = None  # steps; None: where there is a GPU
-
-    def __post_init__(self) -> None:
-        for name in ("max_running", "max_step_tokens", "max_adapters"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be an integer of 1 or more")
-        for name in ("kv_cache_gib", "adapter_cache_gib"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and value > 0):
-                raise ValueError(f"{name} must be a number over 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +93,7 @@ class Engine:
             slot_bytes=kernel.slot_bytes,
             slab_bytes=int(config.adapter_cache_gib * 2**30),
         )
-        self._forward, pool = self._allocate(loaded, config, kernel, expected)
+        self._forward, pool = allocate(loaded, config, kernel, self.adapters, expected)
         self._schedule = Schedule(
             pool,
             config.max_running,
@@ -146,41 +119,6 @@ class Engine:
         if not callable(adapters):
             raise ValueError("adapters must be a function: adapter name → its folder")
         return cls(Path(folder), EngineConfig(**config), adapters)
-
-    def _allocate(
-        self,
-        loaded: LoadedModel,
-        config: EngineConfig,
-        kernel: LoraKernel[Any, Any],
-        expected: Any,
-    ) -> tuple[Forward, BlockPool]:
-        """Probe the model on a small cache, learn what a token costs, make the real one."""
-        machine = loaded.machine
-        small = KvCache(PROBE_BLOCKS * BLOCK, machine.stored, machine.kernels)
-        forward = Forward(loaded.model, machine.device, small, kernel, self.adapters)
-        forward.row_by_row = config.deterministic
-        probe(forward, loaded.vocabulary, expected, machine.stored)
-        block_bytes = small.bytes_per_token() * BLOCK
-        memory = machine.kv_cache_bytes(
-            config.kv_cache_gib, kernel.slot_bytes * config.max_adapters
-        )
-        blocks = min(
-            memory // block_bytes,
-            1 + config.max_running * blocks_for(self.context_length),
-        )
-        if blocks < 2:
-            raise ModelRefused(
-                f"{memory / 2**30:.3g} GiB for the KV cache is less than one block: set a larger "
-                "kv_cache_gib, or fewer max_adapters on a GPU"
-            )
-        forward.cache = KvCache(blocks * BLOCK, machine.stored, machine.kernels, like=small)
-        if machine.compiled:
-            longest = min(blocks_for(self.context_length), blocks)
-            forward.decode = forward.record_decode(config.max_running, longest)
-        elif machine.triton:
-            context = min(self.context_length, (blocks - 1) * BLOCK)
-            forward.decode = forward.graph_decode(config.max_running, context, loaded.vocabulary)
-        return forward, BlockPool(blocks)
 
     @property
     def room(self) -> int:
