@@ -1,5 +1,6 @@
 """Load a base model as transformers defines it, ready for paged attention and LoRA."""
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from gpu_worker.engine.device import Machine
 from gpu_worker.engine.lora.linears import LinearGroup, install
 from gpu_worker.engine.request import ModelRefused
 from gpu_worker.engine.substitutes import substitute
+
+# transformers patches its own classes while it loads: two loads at once leave them broken, so that
+# tied weights are missing in every later one.
+_LOADING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +41,10 @@ def load(folder: Path, device: str, dtype: str, *, deterministic: bool = False) 
             raise ModelRefused(f"{kind} is an encoder-decoder model")
         stored = config.dtype or torch.float32
         machine = Machine(device, dtype, stored, deterministic=deterministic)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=machine.dtype, attn_implementation=NAME, output_loading_info=True
-        )
+        with _LOADING:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=machine.dtype, attn_implementation=NAME, output_loading_info=True
+            )
         if absent := sorted(report["missing_keys"]):  # transformers would make them up
             raise ModelRefused(f"{kind}: the checkpoint has no {', '.join(absent[:5])}")
     except ModelRefused:
