@@ -70,15 +70,25 @@ def add_grouped_lora(y: torch.Tensor, x: torch.Tensor, segments: Sequence[Segmen
         y[start:end].addmm_(torch.mm(x[start:end], a.t()), b.t())
 
 
+class ReadInPlace:
+    """Of kernels whose packed adapters are read where they lie."""
+
+    slot_bytes = 0
+
+    def place(self, packed: Packed) -> Packed:
+        return packed
+
+    def drop(self, placed: object) -> None:
+        """Nothing to free: memory goes with the last reference."""
+
+
 @dataclass(frozen=True, slots=True)
 class TorchAdapter:
     groups: list[list[Pair | None]]
 
 
-class TorchLora:
+class TorchLora(ReadInPlace):
     """The reference as a `LoraKernel`, for any device and dtype."""
-
-    slot_bytes = 0
 
     def __init__(
         self,
@@ -103,12 +113,6 @@ class TorchLora:
     def size(self, packed: TorchAdapter) -> int:
         pairs = [pair for slices in packed.groups for pair in slices if pair is not None]
         return sum(t.numel() * t.element_size() for pair in pairs for t in pair)
-
-    def place(self, packed: TorchAdapter) -> TorchAdapter:
-        return packed
-
-    def drop(self, placed: TorchAdapter) -> None:
-        """Nothing to free: memory goes with the last reference."""
 
     def begin(
         self,

@@ -114,7 +114,6 @@ class Grammars:
         return _Matcher(matcher, self._threads.submit(self._mask, matcher))
 
     def _mask(self, matcher: Any) -> torch.Tensor:
-        _check(matcher)
         bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
         allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
         _check(matcher)

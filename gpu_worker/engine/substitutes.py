@@ -14,6 +14,7 @@ from torch import nn
 from gpu_worker.engine.attention import STEP
 from gpu_worker.engine.lora.linears import AdaptedLinear, LinearSlice
 from kernels.family import KernelFamily, Operation
+from kernels.layout import heads_together
 
 
 class FusedRmsNorm(nn.Module):
@@ -128,7 +129,5 @@ def _rotated(
     x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rope_: Operation
 ) -> torch.Tensor:
     """x [1, heads, tokens, d]; cos, sin [1, tokens, d]. In place where memory allows it."""
-    rows = x[0].transpose(0, 1)
-    if rows.stride()[1:] != (rows.shape[2], 1):
-        rows = rows.contiguous()
+    rows = heads_together(x[0].transpose(0, 1))
     return rope_(rows, cos[0].contiguous(), sin[0].contiguous()).transpose(0, 1)[None]

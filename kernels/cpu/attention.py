@@ -4,6 +4,7 @@ import torch
 
 from kernels.cpu.linear import kind_of
 from kernels.cpu.program import call
+from kernels.layout import heads_together
 
 
 def store_kv(
@@ -13,7 +14,7 @@ def store_kv(
 
     keys, values: [slots, kv heads, d], float32 or bfloat16; slots: int64 [tokens].
     """
-    k, v = _rows(k), _rows(v)
+    k, v = heads_together(k), heads_together(v)
     call(
         "lpx_store_kv",
         *(k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), slots.data_ptr()),
@@ -40,7 +41,7 @@ def decode_attention(
     tables: int32 [sequences, blocks], block numbers; lengths: int64 [sequences], the new token
     counted; window 0: all of the context; sinks: float32 [heads] (gpt-oss), softcap 0: none.
     """
-    q = _rows(q)
+    q = heads_together(q)
     sequences, heads, d = q.shape
     out = q.new_empty(sequences, heads, values.shape[2])
     failed = call(
@@ -53,8 +54,3 @@ def decode_attention(
     if failed:
         raise MemoryError("decode attention has no memory for its scores")
     return out
-
-
-def _rows(x: torch.Tensor) -> torch.Tensor:
-    """Heads side by side in memory; rows may be apart."""
-    return x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous()

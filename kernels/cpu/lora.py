@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from kernels.cpu.linear import PackedLinear, kind_of, pack
-from kernels.grouped_lora import Groups
+from kernels.grouped_lora import Groups, ReadInPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,8 @@ class PackedAdapter:
     panels: list[torch.Tensor]
 
 
-class CpuLora:
+class CpuLora(ReadInPlace):
     """A `LoraKernel`. Not thread-safe, but for `pack`."""
-
-    slot_bytes = 0
 
     def __init__(
         self, groups: Sequence[tuple[int, Sequence[int]]], dtype: torch.dtype = torch.float32
@@ -57,12 +55,6 @@ class CpuLora:
 
     def size(self, packed: PackedAdapter) -> int:
         return sum(t.numel() * t.element_size() for t in packed.panels)
-
-    def place(self, packed: PackedAdapter) -> PackedAdapter:
-        return packed
-
-    def drop(self, placed: PackedAdapter) -> None:
-        """Nothing to free: memory goes with the last reference."""
 
     def begin(
         self,

@@ -10,6 +10,8 @@ import torch
 import triton
 import triton.language as tl
 
+from kernels.layout import heads_together
+
 SPLIT = 256  # tokens of context that a program attends to at once
 _PROGRAMS = 512  # enough for every multiprocessor, with some left to hide latency
 _FEWEST = 4  # that share a sequence: one long context among short ones would be a long way
@@ -197,7 +199,7 @@ def store_kv(
     k: torch.Tensor, v: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor
 ) -> None:
     """Rows k [tokens, kv heads, d], v [tokens, kv heads, dv] → their slots of the cache."""
-    k, v = _rows(k), _rows(v)
+    k, v = heads_together(k), heads_together(v)
     sizes = keys[0].numel(), values[0].numel()
     width = triton.next_power_of_2(max(sizes))
     _store_kernel[(len(k),)](k, v, keys, values, slots, k.stride(0), v.stride(0), *sizes, width)
@@ -221,7 +223,7 @@ def decode_attention(
     tables: int32 [sequences, blocks]; lengths: [sequences], the new token counted; window 0: all of
     the context; softcap 0: none; sinks: float32 [heads].
     """
-    q = _rows(q)
+    q = heads_together(q)
     sequences, heads, d = q.shape
     kv_heads, dv = values.shape[1:]
     splits = triton.cdiv(tables.shape[1] * block, SPLIT)
@@ -269,7 +271,7 @@ def prefill_attention(
     tiles: int32 [n, 4], each (first row, rows, position of the first, sequence), at most
     PREFILL_TILE rows of one sequence. Rows outside all tiles are left alone. The rest as above.
     """
-    q = _rows(q)
+    q = heads_together(q)
     _, heads, d = q.shape
     kv_heads, dv = values.shape[1:]
     block_d, block_dv, block_n = _blocks(d, dv, q.dtype)
@@ -296,8 +298,3 @@ def _blocks(d: int, dv: int, dtype: torch.dtype) -> tuple[int, int, int]:
     block_d, block_dv = (max(16, triton.next_power_of_2(size)) for size in (d, dv))
     width = max(block_d, block_dv) * dtype.itemsize
     return block_d, block_dv, 64 if width <= 256 else 32 if width <= 512 else 16
-
-
-def _rows(x: torch.Tensor) -> torch.Tensor:
-    """Heads side by side in memory; rows may be apart."""
-    return x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous()

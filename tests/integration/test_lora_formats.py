@@ -253,13 +253,10 @@ def test_what_would_be_computed_wrong_is_refused_by_name(
 
 
 def test_the_order_of_arrival_does_not_matter(world: World) -> None:
-    if world.slow:
-        pytest.skip("many minutes")
-    requests = [
-        request(f"{a}/{p}", PROMPTS[p], adapter)
-        for a, adapter in enumerate(world.adapters)
-        for p in range(len(PROMPTS))
-    ]
-    random.Random(0).shuffle(requests)
-    got = world.engine.generate(requests)
-    assert got == {f"{a}/{p}": tokens for (a, p), tokens in world.expected.items()}
+    pairs = list(world.expected)
+    random.Random(0).shuffle(pairs)
+    chosen = pairs[:6] if world.slow else pairs
+    got = world.engine.generate(
+        [request(f"{a}/{p}", PROMPTS[p], world.adapters[a]) for a, p in chosen]
+    )
+    assert got == {f"{a}/{p}": world.expected[a, p] for a, p in chosen}
