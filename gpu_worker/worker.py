@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from gpu_worker.engine.engine import Engine
-from gpu_worker.engine.request import EngineError, Grammar, Output, Request, Sampling
+from gpu_worker.engine.request import EngineError, Grammar, Output, Request, Sampling, TokenLogprobs
 from loraplex.broker.connection import Unavailable
 from loraplex.broker.interface import Orders, TakenJob
 from loraplex.broker.worker import StepResult, WorkerBroker
@@ -26,6 +26,10 @@ def _sampling(wire: WireSampling) -> Sampling:
     grammar = fields.pop("grammar")
     stop_ids = tuple(fields.pop("stop_ids"))
     return Sampling(**fields, stop_ids=stop_ids, grammar=Grammar(*grammar) if grammar else None)
+
+
+def _logprobs(known: list[TokenLogprobs] | None) -> list[Logprobs] | None:
+    return None if known is None else [Logprobs(each.chosen, each.top) for each in known]
 
 
 @dataclass
@@ -154,12 +158,9 @@ class Worker:
         error, code = None, None
         if output.error is not None:
             error, code = str(output.error), output.error.code
-        logprobs = None
-        if output.logprobs is not None:
-            logprobs = [Logprobs(each.chosen, each.top) for each in output.logprobs]
         event = TokenEvent(
             *(output.request, output.position, output.tokens, output.finish),
-            *(error, code, logprobs),
+            *(error, code, _logprobs(output.logprobs), _logprobs(output.prompt_logprobs)),
         )
         self._emit(event, result)
 

@@ -34,6 +34,7 @@ class Sampling(msgspec.Struct, array_like=True, frozen=True, tag="sampling.1"):
     logit_bias: dict[int, float] = {}
     grammar: tuple[str, str] | None = None  # kind (json_schema, regex, lark) and source
     logprobs: int | None = None  # how many alternatives to report; None: nothing
+    prompt_logprobs: int | None = None  # the same for the prompt's tokens
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True, tag="job.1"):
@@ -65,6 +66,7 @@ class TokenEvent(msgspec.Struct, array_like=True, frozen=True):
     error: str | None = None  # a sentence for the client, with finish "error"
     error_code: str | None = None  # which API error it becomes
     logprobs: list[Logprobs] | None = None  # of each token, where asked
+    prompt_logprobs: list[Logprobs] | None = None  # with the first token; from prompt[1] on
 
     def since(self, position: int) -> "TokenEvent":
         """Without the tokens before `position`."""
@@ -74,6 +76,7 @@ class TokenEvent(msgspec.Struct, array_like=True, frozen=True):
             position=position,
             tokens=self.tokens[known:],
             logprobs=None if self.logprobs is None else self.logprobs[known:],
+            prompt_logprobs=None if known else self.prompt_logprobs,
         )
 
 

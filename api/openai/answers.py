@@ -44,7 +44,13 @@ class _Answer:
     text: str = ""
     finish: str | None = None
     tokens: int = 0
+    prompt: list[tuple[int, Logprobs | None]] = field(default_factory=list)  # if it is scored
     logprobs: list[tuple[int, Logprobs]] = field(default_factory=list)
+
+    def begin(self, prompt: list[int], piece: Piece) -> None:
+        """The first piece of an answer to a prompt that is scored."""
+        known = zip(prompt[1:], piece.prompt_logprobs or (), strict=True)
+        self.prompt = [(prompt[0], None), *known]
 
     def add(self, piece: Piece) -> None:
         self.text += piece.text
@@ -84,17 +90,20 @@ async def answer(
     shown = admitted.request.logprobs is not None if logprobs is None else logprobs
     prefixes = prefixes or [""] * len(admitted.answers)
     answers = [_Answer() for _ in admitted.answers]
+    scored = admitted.request.prompt_logprobs is not None
 
     def known(of: Known, offset: int) -> dict[str, Any] | None:
         return shape.logprobs(admitted.served.tokenizer, of, offset) if shown else None
 
     if not streamed:
-        await _gather(state, http, admitted, answers)
+        await _gather(state, http, admitted, answers, scored)
         kept = _best(answers, admitted.request.n, best or admitted.request.n)
         choices = [
             shape.whole_choice(
                 *(index, prefixes[at] + answers[at].text, answers[at].finish),
-                known(answers[at].logprobs, len(prefixes[at])),
+                known(
+                    [*answers[at].prompt, *answers[at].logprobs], 0 if scored else len(prefixes[at])
+                ),
             )
             for index, at in enumerate(kept)
         ]
@@ -106,7 +115,12 @@ async def answer(
 
     def chunk(index: int, piece: Piece) -> list[dict[str, Any]]:
         chunks, so_far = [], answers[index]
-        offset = len(prefixes[index]) + len(so_far.text)
+        prefix = prefixes[index]
+        if scored and not so_far.prompt:
+            so_far.begin(admitted.answers[index].prompt, piece)
+            of = known(so_far.prompt, 0)
+            chunks.append(head | {"choices": [shape.chunk_choice(index, prefix, None, of)]})
+        offset = len(prefix) + len(so_far.text)
         so_far.add(piece)
         if piece.text or (shown and piece.logprobs):
             of = known(piece.logprobs, offset)
@@ -123,16 +137,20 @@ async def answer(
     for index, prefix in enumerate(prefixes):
         if shape.opening is not None:
             opening.append(head | {"choices": [shape.opening(index)]})
-        if prefix:
+        if prefix and not scored:
             opening.append(head | {"choices": [shape.chunk_choice(index, prefix, None, None)]})
     return stream(state, admitted, opening, chunk, closing)
 
 
-async def _gather(state: State, http: Request, admitted: Admitted, answers: list[_Answer]) -> None:
+async def _gather(
+    state: State, http: Request, admitted: Admitted, answers: list[_Answer], scored: bool
+) -> None:
     """All pieces of all answers. The client's going cancels the request."""
 
     async def collect() -> None:
         async for index, piece in pieces(admitted.answers):
+            if scored and not answers[index].prompt:
+                answers[index].begin(admitted.answers[index].prompt, piece)
             answers[index].add(piece)
 
     work = asyncio.create_task(collect())

@@ -27,6 +27,8 @@ async def create(
         prompts=prompts,
         max_tokens=body.max_tokens,
         **body.sampling() | {"n": best_of},
+        suffix=body.suffix or "",
+        prompt_logprobs=body.logprobs if body.echo else None,
         # The best are chosen by them.
         logprobs=0 if body.logprobs is None and best_of > body.answers else body.logprobs,
     )

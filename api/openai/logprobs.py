@@ -8,7 +8,8 @@ from tokenizers import Tokenizer
 
 from loraplex.messages import Logprobs
 
-Known = Sequence[tuple[int, Logprobs]]  # token ids and what is known of them, in their order
+# Token ids and what is known of them, in their order; nothing of a prompt's first.
+Known = Sequence[tuple[int, Logprobs | None]]
 
 
 def chat_logprobs(tokenizer: Tokenizer, known: Known) -> dict[str, Any]:
@@ -21,6 +22,7 @@ def chat_logprobs(tokenizer: Tokenizer, known: Known) -> dict[str, Any]:
     content = [
         entry(token, each.chosen) | {"top_logprobs": [entry(*top) for top in each.top]}
         for token, each in known
+        if each is not None
     ]
     return {"content": content, "refusal": None}
 
@@ -34,9 +36,10 @@ def completion_logprobs(tokenizer: Tokenizer, known: Known, offset: int) -> dict
         offset += len(text)
     return {
         "tokens": tokens,
-        "token_logprobs": [each.chosen for _, each in known],
+        "token_logprobs": [each and each.chosen for _, each in known],
         "top_logprobs": [
-            {_text(token_bytes(tokenizer, t)): logprob for t, logprob in each.top}
+            each
+            and {_text(token_bytes(tokenizer, t)): logprob for t, logprob in each.top}
             | {text: each.chosen}
             for text, (_, each) in zip(tokens, known, strict=True)
         ],

@@ -187,9 +187,9 @@ class ChatRequest(Common):
 
 class CompletionRequest(Common):
     prompt: str | list[str] | list[int] | list[list[int]]
-    max_tokens: int | None = Field(16, ge=1, le=MAX_TOKENS)
+    max_tokens: int | None = Field(16, ge=0, le=MAX_TOKENS)
     echo: bool | None = False
-    suffix: Annotated[Any, _neutral("")] = None  # no model here is trained to fill in the middle
+    suffix: Annotated[str, AfterValidator(_encodable)] | None = None
     logprobs: int | None = Field(None, ge=0, le=5)
     best_of: int | None = Field(None, ge=1, le=MAX_ANSWERS)
 
@@ -209,9 +209,10 @@ class CompletionRequest(Common):
         if best_of * len(self.prompts()) > MAX_ANSWERS:
             reason = f"Prompts times n (or best_of): at most {MAX_ANSWERS} a request."
             raise bad_request(reason, "n" if self.best_of is None else "best_of")
-        if self.echo and self.logprobs is not None:
-            reason = "Log-probabilities of the prompt aren't computed: leave echo or logprobs out."
-            raise bad_request(reason, "echo", "unsupported_parameter")
+        if self.max_tokens == 0 and not self.echo:
+            raise bad_request("Of 0 tokens there is nothing to show but an echo.", "max_tokens")
+        if self.echo and self.suffix:
+            raise bad_request("An answer between prompt and suffix has no echo.", "echo")
         return best_of
 
     def prompts(self) -> list[str | list[int]]:

@@ -11,6 +11,7 @@ from msgspec import structs
 from sqlmodel import Session
 
 from api.errors import ApiError, bad_request, redis_away
+from api.requests.infill import infill
 from api.requests.inflight import Inflight, Waiting
 from api.requests.models import ServedModel
 from api.requests.resolve import Target, resolve
@@ -28,7 +29,7 @@ Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]  # text, token ids or
 class GenerationRequest:
     """What every surface translates to: `n` answers to each of the prompts.
 
-    `max_tokens` None: as much as the context holds.
+    `max_tokens` None: as much as the context holds; 0: nothing, only the prompt is looked at.
     """
 
     model: str
@@ -50,6 +51,8 @@ class GenerationRequest:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     grammar: tuple[str, str] | None = None  # kind (json_schema, regex, lark) and source
     logprobs: int | None = None  # alternatives to report beside each token; None: nothing
+    prompt_logprobs: int | None = None  # the same for the prompt's tokens
+    suffix: str = ""  # what comes after the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Generation:
     waiting: Waiting
     prompt: list[int]
     deadline: float
+    silent: bool = False  # its one token is not wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ async def admit(state: State, tenant: str, request_id: str, request: GenerationR
     seed = request.seed if request.seed is not None else secrets.randbits(63)
     samplings = []
     for prompt in request.prompts:
-        ids = await run_in_threadpool(_tokenize, served, prompt)
+        ids = await run_in_threadpool(_tokenize, served, prompt, request.suffix)
         samplings.append((ids, _sampling(request, len(ids), served, seed)))
     admitted = Admitted(request_id, request, served, [])
     try:
@@ -107,7 +111,10 @@ async def admit(state: State, tenant: str, request_id: str, request: GenerationR
                 deadline=time.time() + state.settings.request_timeout_s,
             )
             waiting = await _enqueue(state, target, job)
-            answer = Generation(served, request.stop, waiting, ids, job.deadline)
+            answer = Generation(
+                *(served, request.stop, waiting, ids, job.deadline),
+                silent=request.max_tokens == 0,
+            )
             admitted.answers.append(answer)
     except BaseException:
         admitted.leave(state.inflight)
@@ -135,6 +142,7 @@ def _sampling(request: GenerationRequest, prompt: int, served: ServedModel, seed
         logit_bias=dict(request.logit_bias),
         grammar=request.grammar,
         logprobs=request.logprobs,
+        prompt_logprobs=request.prompt_logprobs,
     )
 
 
@@ -191,7 +199,12 @@ def _prepare(state: State, tenant: str, request: GenerationRequest) -> tuple[Tar
     return target, state.served.load(folder)
 
 
-def _tokenize(served: ServedModel, prompt: Prompt) -> list[int]:
+def _tokenize(served: ServedModel, prompt: Prompt, suffix: str) -> list[int]:
+    ids = _encode_prompt(served, prompt)
+    return infill(served.tokenizer, ids, suffix) if suffix else ids
+
+
+def _encode_prompt(served: ServedModel, prompt: Prompt) -> list[int]:
     if isinstance(prompt, str):
         return _encode(served, prompt, special=True)
     if prompt and isinstance(prompt[0], int):
@@ -225,7 +238,9 @@ def _max_tokens(prompt: int, asked: int | None, context: int) -> int:
     if prompt + (asked or 1) > context:
         limit = f" and max_tokens is {asked}." if asked else "."
         raise _too_long(f"the prompt has {prompt}{limit}", context)
-    return asked or context - prompt
+    if asked is None:
+        return context - prompt
+    return max(1, asked)  # of 0 tokens nothing would be heard
 
 
 def _too_long(why: str, context: int) -> ApiError:

@@ -21,6 +21,7 @@ class Piece:
     text: str
     finish: str | None = None  # "stop" or "length"
     logprobs: list[tuple[int, Logprobs]] = field(default_factory=list)  # token ids, where asked
+    prompt_logprobs: list[Logprobs] | None = None  # on the first piece, where asked
 
 
 async def pieces(answers: Sequence[Generation]) -> AsyncIterator[tuple[int, Piece]]:
@@ -63,13 +64,16 @@ async def _pieces(answer: Generation) -> AsyncIterator[Piece]:
         if event.finish in ("error", "expired", "cancelled"):
             code = event.error_code or event.finish
             raise generation_failed(code, event.error or f"The request has {_END[event.finish]}.")
+        if answer.silent:
+            yield Piece(0, "", "length", prompt_logprobs=event.prompt_logprobs)
+            return
         text = decoder.feed(event.tokens)
         position = event.position + len(event.tokens)
         logprobs = list(zip(event.tokens, event.logprobs or (), strict=False))
         finish = "stop" if decoder.stopped else event.finish
         if finish and not decoder.stopped:
             text += decoder.flush()
-        yield Piece(position, text, finish, logprobs)
+        yield Piece(position, text, finish, logprobs, event.prompt_logprobs)
         if finish:
             return
 

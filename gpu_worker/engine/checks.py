@@ -46,9 +46,10 @@ def _check_sampling(s: Sampling) -> None:
         _need(whole, name, f"an integer from {low} to {high}")
     for name, (least, most) in _NUMBERS.items():
         _number(name, getattr(s, name), least, most)
-    asked = s.logprobs
-    few = asked is None or (type(asked) is int and 0 <= asked <= MOST_LOGPROBS)
-    _need(few, "logprobs", f"None or an integer from 0 to {MOST_LOGPROBS}")
+    for name in ("logprobs", "prompt_logprobs"):
+        asked = getattr(s, name)
+        few = asked is None or (type(asked) is int and 0 <= asked <= MOST_LOGPROBS)
+        _need(few, name, f"None or an integer from 0 to {MOST_LOGPROBS}")
     _need(isinstance(s.stop_ids, tuple | list), "stop_ids", "a tuple of token ids")
     _need(hasattr(s.logit_bias, "items"), "logit_bias", "a mapping of token ids to numbers")
     for token, bias in s.logit_bias.items():

@@ -23,6 +23,7 @@ from gpu_worker.engine.blocks import BLOCK
 from gpu_worker.engine.checks import check_request
 from gpu_worker.engine.config import EngineConfig
 from gpu_worker.engine.grammar import Grammars
+from gpu_worker.engine.logprobs import PromptLogprobs
 from gpu_worker.engine.lora.checkpoint import read
 from gpu_worker.engine.lora.residency import Residency
 from gpu_worker.engine.request import (
@@ -50,6 +51,7 @@ class _Launched:
 
     sequences: list[Sequence]  # those that sampled
     sampled: Sampled
+    prompts: PromptLogprobs | None
     stats: "StepStats"
 
 
@@ -189,6 +191,11 @@ class Engine:
 
         Returns the ends of those whose grammar fails.
         """
+        sampling = [c.sequence for c in chunks if c.samples]
+        prompts = None
+        if len(logits) > len(sampling):
+            prompts = PromptLogprobs(chunks, logits[len(sampling) :])
+            logits = logits[: len(sampling)]
         alive = [c for c in chunks if self._find(c.sequence.request.id) is c.sequence]
         self._schedule.done(alive)
         living = {c.sequence for c in alive}
@@ -196,7 +203,6 @@ class Engine:
         rows: list[Row] = []
         sequences: list[Sequence] = []
         failed: list[Output] = []
-        sampling = [c.sequence for c in chunks if c.samples]
         for index, sequence in enumerate(sampling):
             if sequence not in living:
                 continue
@@ -212,7 +218,7 @@ class Engine:
         sampled = sample(logits, rows, self._draw)
         for sequence in sequences:
             sequence.tokens.append(PENDING)
-        self._launched = _Launched(sequences, sampled, _stats(chunks))
+        self._launched = _Launched(sequences, sampled, prompts, _stats(chunks))
         return failed
 
     def _unread(self) -> Unread | None:
@@ -227,6 +233,8 @@ class Engine:
         if launched is None:
             return []
         self.stats = launched.stats
+        if launched.prompts is not None:
+            launched.prompts.give()
         return [
             self._advance(sequence, token, logprobs)
             for sequence, token, logprobs in zip(
@@ -339,7 +347,9 @@ class Engine:
         if finish:
             self._end(sequence)
         known = None if logprobs is None else [logprobs]
-        return Output(sequence.request.id, position, [token], finish, known, error)
+        # A sequence that was resumed has none: they were given with its first token.
+        prompt = sequence.prompt_logprobs if position == 0 and sequence.prompt_logprobs else None
+        return Output(sequence.request.id, position, [token], finish, known, error, prompt)
 
     def _finish(self, sequence: Sequence, token: int) -> Finish | None:
         """Raises GrammarRefused where the end comes too early for the grammar."""

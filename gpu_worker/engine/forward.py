@@ -63,14 +63,21 @@ class Forward:
     ) -> torch.Tensor:
         """Logits [sampling chunks, vocabulary], in the order of the chunks; fills the KV cache.
 
-        `unread` has the tokens that are PENDING.
+        After them, those of the rows that score prompts (`Chunk.scored`). `unread` has the tokens
+        that are PENDING.
         """
         counts = np.array([c.count for c in chunks])
         ends = counts.cumsum()
         decoding = ends[-1] == len(chunks)
         adapted = self._begin_adapters(chunks, ends, decoding)
         sampling = [every_chunk or c.samples for c in chunks]
-        if decoding and self.decode is not None and self.decode.accepts(chunks):
+        scoring = _scoring_rows(chunks, ends)
+        if (
+            decoding
+            and not len(scoring)
+            and self.decode is not None
+            and self.decode.accepts(chunks)
+        ):
             # Logits of all chunks: one of a prompt may be a single token, too.
             logits = self.decode(chunks, adapted, unread)
             return logits if all(sampling) else logits[self._tensor(np.flatnonzero(sampling))]
@@ -81,7 +88,7 @@ class Forward:
             logits = self._run(
                 self._ids(chunks, ends, unread)[None],
                 self._tensor(positions)[None],
-                self._tensor(ends[sampling] - 1),
+                self._tensor(np.concatenate([ends[sampling] - 1, scoring])),
             )
             self.windows_seen = STEP.metadata.windows
         finally:
@@ -181,3 +188,12 @@ class Forward:
 
     def _tensor(self, values: "np.ndarray[Any, Any]") -> torch.Tensor:
         return to_device(torch.from_numpy(values.astype(np.int64)), self.device)
+
+
+def _scoring_rows(chunks: list[Chunk], ends: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """The rows whose next token is the prompt's, where its log-probability is wanted."""
+    counts = [len(c.scored) for c in chunks]
+    if not any(counts):  # nearly always
+        return np.array([], dtype=np.int64)
+    spans = zip(chunks, ends.tolist(), counts, strict=True)
+    return np.concatenate([end - c.count + np.arange(count) for c, end, count in spans])

@@ -51,7 +51,8 @@ class Sampling:
 
     temperature 0 is greedy; top_k 0 keeps all. `repetition_penalty` (arXiv:1909.05858) looks at
     prompt and output, the other two at the output, as vLLM and OpenAI have it. `logprobs`: how many
-    alternatives to report beside the chosen token; None reports nothing.
+    alternatives to report beside the chosen token, None reports nothing; `prompt_logprobs`: the
+    same for the prompt's tokens, at the price of the prefix cache and of logits for every row.
     """
 
     max_tokens: int
@@ -68,6 +69,7 @@ class Sampling:
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     grammar: Grammar | None = None
 
 
@@ -103,3 +105,4 @@ class Output:
     finish: Finish | None = None
     logprobs: list[TokenLogprobs] | None = None
     error: EngineError | None = None  # with finish "error"
+    prompt_logprobs: list[TokenLogprobs] | None = None  # with the first token; from prompt[1] on

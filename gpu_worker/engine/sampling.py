@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
+from gpu_worker.engine.logprobs import Logprobs
 from gpu_worker.engine.request import Sampling, TokenLogprobs
 from kernels.family import Operation
-from kernels.transfer import to_device
+from kernels.transfer import ToHost, to_device
 
 _MASK = (1 << 64) - 1
 _GREEDY_BELOW = 1e-5  # colder than this, dividing logits overflows and the largest wins anyway
@@ -50,32 +51,25 @@ def uniform(seed: int, position: int) -> float:
 class Sampled:
     """One token a row, on the device until it is read."""
 
-    def __init__(self, tokens: torch.Tensor, logprobs: "_Logprobs | None" = None) -> None:
-        self.tokens = tokens  # int64 [rows]
-        self._logprobs = logprobs
-        self._host = [t for t in (tokens, *(logprobs.tensors if logprobs else ()))]
-        self._copied = None
-        if tokens.device.type == "cuda":
-            self._host = [_pinned_copy(t) for t in self._host]
-            self._copied = torch.cuda.current_stream(tokens.device).record_event()
+    def __init__(self, tokens: torch.Tensor, logits: torch.Tensor, rows: Rows[Row]) -> None:
+        """tokens: int64 [rows]; logits: the edited ones."""
+        self.tokens = tokens
+        self._wanting = [i for i, row in enumerate(rows) if row.sampling.logprobs is not None]
+        self._logprobs = None
+        if self._wanting:
+            at = _ids(self._wanting, logits)
+            counts = [rows[i].sampling.logprobs or 0 for i in self._wanting]
+            self._logprobs = Logprobs(logits[at], tokens[at], counts)
+        self._host = ToHost([tokens])
 
     def read(self) -> tuple[list[int], list[TokenLogprobs | None]]:
         """Waits until the device has come so far, and no longer."""
-        if self._copied is not None:
-            self._copied.synchronize()
-        tokens: list[int] = self._host[0].tolist()
+        tokens: list[int] = self._host.read()[0].tolist()
         found: list[TokenLogprobs | None] = [None] * len(tokens)
         if self._logprobs is not None:
-            chosen, values, ids = (t.tolist() for t in self._host[1:])
-            for at, (row, count) in enumerate(self._logprobs.rows):
-                best = list(zip(ids[at][:count], values[at][:count], strict=True))
-                found[row] = TokenLogprobs(chosen[at][0], best)
+            for row, logprobs in zip(self._wanting, self._logprobs.read(), strict=True):
+                found[row] = logprobs
         return tokens, found
-
-
-def _pinned_copy(on_device: torch.Tensor) -> torch.Tensor:
-    host = torch.empty_like(on_device, device="cpu", pin_memory=True)
-    return host.copy_(on_device, non_blocking=True)
 
 
 @torch.inference_mode()
@@ -95,7 +89,7 @@ def sample(logits: torch.Tensor, rows: Rows[Row], kernel: Operation | None = Non
         chosen = logits.argmax(dim=-1)
         if random:
             chosen[random] = _draw(logits[random], [rows[i] for i in random])
-    return Sampled(chosen, _Logprobs.of(logits, chosen, rows))
+    return Sampled(chosen, logits, rows)
 
 
 def _edit(logits: torch.Tensor, row: Row) -> None:
@@ -203,26 +197,3 @@ def _largest(probabilities: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         if count == limit or not kept[-1]:
             return order[kept]
         count = limit
-
-
-@dataclass(frozen=True, slots=True)
-class _Logprobs:
-    """Of the rows that want them: (row, how many alternatives) each, and on the device the chosen
-    token's [n, 1] and the likeliest ones' values and ids [n, most]."""
-
-    rows: list[tuple[int, int]]
-    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-    @classmethod
-    def of(cls, logits: torch.Tensor, tokens: torch.Tensor, rows: Rows[Row]) -> "_Logprobs | None":
-        wanted = [
-            (i, min(row.sampling.logprobs, logits.shape[-1]))
-            for i, row in enumerate(rows)
-            if row.sampling.logprobs is not None
-        ]
-        if not wanted:
-            return None
-        at = _ids([row for row, _ in wanted], logits)
-        logprobs = torch.log_softmax(logits[at], dim=-1)
-        best = logprobs.topk(max(count for _, count in wanted))
-        return cls(wanted, (logprobs.gather(1, tokens[at][:, None]), *best))

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from gpu_worker.engine.blocks import BLOCK, BlockPool, blocks_for, chain_hash, root_hash
 from gpu_worker.engine.fairness import VirtualCounters
-from gpu_worker.engine.request import Request
+from gpu_worker.engine.request import Request, TokenLogprobs
 
 AGED_S = 20.0  # a long wait
 AGED_EVERY = 4  # admissions, one of which is for the longest wait; more often, and a tenant with a
@@ -59,6 +59,7 @@ class Sequence:
     running: bool = False  # the schedule's
     charged: bool = False  # its prompt is in its tenant's counter
     since: float = 0.0  # when it began to wait
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)  # from prompt[1] on
 
     @classmethod
     def begin(cls, request: Request, most: int) -> "Sequence":
@@ -81,6 +82,11 @@ class Sequence:
     def position(self) -> int:
         """Output index of the next token."""
         return len(self.tokens) - len(self.request.prompt)
+
+    @property
+    def scores_prompt(self) -> bool:
+        """The log-probabilities of its prompt are wanted and not all known."""
+        return self.request.sampling.prompt_logprobs is not None and self.position == 0
 
     def hash_until(self, tokens: int) -> list[bytes]:
         """Hashes of the full blocks within the first `tokens` tokens, all of them known."""
@@ -107,6 +113,13 @@ class Chunk:
     def samples(self) -> bool:
         """Whether the chunk reaches the sequence's end, so that a token is sampled."""
         return self.start + self.count == len(self.sequence.tokens)
+
+    @property
+    def scored(self) -> list[int]:
+        """The prompt's tokens after its first rows, where their log-probabilities are wanted."""
+        if not self.sequence.scores_prompt:
+            return []
+        return self.sequence.request.prompt[self.start + 1 : self.start + self.count + 1]
 
 
 class Schedule:
@@ -236,7 +249,8 @@ class Schedule:
     def _reserve(self, sequence: Sequence, budget: int) -> int:
         """Blocks for a sequence's first chunk: shared ones first. How many tokens; 0: no room."""
         shared: list[int] = []
-        if self._prefix_cache:  # at least one token is computed: it gives the next one
+        # At least one token is computed: it gives the next one.
+        if self._prefix_cache and not sequence.scores_prompt:
             shared = self.pool.find(sequence.hash_until(len(sequence.tokens) - 1))
         cached = len(shared) * BLOCK
         count = min(len(sequence.tokens) - cached, budget)

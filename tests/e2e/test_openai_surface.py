@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import accumulate
 from typing import Any
 
 import openai
@@ -220,6 +221,27 @@ def test_completions_of_several_prompts_with_echo_logprobs_and_the_best(
             len("".join((known.tokens or [])[:i])) for i in range(len(known.tokens or []))
         ]
         assert all(len(best) == 2 for best in known.top_logprobs or [])
+    for stream in (False, True):
+        got = client.completions.create(**options, echo=True, logprobs=2, stream=stream)
+        chunks = list(got) if stream else [got]
+        for index, expected in enumerate(echoed.choices):
+            choices = [c for chunk in chunks for c in chunk.choices if c.index == index]
+            parts = [c.logprobs for c in choices if c.logprobs]
+            assert "".join(c.text for c in choices) == expected.text
+            assert "".join(t for p in parts for t in p.tokens) == expected.text
+            first, *others = [v for p in parts for v in p.token_logprobs]
+            assert first is None and all(v < 0 for v in others)
+            assert others[-5:] == pytest.approx(
+                plain.choices[index].logprobs.token_logprobs, abs=1e-3
+            )
+            assert parts[0].top_logprobs[0] is None
+            offsets = [0, *accumulate(len(t) for p in parts for t in p.tokens)][:-1]
+            assert [v for p in parts for v in p.text_offset] == offsets
+    scores = client.completions.create(**options | {"max_tokens": 0}, echo=True, logprobs=0)
+    for choice, prompt in zip(scores.choices, prompts, strict=True):
+        assert (choice.text, choice.finish_reason) == (prompt, "length")
+        assert choice.logprobs is not None and "".join(choice.logprobs.tokens or []) == prompt
+    assert scores.usage is not None and scores.usage.completion_tokens == 0
     options |= {"prompt": prompts[0], "temperature": 1.5, "seed": 3, "logprobs": 0}
     four = client.completions.create(**options, n=4)
     best = client.completions.create(**options, n=1, best_of=4)
@@ -237,7 +259,8 @@ def test_completions_of_several_prompts_with_echo_logprobs_and_the_best(
         ({"best_of": 2, "n": 3}, "best_of"),
         ({"best_of": 2, "stream": True}, "best_of"),
         ({"prompt": ["a"] * 65, "n": 2}, "n"),
-        ({"echo": True, "logprobs": 1}, "echo"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"echo": True, "suffix": "x"}, "echo"),
         ({"prompt": ["a", ""]}, "prompt"),
         ({"suffix": "x"}, "suffix"),
     ],

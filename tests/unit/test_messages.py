@@ -24,16 +24,16 @@ STEP = Step("rep:0", [TokenEvent("r1", 3, [9, 400], "stop")])
 def test_job_bytes_are_pinned() -> None:
     assert encode(JOB).hex() == (
         "98a56a6f622e31a27231a56170692d31a3646576a461623132920"
-        "1cd012cdc0010aa73616d706c696e672e310507cb3fe0000000000000cb3ff0000000000000"
+        "1cd012cdc0011aa73616d706c696e672e310507cb3fe0000000000000cb3ff0000000000000"
         "00cb0000000000000000c20090cb3ff0000000000000cb0000000000000000cb0000000000000000"
-        "80c0c0cb4000000000000000"
+        "80c0c0c0cb4000000000000000"
     )
     assert decode_job(encode(JOB)) == JOB
 
 
 def test_step_bytes_are_pinned() -> None:
     assert encode(STEP).hex() == (
-        "93a6737465702e31a57265703a309197a2723103920" + "9cd0190a473746f70c0c0c0"
+        "93a6737465702e31a57265703a309198a2723103920" + "9cd0190a473746f70c0c0c0c0"
     )
     assert decode_step(encode(STEP)) == STEP
 

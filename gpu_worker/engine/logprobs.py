@@ -1,0 +1,55 @@
+"""Log-probabilities of sampled and of prompt tokens, on the device until they are read."""
+
+from collections.abc import Sequence as Rows
+
+import torch
+
+from gpu_worker.engine.request import TokenLogprobs
+from gpu_worker.engine.schedule import Chunk, Sequence
+from kernels.transfer import ToHost, to_device
+
+
+class Logprobs:
+    """Of one token a row, and of the row's likeliest ones."""
+
+    def __init__(self, logits: torch.Tensor, tokens: torch.Tensor, counts: Rows[int]) -> None:
+        """logits [rows, vocabulary], float; tokens [rows]; counts: alternatives, by row."""
+        self._counts = [min(count, logits.shape[-1]) for count in counts]
+        logprobs = torch.log_softmax(logits, dim=-1)
+        best = logprobs.topk(max(self._counts))
+        self._host = ToHost([logprobs.gather(1, tokens[:, None])[:, 0], *best])
+
+    def read(self) -> list[TokenLogprobs]:
+        chosen, values, ids = (t.tolist() for t in self._host.read())
+        return [
+            TokenLogprobs(
+                chosen[row], list(zip(ids[row][:count], values[row][:count], strict=True))
+            )
+            for row, count in enumerate(self._counts)
+        ]
+
+
+class PromptLogprobs:
+    """Of the prompts' tokens that one step has scored, as the model gives them: no penalty, bias or
+    temperature."""
+
+    def __init__(self, chunks: Rows[Chunk], logits: torch.Tensor) -> None:
+        """logits [rows that score, vocabulary], in the order of the chunks."""
+        self._parts: list[tuple[Sequence, int, int]] = []  # whose, first row there, rows
+        tokens: list[int] = []
+        counts: list[int] = []
+        for chunk in chunks:
+            scored = chunk.scored
+            if scored:
+                self._parts.append((chunk.sequence, chunk.start, len(scored)))
+                tokens += scored
+                counts += [chunk.sequence.request.sampling.prompt_logprobs or 0] * len(scored)
+        targets = to_device(torch.tensor(tokens, dtype=torch.long), logits.device)
+        self._logprobs = Logprobs(logits.float(), targets, counts)
+
+    def give(self) -> None:
+        """To their sequences. One that was preempted meanwhile will have them again."""
+        found = self._logprobs.read()
+        for sequence, start, count in self._parts:
+            sequence.prompt_logprobs[start : start + count] = found[:count]
+            del found[:count]
