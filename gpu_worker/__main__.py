@@ -58,6 +58,7 @@ def _serve(settings: WorkerSettings, redis: Redis, options: argparse.Namespace) 
     from gpu_worker.engine.config import EngineConfig
     from gpu_worker.engine.engine import Engine
     from gpu_worker.worker import Worker
+    from loraplex.store.adapter_cache import AdapterCache
     from loraplex.store.adapters import AdapterStore
 
     torch.set_num_threads(settings.threads)
@@ -72,8 +73,11 @@ def _serve(settings: WorkerSettings, redis: Redis, options: argparse.Namespace) 
         adapter_cache_gib=settings.adapter_cache_gib,
         deterministic=settings.deterministic,
     )
-    adapters = AdapterStore(settings.adapters_dir)
-    engine = Engine(models.fetch(options.lane.base_model), config, adapters.folder)
+    locate = AdapterStore(settings.adapters_dir).folder
+    if settings.adapter_disk is not None:
+        quota = int(settings.adapter_disk_gib * 2**30)
+        locate = AdapterCache(locate, settings.adapter_disk, quota).folder
+    engine = Engine(models.fetch(options.lane.base_model), config, locate)
     ready_after_s = time.time() - psutil.Process(os.getpid()).create_time()
     log.info("ready after %.1f s", ready_after_s)
 

@@ -117,6 +117,14 @@ class WorkerSettings(Settings):
     adapter_cache_gib: float = Field(
         2.0, gt=0, description="Memory for adapters that are ready for a slot, in GiB."
     )
+    adapter_disk: Path | None = Field(
+        None,
+        description="Folder for local copies of adapters, for where the home folder lies on a "
+        "network. Unset: they are read from the home folder.",
+    )
+    adapter_disk_gib: float = Field(
+        20.0, gt=0, description="Quota of that folder, in GiB; the least recently used ones go."
+    )
     deterministic: bool = Field(
         False, description="The same tokens whatever else is in the batch; slower prompts."
     )

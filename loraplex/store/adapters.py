@@ -76,13 +76,20 @@ class AdapterStore:
         return facts
 
 
+def digest_of(config: bytes, weights: bytes) -> str:
+    """The name of an adapter's content: SHA-256, hexadecimal."""
+    found = hashlib.sha256(len(config).to_bytes(8, "big") + config)
+    found.update(weights)
+    return found.hexdigest()
+
+
 def inspect(config: bytes, weights: bytes, base_model_folder: Path | None) -> AdapterFacts:
     """The facts of an adapter, or AdapterInvalid. With a base model, shapes must fit its layers."""
     tensors = check_tensors(parse_config(config), weights)
     if base_model_folder is not None:
         _check_fit(tensors, base_model_folder)
     return AdapterFacts(
-        digest=hashlib.sha256(len(config).to_bytes(8, "big") + config + weights).hexdigest(),
+        digest=digest_of(config, weights),
         rank=max(t.rank for t in tensors),
         targets=sorted({t.linear.rpartition(".")[2] for t in tensors}),
         size_bytes=len(config) + len(weights),
