@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from tokenizers import Tokenizer
 
 from api.openai.logprobs import Known
 from api.requests.admission import Admitted
-from api.requests.generation import Piece, pieces
+from api.requests.generation import KnownToken, Piece, pieces
 from api.requests.sse import stream, until_gone
 from api.state import State
-from loraplex.messages import Logprobs
 
 
 class MakeChoice(Protocol):
@@ -33,7 +33,7 @@ class Shape:
     id_prefix: str
     whole_choice: MakeChoice
     chunk_choice: MakeChoice
-    logprobs: Callable[[Tokenizer, Known, int], dict[str, Any]]
+    logprobs: Callable[[Tokenizer, Known], dict[str, Any]]
     opening: Callable[[int], dict[str, Any]] | None = None  # the first chunk's choice
 
 
@@ -44,24 +44,22 @@ class _Answer:
     text: str = ""
     finish: str | None = None
     tokens: int = 0
-    prompt: list[tuple[int, Logprobs | None]] = field(default_factory=list)  # if it is scored
-    logprobs: list[tuple[int, Logprobs]] = field(default_factory=list)
-
-    def begin(self, prompt: list[int], piece: Piece) -> None:
-        """The first piece of an answer to a prompt that is scored."""
-        known = zip(prompt[1:], piece.prompt_logprobs or (), strict=True)
-        self.prompt = [(prompt[0], None), *known]
+    prompt: list[KnownToken] = field(default_factory=list)  # if it is scored
+    logprobs: list[KnownToken] = field(default_factory=list)
 
     def add(self, piece: Piece) -> None:
         self.text += piece.text
         self.finish = piece.finish
         self.tokens = piece.position
+        self.prompt += piece.prompt
         self.logprobs += piece.logprobs
 
     @property
     def likelihood(self) -> float:
         """Mean log-probability of its tokens."""
-        return sum(each.chosen for _, each in self.logprobs) / max(1, len(self.logprobs))
+        return sum(each.logprobs.chosen for each in self.logprobs if each.logprobs) / max(
+            1, len(self.logprobs)
+        )
 
 
 async def answer(
@@ -90,20 +88,20 @@ async def answer(
     shown = admitted.request.logprobs is not None if logprobs is None else logprobs
     prefixes = prefixes or [""] * len(admitted.answers)
     answers = [_Answer() for _ in admitted.answers]
-    scored = admitted.request.prompt_logprobs is not None
+    scored = admitted.request.prompt_logprobs is not None  # the echo comes with the first piece
 
-    def known(of: Known, offset: int) -> dict[str, Any] | None:
-        return shape.logprobs(admitted.served.tokenizer, of, offset) if shown else None
+    def known(prompt: Known, output: Known, prefix: str) -> dict[str, Any] | None:
+        if not shown:
+            return None
+        moved = (each._replace(offset=each.offset + len(prefix)) for each in output)
+        return shape.logprobs(admitted.served.tokenizer, [*prompt, *moved])
 
-    if not streamed:
-        await _gather(state, http, admitted, answers, scored)
+    def whole() -> Response:
         kept = _best(answers, admitted.request.n, best or admitted.request.n)
         choices = [
             shape.whole_choice(
                 *(index, prefixes[at] + answers[at].text, answers[at].finish),
-                known(
-                    [*answers[at].prompt, *answers[at].logprobs], 0 if scored else len(prefixes[at])
-                ),
+                known(answers[at].prompt, answers[at].logprobs, prefixes[at]),
             )
             for index, at in enumerate(kept)
         ]
@@ -111,20 +109,21 @@ async def answer(
         body["usage"] = _usage(admitted, answers)
         return JSONResponse(body, headers={"x-request-id": admitted.id})
 
+    if not streamed:
+        await _gather(state, http, admitted, answers)
+        # Many log-probabilities take a while to write.
+        return await run_in_threadpool(whole) if shown else whole()
+
     head |= {"object": shape.chunk} | ({"usage": None} if include_usage else {})
 
     def chunk(index: int, piece: Piece) -> list[dict[str, Any]]:
         chunks, so_far = [], answers[index]
         prefix = prefixes[index]
-        if scored and not so_far.prompt:
-            so_far.begin(admitted.answers[index].prompt, piece)
-            of = known(so_far.prompt, 0)
-            chunks.append(head | {"choices": [shape.chunk_choice(index, prefix, None, of)]})
-        offset = len(prefix) + len(so_far.text)
         so_far.add(piece)
-        if piece.text or (shown and piece.logprobs):
-            of = known(piece.logprobs, offset)
-            chunks.append(head | {"choices": [shape.chunk_choice(index, piece.text, None, of)]})
+        text = prefix + piece.text if piece.prompt else piece.text
+        if text or (shown and piece.logprobs):
+            of = known(piece.prompt, piece.logprobs, prefix)
+            chunks.append(head | {"choices": [shape.chunk_choice(index, text, None, of)]})
         if piece.finish:
             last = shape.chunk_choice(index, "", piece.finish, None)
             chunks.append(head | {"choices": [last]})
@@ -142,15 +141,11 @@ async def answer(
     return stream(state, admitted, opening, chunk, closing)
 
 
-async def _gather(
-    state: State, http: Request, admitted: Admitted, answers: list[_Answer], scored: bool
-) -> None:
+async def _gather(state: State, http: Request, admitted: Admitted, answers: list[_Answer]) -> None:
     """All pieces of all answers. The client's going cancels the request."""
 
     async def collect() -> None:
-        async for index, piece in pieces(admitted.answers):
-            if scored and not answers[index].prompt:
-                answers[index].begin(admitted.answers[index].prompt, piece)
+        async for index, piece in pieces(admitted.answers, admitted.request.n):
             answers[index].add(piece)
 
     work = asyncio.create_task(collect())

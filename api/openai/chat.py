@@ -58,6 +58,6 @@ _SHAPE = Shape(
     id_prefix="chatcmpl-",
     whole_choice=_whole,
     chunk_choice=_chunk,
-    logprobs=lambda tokenizer, known, _: chat_logprobs(tokenizer, known),
+    logprobs=chat_logprobs,
     opening=_opening,
 )

@@ -6,10 +6,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from loraplex.messages import Logprobs
+from api.requests.generation import KnownToken
 
-# Token ids and what is known of them, in their order; nothing of a prompt's first.
-Known = Sequence[tuple[int, Logprobs | None]]
+Known = Sequence[KnownToken]  # tokens of a text, in their order
 
 
 def chat_logprobs(tokenizer: Tokenizer, known: Known) -> dict[str, Any]:
@@ -21,32 +20,29 @@ def chat_logprobs(tokenizer: Tokenizer, known: Known) -> dict[str, Any]:
 
     content = [
         entry(token, each.chosen) | {"top_logprobs": [entry(*top) for top in each.top]}
-        for token, each in known
+        for token, _, each in known
         if each is not None
     ]
     return {"content": content, "refusal": None}
 
 
-def completion_logprobs(tokenizer: Tokenizer, known: Known, offset: int) -> dict[str, Any]:
-    """`logprobs` of a completion choice; `offset`: characters of the answer before these tokens."""
-    tokens = [_text(token_bytes(tokenizer, token)) for token, _ in known]
-    offsets = []
-    for text in tokens:
-        offsets.append(offset)
-        offset += len(text)
+def completion_logprobs(tokenizer: Tokenizer, known: Known) -> dict[str, Any]:
+    """`logprobs` of a completion choice."""
+    tokens = [_text(token_bytes(tokenizer, each.token)) for each in known]
     return {
         "tokens": tokens,
-        "token_logprobs": [each and each.chosen for _, each in known],
+        "token_logprobs": [each.logprobs and each.logprobs.chosen for each in known],
         "top_logprobs": [
-            each
-            and {_text(token_bytes(tokenizer, t)): logprob for t, logprob in each.top}
-            | {text: each.chosen}
-            for text, (_, each) in zip(tokens, known, strict=True)
+            each.logprobs
+            and {_text(token_bytes(tokenizer, t)): logprob for t, logprob in each.logprobs.top}
+            | {text: each.logprobs.chosen}
+            for text, each in zip(tokens, known, strict=True)
         ],
-        "text_offset": offsets,
+        "text_offset": [each.offset for each in known],
     }
 
 
+@lru_cache(maxsize=2**17)
 def token_bytes(tokenizer: Tokenizer, token: int) -> bytes:
     """What a token adds to the text: it may be a part of a character only."""
     piece = tokenizer.id_to_token(token) or ""

@@ -216,8 +216,10 @@ class CompletionRequest(Common):
         return best_of
 
     def prompts(self) -> list[str | list[int]]:
-        """Each a text or token ids. Raises ApiError."""
+        """Each a text or token ids; empty only before a suffix. Raises ApiError."""
         prompt = self.prompt
+        if prompt == "" and self.suffix:
+            return [""]
         if not prompt:
             raise bad_request("The prompt is empty.", "prompt")
         if isinstance(prompt, str):

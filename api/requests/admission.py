@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
@@ -11,7 +11,7 @@ from msgspec import structs
 from sqlmodel import Session
 
 from api.errors import ApiError, bad_request, redis_away
-from api.requests.infill import infill
+from api.requests.infill import Infill, infill_marks
 from api.requests.inflight import Inflight, Waiting
 from api.requests.models import ServedModel
 from api.requests.resolve import Target, resolve
@@ -21,6 +21,7 @@ from loraplex.broker.interface import BacklogFull, GateShut
 from loraplex.messages import Job, Sampling
 from loraplex.status import ADMITTING, Status
 
+_MOST_SCORED = 32768  # prompt tokens whose log-probabilities one answer shows
 _CHARACTERS_A_TOKEN = 128  # no vocabulary's mean comes near it
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]  # text, token ids or chat messages
 
@@ -65,6 +66,7 @@ class Generation:
     prompt: list[int]
     deadline: float
     silent: bool = False  # its one token is not wanted
+    scored: bool = False  # log-probabilities of the prompt are
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +94,25 @@ async def admit(state: State, tenant: str, request_id: str, request: GenerationR
     target, served = await run_in_threadpool(_prepare, state, tenant, request)
     seed = request.seed if request.seed is not None else secrets.randbits(63)
     samplings = []
+    infill = None
+    if request.suffix:
+        infill = await run_in_threadpool(_infill, served, request.suffix)
+        request = replace(request, stop_ids=[*request.stop_ids, *infill.ends])
     for prompt in request.prompts:
-        ids = await run_in_threadpool(_tokenize, served, prompt, request.suffix)
+        ids = await run_in_threadpool(_tokenize, served, prompt, infill)
         samplings.append((ids, _sampling(request, len(ids), served, seed)))
+    _bound_scores(request, [len(ids) for ids, _ in samplings])
     admitted = Admitted(request_id, request, served, [])
     try:
         for index in range(request.n * len(request.prompts)):
             ids, sampling = samplings[index // request.n]
             # The first answer's seed is the client's; the same seed gives the same n answers.
-            sampling = structs.replace(sampling, seed=(seed + index % request.n) % 2**63)
+            sampling = structs.replace(
+                sampling,
+                seed=(seed + index % request.n) % 2**63,
+                # A prompt is scored once, for all of its answers.
+                prompt_logprobs=None if index % request.n else request.prompt_logprobs,
+            )
             job = Job(
                 request=f"{request_id}.{index}" if index else request_id,
                 reply_to=state.broker.api_id,
@@ -114,6 +126,7 @@ async def admit(state: State, tenant: str, request_id: str, request: GenerationR
             answer = Generation(
                 *(served, request.stop, waiting, ids, job.deadline),
                 silent=request.max_tokens == 0,
+                scored=request.prompt_logprobs is not None,
             )
             admitted.answers.append(answer)
     except BaseException:
@@ -199,9 +212,14 @@ def _prepare(state: State, tenant: str, request: GenerationRequest) -> tuple[Tar
     return target, state.served.load(folder)
 
 
-def _tokenize(served: ServedModel, prompt: Prompt, suffix: str) -> list[int]:
+def _infill(served: ServedModel, suffix: str) -> Infill:
+    marks = infill_marks(served.tokenizer)
+    return Infill(marks, _encode(served, suffix, special=False))
+
+
+def _tokenize(served: ServedModel, prompt: Prompt, infill: Infill | None) -> list[int]:
     ids = _encode_prompt(served, prompt)
-    return infill(served.tokenizer, ids, suffix) if suffix else ids
+    return infill.around(served.tokenizer, ids) if infill else ids
 
 
 def _encode_prompt(served: ServedModel, prompt: Prompt) -> list[int]:
@@ -230,6 +248,13 @@ def _encode(served: ServedModel, text: str, *, special: bool) -> list[int]:
     except UnicodeEncodeError as broken:  # half of a surrogate pair, which JSON can spell
         raise bad_request(f"The text is not valid Unicode: {broken.reason}.") from broken
     return list(served.tokenizer.encode(text, add_special_tokens=special).ids)
+
+
+def _bound_scores(request: GenerationRequest, lengths: Sequence[int]) -> None:
+    tokens = request.n * sum(lengths)
+    if request.prompt_logprobs is not None and tokens > _MOST_SCORED:
+        reason = f"echo with logprobs shows at most {_MOST_SCORED} prompt tokens; here are {tokens}"
+        raise bad_request(f"{reason}, n (or best_of) counted. Send fewer prompts at once.", "echo")
 
 
 def _max_tokens(prompt: int, asked: int | None, context: int) -> int:

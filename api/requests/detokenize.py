@@ -1,4 +1,4 @@
-"""Token ids → text, piece by piece: never half a character, never a part of a stop string."""
+"""Token ids → text, token by token: never half a character, never a part of a stop string."""
 
 from collections.abc import Sequence
 
@@ -7,21 +7,25 @@ from tokenizers.decoders import DecodeStream
 
 
 class Detokenizer:
-    """One per stream."""
+    """One per answer. What it shows after so many tokens doesn't depend on how they came."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
         self._stop = tuple(stop)
         self._held = ""
+        self.length = 0  # characters of the text so far, with those that are held back
         self.stopped = False  # a stop string was met; later tokens don't matter
 
-    def feed(self, tokens: Sequence[int]) -> str:
+    def feed(self, token: int) -> str:
         """Text that may be shown now."""
         if self.stopped:
             return ""
-        pieces = (self._stream.step(self._tokenizer, token) for token in tokens)
-        self._held += "".join(piece for piece in pieces if piece)
+        piece = self._stream.step(self._tokenizer, token) or ""
+        self.length += len(piece)
+        self._held += piece
+        if not self._stop:
+            return self.flush()
         found = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True

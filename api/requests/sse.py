@@ -33,7 +33,7 @@ def stream(
         try:
             for first in opening:
                 yield _event(first, id_())
-            async for index, piece in pieces(admitted.answers):
+            async for index, piece in pieces(admitted.answers, admitted.request.n):
                 positions[index] = piece.position
                 for data in chunk(index, piece):
                     yield _event(data, id_())

@@ -8,16 +8,29 @@ from gpu_worker.engine.request import TokenLogprobs
 from gpu_worker.engine.schedule import Chunk, Sequence
 from kernels.transfer import ToHost, to_device
 
+_LOWEST = -1e9  # of a logit; finite, so that there is always a likeliest token
+_LEAST = -9999.0  # of a log-probability, as OpenAI's API has it: JSON knows no infinity
+_ROWS = 128  # at a time: a prompt's logits are large, a second copy of them larger
+
+
+def finite(logits: torch.Tensor) -> torch.Tensor:
+    """In float32, without what an adapter with absurd weights may give."""
+    return logits.float().nan_to_num_(nan=_LOWEST, posinf=-_LOWEST, neginf=_LOWEST)
+
 
 class Logprobs:
     """Of one token a row, and of the row's likeliest ones."""
 
+    @torch.inference_mode()
     def __init__(self, logits: torch.Tensor, tokens: torch.Tensor, counts: Rows[int]) -> None:
-        """logits [rows, vocabulary], float; tokens [rows]; counts: alternatives, by row."""
+        """logits [rows, vocabulary]; tokens [rows]; counts: alternatives, by row."""
         self._counts = [min(count, logits.shape[-1]) for count in counts]
-        logprobs = torch.log_softmax(logits, dim=-1)
-        best = logprobs.topk(max(self._counts))
-        self._host = ToHost([logprobs.gather(1, tokens[:, None])[:, 0], *best])
+        most = max(self._counts)
+        parts = [
+            _of(finite(rows), of, most)
+            for rows, of in zip(logits.split(_ROWS), tokens.split(_ROWS), strict=True)
+        ]
+        self._host = ToHost([torch.cat(part) for part in zip(*parts, strict=True)])
 
     def read(self) -> list[TokenLogprobs]:
         chosen, values, ids = (t.tolist() for t in self._host.read())
@@ -27,6 +40,14 @@ class Logprobs:
             )
             for row, count in enumerate(self._counts)
         ]
+
+
+def _of(logits: torch.Tensor, tokens: torch.Tensor, most: int) -> tuple[torch.Tensor, ...]:
+    """The tokens' log-probabilities [rows], and the likeliest ones' values and ids [rows, most]."""
+    total = logits.logsumexp(-1, keepdim=True)
+    best = logits.topk(most)
+    chosen = (logits.gather(1, tokens[:, None]) - total)[:, 0]
+    return chosen.clamp(min=_LEAST), (best.values - total).clamp(min=_LEAST), best.indices
 
 
 class PromptLogprobs:
@@ -45,7 +66,7 @@ class PromptLogprobs:
                 tokens += scored
                 counts += [chunk.sequence.request.sampling.prompt_logprobs or 0] * len(scored)
         targets = to_device(torch.tensor(tokens, dtype=torch.long), logits.device)
-        self._logprobs = Logprobs(logits.float(), targets, counts)
+        self._logprobs = Logprobs(logits, targets, counts)
 
     def give(self) -> None:
         """To their sequences. One that was preempted meanwhile will have them again."""

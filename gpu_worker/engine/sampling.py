@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gpu_worker.engine.logprobs import Logprobs
+from gpu_worker.engine.logprobs import Logprobs, finite
 from gpu_worker.engine.request import Sampling, TokenLogprobs
 from kernels.family import Operation
 from kernels.transfer import ToHost, to_device
@@ -20,7 +20,6 @@ from kernels.transfer import ToHost, to_device
 _MASK = (1 << 64) - 1
 _GREEDY_BELOW = 1e-5  # colder than this, dividing logits overflows and the largest wins anyway
 _USUAL_NUCLEUS = 256  # nearly always enough for top-p, and far cheaper than a full sort
-_LOWEST = -1e9  # of a logit; finite, so that there is always a likeliest token
 _RUN = 256  # neighbours that the inverse distribution function first takes as one
 
 
@@ -79,7 +78,7 @@ def sample(logits: torch.Tensor, rows: Rows[Row], kernel: Operation | None = Non
     Log-probabilities are of the distribution after penalties, bias and grammar, before temperature
     and truncation, as vLLM's `processed_logits` has them. `kernel`: `kernels.gpu.sampling`'s.
     """
-    logits = logits.float().nan_to_num_(nan=_LOWEST, posinf=-_LOWEST, neginf=_LOWEST)
+    logits = finite(logits)
     for index, row in enumerate(rows):
         _edit(logits[index], row)
     random = [i for i, row in enumerate(rows) if row.sampling.temperature >= _GREEDY_BELOW]

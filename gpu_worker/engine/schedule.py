@@ -88,6 +88,13 @@ class Sequence:
         """The log-probabilities of its prompt are wanted and not all known."""
         return self.request.sampling.prompt_logprobs is not None and self.position == 0
 
+    @property
+    def reusable(self) -> int:
+        """Tokens that need not be computed if they are cached: the last one gives the next one,
+        and a row that scores the prompt must have done so."""
+        known = len(self.tokens) - 1
+        return min(known, len(self.prompt_logprobs)) if self.scores_prompt else known
+
     def hash_until(self, tokens: int) -> list[bytes]:
         """Hashes of the full blocks within the first `tokens` tokens, all of them known."""
         while (len(self.hashes) + 1) * BLOCK <= tokens:
@@ -249,9 +256,8 @@ class Schedule:
     def _reserve(self, sequence: Sequence, budget: int) -> int:
         """Blocks for a sequence's first chunk: shared ones first. How many tokens; 0: no room."""
         shared: list[int] = []
-        # At least one token is computed: it gives the next one.
-        if self._prefix_cache and not sequence.scores_prompt:
-            shared = self.pool.find(sequence.hash_until(len(sequence.tokens) - 1))
+        if self._prefix_cache:
+            shared = self.pool.find(sequence.hash_until(sequence.reusable))
         cached = len(shared) * BLOCK
         count = min(len(sequence.tokens) - cached, budget)
         self.pool.share(shared)

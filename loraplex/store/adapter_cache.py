@@ -2,22 +2,27 @@
 
 The replicas of a machine share the folder. A copy is looked up, marked as used and removed under
 one lock; copying happens outside of it. Who has been told a copy's folder has `_KEPT_S` to read it,
-so the quota can be exceeded for that long.
+so the quota can be exceeded for that long. When the disk is full the store itself is read.
 """
 
 import fcntl
+import logging
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from loraplex.store.adapters import digest_of
 from loraplex.store.peft_checks import CONFIG, WEIGHTS, AdapterInvalid
 
+log = logging.getLogger(__name__)
+
 _KEPT_S = 60.0
 _UNFINISHED = "fetching-"
+_ABANDONED_S = 3600.0  # a fetch that takes longer belongs to a replica that was killed
 
 
 class AdapterCache:
@@ -31,46 +36,54 @@ class AdapterCache:
         root.mkdir(parents=True, exist_ok=True)
 
     def folder(self, digest: str) -> Path:
-        """The local copy, fetched if need be. Raises AdapterInvalid for one that was damaged on
-        its way, OSError when the store doesn't have it or the disk is full."""
-        source, copy = self._store(digest), self._root / digest
-        if self._use(copy):
-            return copy
-        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=self._root) as scratch:
-            fresh = Path(scratch) / digest
-            fresh.mkdir()
-            for name in (CONFIG, WEIGHTS):
-                shutil.copyfile(source / name, fresh / name)
-            if digest_of((fresh / CONFIG).read_bytes(), (fresh / WEIGHTS).read_bytes()) != digest:
-                raise AdapterInvalid(f"The files of adapter {digest[:12]} don't match its digest.")
-            with self._lock():
-                with suppress(OSError):  # another replica was faster
-                    fresh.rename(copy)
-                self._make_room(scratch=Path(scratch))
-        if not self._use(copy):
-            raise OSError(f"adapter {digest[:12]} could not be kept in {self._root}")
-        return copy
+        """The local copy, fetched if need be; the store's own folder when there is no room for one.
 
-    def _use(self, copy: Path) -> bool:
+        Raises AdapterInvalid for an adapter that was damaged on its way, OSError when the store
+        doesn't have it.
+        """
+        source, copy = self._store(digest), self._root / digest
+        sizes = {name: (source / name).stat().st_size for name in (CONFIG, WEIGHTS)}
         with self._lock():
-            if not copy.exists():
-                return False
-            (copy / WEIGHTS).touch()
-            return True
+            if _use(copy, sizes):
+                return copy
+        try:
+            with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=self._root) as scratch:
+                fresh = Path(scratch) / digest
+                fresh.mkdir()
+                for name in sizes:
+                    shutil.copyfile(source / name, fresh / name)
+                    _to_disk(fresh / name)
+                if digest_of(fresh / CONFIG, fresh / WEIGHTS) != digest:
+                    reason = f"The files of adapter {digest[:12]} don't match its digest."
+                    raise AdapterInvalid(reason)
+                with self._lock():
+                    if not _use(copy, sizes):  # else another replica was faster
+                        if copy.exists():
+                            copy.rename(Path(scratch) / "damaged")
+                        fresh.rename(copy)
+                        _use(copy, sizes)
+                    self._make_room(Path(scratch))
+                return copy
+        except OSError as full:
+            log.warning("no local copy of adapter %s: %s", digest[:12], full)
+            return source
 
     def _make_room(self, scratch: Path) -> None:
-        """Remove the least recently used copies beyond the quota."""
+        """Remove the least recently used copies beyond the quota, and what the killed left."""
         used = []
         for each in self._root.iterdir():
-            weights = each / WEIGHTS
-            if not each.name.startswith(_UNFINISHED) and weights.exists():
-                facts = weights.stat()
-                used.append((facts.st_mtime, facts.st_size, each))
+            if each.name.startswith(_UNFINISHED):
+                if time.time() - each.stat().st_mtime > _ABANDONED_S:
+                    each.rename(scratch / f"old-{each.name}")  # removed with it
+            elif each.is_dir():
+                files = {file.name: file.stat() for file in each.iterdir()}
+                used_at = files[WEIGHTS].st_mtime if WEIGHTS in files else 0.0
+                used.append((used_at, sum(file.st_size for file in files.values()), each))
         excess = sum(size for _, size, _ in used) - self._quota
         for at, size, each in sorted(used):
             if excess <= 0 or time.time() - at < _KEPT_S:
                 return
-            each.rename(scratch / f"old-{each.name}")  # removed with it
+            each.rename(scratch / f"old-{each.name}")
             excess -= size
 
     @contextmanager
@@ -78,3 +91,20 @@ class AdapterCache:
         with (self._root / ".lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _use(copy: Path, sizes: dict[str, int]) -> bool:
+    """Mark a copy as used now. False: there is none that is whole."""
+    try:
+        whole = all((copy / name).stat().st_size == size for name, size in sizes.items())
+    except FileNotFoundError:
+        return False
+    if whole:
+        os.utime(copy / WEIGHTS)
+    return whole
+
+
+def _to_disk(file: Path) -> None:
+    """A power cut must not leave a file of the right size without its content."""
+    with file.open("rb") as written:
+        os.fsync(written.fileno())

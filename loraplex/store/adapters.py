@@ -76,10 +76,17 @@ class AdapterStore:
         return facts
 
 
-def digest_of(config: bytes, weights: bytes) -> str:
-    """The name of an adapter's content: SHA-256, hexadecimal."""
+def digest_of(config: bytes | Path, weights: bytes | Path) -> str:
+    """The name of an adapter's content, in memory or in files: SHA-256, hexadecimal."""
+    if isinstance(config, Path):
+        config = config.read_bytes()
     found = hashlib.sha256(len(config).to_bytes(8, "big") + config)
-    found.update(weights)
+    if isinstance(weights, Path):
+        with weights.open("rb") as file:
+            while part := file.read(2**20):
+                found.update(part)
+    else:
+        found.update(weights)
     return found.hexdigest()
 
 

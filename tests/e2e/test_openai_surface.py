@@ -253,6 +253,28 @@ def test_completions_of_several_prompts_with_echo_logprobs_and_the_best(
     assert best.usage == four.usage
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_echo_in_other_scripts_is_scored_once_for_all_its_answers(
+    client: openai.OpenAI, stream: bool
+) -> None:
+    prompt = "Hi 🙂🙂 漢字 there"
+    got: Any = client.completions.create(
+        **{"model": "chat", "prompt": prompt, "echo": True, "logprobs": 1, "max_tokens": 4},
+        **{"n": 3, "seed": 1, "stream": stream},
+    )
+    choices = [c for chunk in (got if stream else [got]) for c in chunk.choices]
+    prompts = set()
+    for index in range(3):
+        parts = [c.logprobs for c in choices if c.index == index and c.logprobs]
+        offsets = [v for p in parts for v in p.text_offset]
+        values = [v for p in parts for v in p.token_logprobs]
+        text = "".join(c.text for c in choices if c.index == index)
+        assert text.startswith(prompt) and offsets == sorted(offsets) and offsets[0] == 0
+        assert len(prompt) in offsets
+        prompts.add(tuple(values[: offsets.index(len(prompt))]))
+    assert len(prompts) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -261,6 +283,7 @@ def test_completions_of_several_prompts_with_echo_logprobs_and_the_best(
         ({"prompt": ["a"] * 65, "n": 2}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"echo": True, "suffix": "x"}, "echo"),
+        ({"echo": True, "logprobs": 0, "prompt": "a " * 2000, "n": 20, "max_tokens": 1}, "echo"),
         ({"prompt": ["a", ""]}, "prompt"),
         ({"suffix": "x"}, "suffix"),
     ],

@@ -1,11 +1,14 @@
 """Log-probabilities of a prompt equal transformers + PEFT, however the prompt was computed."""
 
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from gpu_worker.engine.engine import Engine
@@ -19,6 +22,7 @@ PATHS = [
     {"device": "cpu", "overlap": True},
     {"device": "interpreter"},
     {"device": "cpu", "kv_cache_gib": 0.00005},  # sequences are preempted
+    {"device": "cpu", "kv_cache_gib": 0.00005, "overlap": True},
 ]
 
 
@@ -90,3 +94,31 @@ def test_a_single_token_and_a_resumed_request_have_none(model: Path) -> None:
             engine, [Request("1", [5], sampling), Request("2", [5, 6], sampling, None, [7])]
         )
     assert all(o.prompt_logprobs is None for each in outputs.values() for o in each)
+
+
+def test_what_was_scored_is_not_scored_again(model: Path) -> None:
+    """Else a long prompt whose adapter takes turns for a slot would begin again for ever."""
+    with Engine.from_pretrained(
+        model, device="cpu", dtype="float32", kv_cache_gib=0.01, max_step_tokens=32
+    ) as engine:
+        engine.add(Request("r", PROMPTS[0], Sampling(4, prompt_logprobs=0, ignore_eos=True)))
+        engine.step()
+        sequence = engine._schedule.running[0]
+        engine._schedule._preempt(sequence)
+        engine.step()
+        assert sequence.computed == 64  # 32 were cached
+        outputs = [output for _ in range(4) for output in engine.step()]
+    assert len(outputs[0].prompt_logprobs or []) == len(PROMPTS[0]) - 1
+
+
+def test_absurd_weights_give_finite_numbers(model: Path, adapter: Path, tmp_path: Path) -> None:
+    absurd = tmp_path / "absurd"
+    shutil.copytree(adapter, absurd)
+    weights = load_file(adapter / "adapter_model.safetensors")
+    huge = {name: torch.full_like(tensor, 3e37) for name, tensor in weights.items()}
+    save_file(huge, absurd / "adapter_model.safetensors")
+    with Engine.from_pretrained(model, device="cpu", dtype="float32", kv_cache_gib=0.01) as engine:
+        sampling = Sampling(1, logprobs=2, prompt_logprobs=2)
+        (output,) = run(engine, [Request("r", [5, 6, 7], sampling, str(absurd))])["r"]
+    for known in (*(output.logprobs or ()), *(output.prompt_logprobs or ())):
+        assert all(map(math.isfinite, (known.chosen, *(value for _, value in known.top))))

@@ -1,6 +1,9 @@
 """Local copies of adapters: checked, shared, and never more than the quota for long."""
 
+import errno
 import os
+import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,11 +16,12 @@ from loraplex.store.adapter_cache import AdapterCache
 from loraplex.store.adapters import digest_of
 from loraplex.store.peft_checks import CONFIG, WEIGHTS, AdapterInvalid
 
-SIZE = 100
+WEIGHTS_SIZE = 100
+SIZE = WEIGHTS_SIZE + len(b"{}")
 
 
 def put(store: Path, number: int) -> str:
-    config, weights = b"{}", bytes([number]) * SIZE
+    config, weights = b"{}", bytes([number]) * WEIGHTS_SIZE
     folder = store / digest_of(config, weights)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_bytes(config)
@@ -40,7 +44,7 @@ def test_the_least_recently_used_go(
     order: list[str] = []
     for at, number in enumerate(used):
         copy = cache.folder(digests[number])
-        assert (copy / WEIGHTS).read_bytes() == bytes([number]) * SIZE
+        assert (copy / WEIGHTS).read_bytes() == bytes([number]) * WEIGHTS_SIZE
         os.utime(copy / WEIGHTS, (at, at))  # long ago, in the order of use
         order = [*(d for d in order if d != digests[number]), digests[number]]
     assert kept(folder / "disk") == set(order[-3:])
@@ -61,7 +65,7 @@ def test_replicas_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def replica(seed: int) -> int:
         cache = AdapterCache((tmp_path / "store").joinpath, tmp_path / "disk", quota_bytes=2 * SIZE)
         picked = [digests[(seed + at * at) % 8] for at in range(60)]
-        return sum(len((cache.folder(d) / WEIGHTS).read_bytes()) == SIZE for d in picked)
+        return sum(len((cache.folder(d) / WEIGHTS).read_bytes()) == WEIGHTS_SIZE for d in picked)
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(replica, range(4))) == [60] * 4
@@ -76,3 +80,33 @@ def test_a_damaged_adapter_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         cache.folder("ab")
     assert kept(tmp_path / "disk") == set()
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+def test_a_copy_that_was_damaged_is_fetched_again(tmp_path: Path, name: str) -> None:
+    digest = put(tmp_path / "store", 1)
+    cache = AdapterCache((tmp_path / "store").joinpath, tmp_path / "disk", quota_bytes=SIZE)
+    for damage in (Path.unlink, lambda file: file.write_bytes(b"")):
+        damage(cache.folder(digest) / name)
+        copy = cache.folder(digest)
+        assert digest_of(copy / CONFIG, copy / WEIGHTS) == digest
+
+
+def test_what_a_killed_replica_left_is_removed(tmp_path: Path) -> None:
+    cache = AdapterCache((tmp_path / "store").joinpath, tmp_path / "disk", quota_bytes=SIZE)
+    for name, at in (("fetching-old", 1), ("fetching-now", time.time())):
+        (tmp_path / "disk" / name).mkdir()
+        os.utime(tmp_path / "disk" / name, (at, at))
+    digest = put(tmp_path / "store", 1)
+    cache.folder(digest)
+    assert kept(tmp_path / "disk") == {"fetching-now", digest}
+
+
+def test_without_room_the_store_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    digest = put(tmp_path / "store", 1)
+    cache = AdapterCache((tmp_path / "store").joinpath, tmp_path / "disk", quota_bytes=SIZE)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    assert cache.folder(digest) == tmp_path / "store" / digest

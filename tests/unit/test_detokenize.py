@@ -21,7 +21,7 @@ def bytes_tokenizer() -> Tokenizer:
 @given(text=st.text(st.characters(codec="utf-8"), max_size=40))
 def test_pieces_join_to_the_text(bytes_tokenizer: Tokenizer, text: str) -> None:
     decoder = Detokenizer(bytes_tokenizer, [])
-    pieces = [decoder.feed([token]) for token in bytes_tokenizer.encode(text).ids]
+    pieces = [decoder.feed(token) for token in bytes_tokenizer.encode(text).ids]
     assert "".join(pieces) + decoder.flush() == text
     assert not any("\ufffd" in piece for piece in pieces if "\ufffd" not in text)
 
@@ -34,7 +34,7 @@ def test_nothing_of_a_stop_string_is_shown(
     bytes_tokenizer: Tokenizer, text: str, stops: list[str]
 ) -> None:
     decoder = Detokenizer(bytes_tokenizer, stops)
-    shown = "".join(decoder.feed([t]) for t in bytes_tokenizer.encode(text).ids) + decoder.flush()
+    shown = "".join(decoder.feed(t) for t in bytes_tokenizer.encode(text).ids) + decoder.flush()
     assert not any(stop in shown for stop in stops)
     assert text.startswith(shown)
     assert decoder.stopped == any(stop in text for stop in stops)

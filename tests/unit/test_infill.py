@@ -7,7 +7,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
 from api.errors import ApiError
-from api.requests.infill import infill
+from api.requests.infill import Infill, infill_marks
 
 STARCODER = ["<fim_prefix>", "<fim_suffix>", "<fim_middle>"]
 
@@ -22,6 +22,11 @@ def tokenizer(*special: str, bos: bool = False) -> Tokenizer:
     return made
 
 
+def infill(of: Tokenizer, prefix: list[int], suffix: str) -> list[int]:
+    ids = of.encode(suffix, add_special_tokens=False).ids
+    return Infill(infill_marks(of), ids).around(of, prefix)
+
+
 def pieces(of: Tokenizer, ids: list[int]) -> list[str | None]:
     return [of.id_to_token(each) for each in ids]
 
@@ -31,6 +36,11 @@ def test_prefix_suffix_middle() -> None:
     ids = infill(starcoder, starcoder.encode("def f").ids, "return")
     expected = ["<fim_prefix>", "def", "f", "<fim_suffix>", "return", "<fim_middle>"]
     assert pieces(starcoder, ids) == expected
+
+
+def test_what_comes_after_the_middle_ends_it() -> None:
+    qwen = tokenizer("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>")
+    assert pieces(qwen, list(infill_marks(qwen).ends))[-1] == "<|fim_pad|>"
 
 
 def test_what_every_prompt_begins_with_stays_first() -> None:
