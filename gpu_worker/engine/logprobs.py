@@ -44,10 +44,10 @@ class Logprobs:
 
 def _of(logits: torch.Tensor, tokens: torch.Tensor, most: int) -> tuple[torch.Tensor, ...]:
     """The tokens' log-probabilities [rows], and the likeliest ones' values and ids [rows, most]."""
-    total = logits.logsumexp(-1, keepdim=True)
-    best = logits.topk(most)
-    chosen = (logits.gather(1, tokens[:, None]) - total)[:, 0]
-    return chosen.clamp(min=_LEAST), (best.values - total).clamp(min=_LEAST), best.indices
+    logprobs = torch.log_softmax(logits, dim=-1)  # unlike logsumexp a row doesn't see the others
+    best = logprobs.topk(most)
+    chosen = logprobs.gather(1, tokens[:, None])[:, 0]
+    return chosen.clamp(min=_LEAST), best.values.clamp(min=_LEAST), best.indices
 
 
 class PromptLogprobs:
