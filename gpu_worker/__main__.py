@@ -87,15 +87,18 @@ def _serve(settings: WorkerSettings, redis: Redis, options: argparse.Namespace) 
     redis_away_since: float | None = None
     for incarnation in itertools.count():
         lane, name = options.lane, f"{options.replica}:{incarnation}"
+        broker = WorkerBroker(redis, lane, name, settings.lease_s, settings.retention_s)
         worker = Worker(
             engine,
-            WorkerBroker(redis, lane, name, settings.lease_s),
+            broker,
             options.replica,
             stop,
             max_deliveries=settings.max_deliveries,
             ready_after_s=ready_after_s,
         )
         try:
+            if incarnation:
+                broker.resign(f"{options.replica}:{incarnation - 1}")
             worker.run()
             return 0
         except Fenced:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gpu_worker.engine.engine import Engine
 from gpu_worker.engine.request import EngineError, Grammar, Output, Request, Sampling, TokenLogprobs
+from gpu_worker.probation import MOST_DEATHS_ALONE, Probation
 from loraplex.broker.connection import Unavailable
 from loraplex.broker.interface import Orders, TakenJob
 from loraplex.broker.worker import StepResult, WorkerBroker
@@ -62,6 +63,8 @@ class Worker:
         self._max_deliveries = max_deliveries
         self._ready_after_s = ready_after_s
         self._jobs: dict[str, TakenJob] = {}
+        self._produced: dict[str, list[int]] = {}  # by others, of suspects that wait for their turn
+        self._probation = Probation()
         self._counters = Counters()
         self._draining = False
         self.served = False  # this incarnation has reached Redis
@@ -96,19 +99,24 @@ class Worker:
         result = StepResult()
         if self._should_take():
             self._admit(self._broker.take(max(0, self._engine.room)), result)
+        suspect = self._probation.start()
+        if suspect is not None:
+            self._run(suspect, self._produced.pop(suspect.job.request), result)
+        alone = self._probation.running
         started = time.monotonic()
-        outputs = self._engine.step()
+        outputs = self._engine.step(alone.job.request if alone else None)
         for output in outputs:
             self._record(output, result)
         if outputs:
             self._count(sum(len(o.tokens) for o in outputs), time.monotonic() - started)
-        self._obey(self._broker.commit(result, self._report()))
+        batch = self._probation.announcement()
+        self._obey(self._broker.commit(result, self._report(), batch))
         if not self._jobs and not self._waiting and not self._draining:
             self._broker.wait(IDLE_WAIT_S)
             self._waiting = 1
 
     def _should_take(self) -> bool:
-        if self._draining or self._engine.room <= 0:
+        if self._draining or self._engine.room <= 0 or not self._probation.idle:
             return False
         now = time.monotonic()
         if self._waiting or now >= self._next_look:  # jobs of the dead are found by looking
@@ -117,30 +125,34 @@ class Worker:
         return False
 
     def _admit(self, taken: list[TakenJob], result: StepResult) -> None:
-        resumed = self._broker.journalled([t for t in taken if t.deliveries > 1])
+        resumed = self._broker.journalled([t for t in taken if t.reclaimed])
         for job in taken:
-            if job.job.request in self._jobs:
+            request = job.job.request
+            if request in self._jobs:
                 continue
-            self._jobs[job.job.request] = job
-            produced = resumed.get(job.job.request, [])
-            refusal = self._refusal(job, len(produced)) or self._add(job.job, produced)
-            if refusal is not None:
-                self._emit(refusal, result)
+            self._jobs[request] = job
+            produced = resumed.get(request, [])
+            if time.time() > job.job.deadline:
+                self._emit(TokenEvent(request, len(produced), [], "expired"), result)
+            elif job.deaths >= MOST_DEATHS_ALONE or job.deliveries > self._max_deliveries:
+                self._give_up(job, len(produced), result)
+            elif Probation.suspects(job):
+                self._produced[request] = produced
+                self._probation.add(job)
+            else:
+                self._run(job, produced, result)
 
-    def _refusal(self, taken: TakenJob, position: int) -> TokenEvent | None:
-        request = taken.job.request
-        if time.time() > taken.job.deadline:
-            return TokenEvent(request, position, [], "expired")
-        if taken.deliveries > self._max_deliveries:
-            return TokenEvent(
-                request,
-                position,
-                [],
-                "error",
-                f"{taken.deliveries - 1} replicas died while they had this request.",
-                "server_error",
-            )
-        return None
+    def _give_up(self, taken: TakenJob, position: int, result: StepResult) -> None:
+        alone = f", {taken.deaths} of them with nothing else to run" if taken.deaths else ""
+        error = f"{taken.deliveries - 1} replicas died while they ran this request{alone}."
+        result.dead.append((taken.entry, error))
+        event = TokenEvent(taken.job.request, position, [], "error", error, "replica_died")
+        self._emit(event, result)
+
+    def _run(self, taken: TakenJob, produced: list[int], result: StepResult) -> None:
+        refusal = self._add(taken.job, produced)
+        if refusal is not None:
+            self._emit(refusal, result)
 
     def _add(self, job: Job, produced: list[int]) -> TokenEvent | None:
         done = len(produced)
@@ -167,7 +179,10 @@ class Worker:
     def _emit(self, event: TokenEvent, result: StepResult) -> None:
         taken = self._jobs[event.request]
         result.add(taken.job.reply_to, event, taken.entry)
+        self._probation.produced(event.request, len(event.tokens))
         if event.finish:
+            self._probation.ended(event.request)
+            self._produced.pop(event.request, None)
             del self._jobs[event.request]
             self._counters.requests_done += 1
 
@@ -180,13 +195,13 @@ class Worker:
         ends += [r for r, t in self._jobs.items() if now > t.job.deadline]
         for request in dict.fromkeys(ends):
             output = self._engine.cancel(request)
-            if output is not None and request in self._jobs:
-                expired = now > self._jobs[request].job.deadline
-                finish = "expired" if expired else "cancelled"
-                self._emit(
-                    TokenEvent(request, output.position, [], finish),
-                    cancelled,
-                )
+            if request not in self._jobs:
+                continue
+            # One that waits for its probation is not in the engine.
+            position = output.position if output else len(self._produced.get(request, ()))
+            expired = now > self._jobs[request].job.deadline
+            finish = "expired" if expired else "cancelled"
+            self._emit(TokenEvent(request, position, [], finish), cancelled)
         if cancelled.ended:
             self._obey(self._broker.commit(cancelled, self._report()))
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 GROUP = "replicas"
 WAKE_CHANNEL = "lpx:wake"
 LEADER = "lpx:scaler:leader"
+REPLY_PREFIX = "lpx:reply:"
+APIS = "lpx:apis"  # sorted set: API process → when it was last heard of, in Redis' ms
 CELERY_PREFIX = "lpx:celery:"
 
 
 def reply_channel(api_id: str) -> str:
     """Where one API process hears of its requests' tokens."""
-    return f"lpx:reply:{api_id}"
+    return REPLY_PREFIX + api_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,26 @@ class Lane:
     def reports(self) -> str:
         """Hash: incarnation → latest ReplicaReport."""
         return self._key("reports")
+
+    @property
+    def batches(self) -> str:
+        """Hash: incarnation → what its next step runs, where that isn't all it has."""
+        return self._key("batches")
+
+    @property
+    def deaths(self) -> str:
+        """Hash: job → replicas that died while it ran alone."""
+        return self._key("deaths")
+
+    @property
+    def dead_letters(self) -> str:
+        """Stream of jobs that were given up because replicas died of them."""
+        return self._key("dead")
+
+    @property
+    def request_prefix(self) -> str:
+        """Hash of a request: how it is shown, its stream entries, who waits for it (`w:…`)."""
+        return self._key("request:")
 
     @property
     def lease_prefix(self) -> str:

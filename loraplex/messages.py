@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+PROTOCOL = 1  # raised with every new tag that an older release can't read
+
 RequestId = str
 ApiId = str
 Digest = str
@@ -47,6 +49,33 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job.1"):
     prompt: list[int]  # token ids
     sampling: Sampling
     deadline: float  # Unix seconds
+
+
+Surface = Literal["chat", "completion"]
+
+
+class Shown(msgspec.Struct, array_like=True, frozen=True, tag="shown.1"):
+    """How a request's answers are shown: what any API process needs to go on with its stream."""
+
+    request: RequestId
+    tenant: str
+    surface: Surface
+    model: str  # as the client named it
+    created: int  # Unix seconds
+    deadline: float
+    answers: int
+    n: int  # answers to a prompt
+    best: int  # of them, as many are returned
+    prompt_tokens: int
+    stop: list[str] = []
+    include_usage: bool = False
+    streamed: bool = False
+    logprobs: bool = False
+    silent: bool = False  # the one token of each answer isn't wanted (`max_tokens` 0)
+    prefixes: list[str] = []  # text before each prompt's answers (`echo`)
+    scored: list[list[int]] = []  # the prompts' token ids, where their log-probabilities are shown
+    body: str = ""  # fingerprint of the client's request, for idempotency
+    grace_s: float = 0.0  # how long the client may be away
 
 
 class Logprobs(msgspec.Struct, array_like=True, frozen=True):
@@ -115,6 +144,7 @@ class ReplicaReport(msgspec.Struct, array_like=True, frozen=True, tag="replica.1
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
 decode_job = msgspec.msgpack.Decoder(Job).decode
+decode_shown = msgspec.msgpack.Decoder(Shown).decode
 decode_step = msgspec.msgpack.Decoder(Step).decode
 decode_cancel = msgspec.msgpack.Decoder(Cancel).decode
 decode_report = msgspec.msgpack.Decoder(ReplicaReport).decode

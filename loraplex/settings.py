@@ -21,6 +21,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
+    retention_s: float = Field(
+        600.0, ge=10, description="An answer can be read again for so long after its end."
+    )
     allow_local_models: bool = Field(
         True, description="Whether a base model may be named by a path on this machine."
     )
@@ -61,6 +64,17 @@ class ApiSettings(Settings):
     max_body_bytes: int = Field(16 * 2**20, gt=0, description="Largest request body, in bytes.")
     max_upload_bytes: int = Field(
         256 * 2**20, gt=0, description="Largest upload of an adapter, in bytes."
+    )
+    grace_s: float = Field(
+        10.0,
+        ge=0,
+        le=600,
+        description="A client that is gone may come back for so long before its request is "
+        "stopped. Clients of OpenAI's SDKs never do: theirs is stopped at once, but with an "
+        "Idempotency-Key. Header: x-grace-seconds.",
+    )
+    send_timeout_s: float = Field(
+        60.0, gt=0, description="A client that reads nothing for so long is taken for gone."
     )
     heartbeat_s: float = Field(
         10.0, gt=0, description="Seconds between comment lines on an SSE stream."

@@ -17,6 +17,7 @@ from loraplex.settings import ScalerSettings
 from loraplex.status import Status
 from scheduler.drivers.base import Driver, Running
 from scheduler.drivers.process import ProcessDriver
+from scheduler.housekeeping import Housekeeping
 from scheduler.reconcile import Reconciler
 from scheduler.tasks.imports import prepare_deployment
 from scheduler.tasks.replicas import start_replica, stop_replica
@@ -51,6 +52,7 @@ class Scaler:
         self._database = connect_database(settings.database)
         self._tasks = CeleryTasks()
         self._reconciler = Reconciler(self._broker, self._tasks, settings)
+        self._housekeeping = Housekeeping(self._broker, settings.retention_s)
         self._leads = False
         self._look_from = 0.0
         self.stop = threading.Event()
@@ -88,11 +90,13 @@ class Scaler:
     def _look(self) -> None:
         processes = {p.replica: p for p in self._driver.list()}
         with Session(self._database) as session:
-            for deployment in self._deployments(session):
+            deployments = self._deployments(session)
+            for deployment in deployments:
                 self._reconcile(session, deployment, processes)
                 if not self._broker.lead(self._settings.leader_lease_s):
                     return  # this look took too long; another scaler acts now
             self._stop_orphans(session, processes)
+            self._housekeeping.run([deployment.lane for deployment in deployments])
 
     def _reconcile(
         self, session: Session, deployment: Deployment, processes: dict[str, Running]

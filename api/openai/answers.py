@@ -1,7 +1,8 @@
-"""One way to answer, for chat and completions: stream it, or gather it."""
+"""One way to answer, for chat and completions, for new requests and for those that are resumed:
+stream it, or gather it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,10 +11,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from tokenizers import Tokenizer
 
+from api.errors import bad_request
 from api.openai.logprobs import Known
-from api.requests.admission import Admitted
-from api.requests.generation import KnownToken, Piece, pieces
-from api.requests.sse import stream, until_gone
+from api.requests.admission import Admitted, admit
+from api.requests.comeback import come_back
+from api.requests.generation import Generation, KnownToken, Piece
+from api.requests.request import GenerationRequest
+from api.requests.sse import Event, stream, until_gone
+from api.requests.terms import terms
 from api.state import State
 
 
@@ -41,6 +46,7 @@ class Shape:
 class _Answer:
     """One choice as far as it has come."""
 
+    prefix: str  # of its text: the prompt, where it is echoed
     text: str = ""
     finish: str | None = None
     tokens: int = 0
@@ -57,95 +63,133 @@ class _Answer:
     @property
     def likelihood(self) -> float:
         """Mean log-probability of its tokens."""
-        return sum(each.logprobs.chosen for each in self.logprobs if each.logprobs) / max(
-            1, len(self.logprobs)
-        )
+        known = [each.logprobs.chosen for each in self.logprobs if each.logprobs]
+        return sum(known) / max(1, len(known))
+
+
+async def respond(
+    state: State, http: Request, tenant: str, request: GenerationRequest, shape: Shape
+) -> Response:
+    """Admit a request, or go on with the one that its `Last-Event-ID` names. Raises ApiError."""
+    asked = terms(http, state.settings)
+    if asked.last_event is not None:
+        admitted = await come_back(state, tenant, asked.last_event)
+        if admitted.shown.surface != request.surface:
+            state.inflight.done(admitted.ongoing)
+            raise bad_request("Last-Event-ID is of another endpoint's stream.", "Last-Event-ID")
+    else:
+        admitted = await admit(state, tenant, asked, request)
+    return await answer(state, http, admitted, shape, streamed=request.streamed)
 
 
 async def answer(
-    state: State,
-    http: Request,
-    admitted: Admitted,
-    shape: Shape,
-    *,
-    streamed: bool,
-    include_usage: bool,
-    prefixes: Sequence[str] = (),
-    best: int | None = None,
-    logprobs: bool | None = None,
+    state: State, http: Request, admitted: Admitted, shape: Shape, *, streamed: bool
 ) -> Response:
-    """The response of an admitted request. Raises ApiError when it fails before it is sent.
+    """The response of a request. Raises ApiError when it fails before it is sent."""
+    writer = _Writer(admitted, shape)
+    if streamed:
+        received = admitted.received
+        return stream(state, admitted, writer.opening(), writer.chunks, writer.closing, received)
+    await _gather(state, http, admitted, writer.answers)
+    # Many log-probabilities take a while to write.
+    logprobs = admitted.shown.logprobs
+    body = await run_in_threadpool(writer.whole) if logprobs else writer.whole()
+    return JSONResponse(body, headers={"x-request-id": admitted.shown.request})
 
-    `prefixes`: text before each answer (`echo`); `best`: of each prompt's answers only so many, the
-    likeliest, where there is no stream; `logprobs`: whether they are shown, if not as asked for.
-    """
-    head = {
-        "id": f"{shape.id_prefix}{admitted.id}",
-        "created": admitted.created,
-        "model": admitted.request.model,
-        "system_fingerprint": None,
-    }
-    shown = admitted.request.logprobs is not None if logprobs is None else logprobs
-    prefixes = prefixes or [""] * len(admitted.answers)
-    answers = [_Answer() for _ in admitted.answers]
-    scored = admitted.request.prompt_logprobs is not None  # the echo comes with the first piece
 
-    def known(prompt: Known, output: Known, prefix: str) -> dict[str, Any] | None:
-        if not shown:
+class _Writer:
+    """Pieces → what the client reads."""
+
+    def __init__(self, admitted: Admitted, shape: Shape) -> None:
+        self._shown = shown = admitted.shown
+        self._tokenizer = admitted.served.tokenizer
+        self._shape = shape
+        prefixes = shown.prefixes or [""] * (shown.answers // shown.n)
+        self.answers = [_Answer(prefix) for prefix in prefixes for _ in range(shown.n)]
+        self._head = {
+            "id": f"{shape.id_prefix}{shown.request}",
+            "created": shown.created,
+            "model": shown.model,
+            "system_fingerprint": None,
+        }
+
+    def whole(self) -> dict[str, Any]:
+        choices = [
+            self._shape.whole_choice(
+                *(index, answer.prefix + answer.text, answer.finish),
+                self._logprobs(answer.prompt, answer.logprobs, answer.prefix),
+            )
+            for index, answer in enumerate(self._best())
+        ]
+        return self._head | {
+            "object": self._shape.whole,
+            "choices": choices,
+            "usage": self._usage(),
+        }
+
+    def opening(self) -> list[dict[str, Any]]:
+        """The first event, of all answers, where there is anything to tell."""
+        choices = []
+        for index, answer in enumerate(self.answers):
+            if self._shape.opening is not None:
+                choices.append(self._shape.opening(index))
+            elif answer.prefix and not self._shown.scored:  # else it comes with the first piece
+                choices.append(self._shape.chunk_choice(index, answer.prefix, None, None))
+        return [self._chunk(*choices)] if choices else []
+
+    def chunks(self, index: int, piece: Piece) -> list[Event]:
+        """Events of a piece, each with the position that the client has reached by it."""
+        answer, events = self.answers[index], []
+        answer.add(piece)
+        text = answer.prefix + piece.text if piece.prompt else piece.text
+        if text or (piece.logprobs and self._shown.logprobs):
+            known = self._logprobs(piece.prompt, piece.logprobs, answer.prefix)
+            choice = self._shape.chunk_choice(index, text, None, known)
+            events.append(Event(self._chunk(choice), piece.position))
+        if piece.finish:
+            choice = self._shape.chunk_choice(index, "", piece.finish, None)
+            events.append(Event(self._chunk(choice), piece.position + 1))
+        return events
+
+    def closing(self) -> list[dict[str, Any]]:
+        if not self._shown.include_usage:
+            return []
+        return [self._chunk() | {"usage": self._usage()}]
+
+    def _chunk(self, *choices: dict[str, Any]) -> dict[str, Any]:
+        chunk = self._head | {"object": self._shape.chunk, "choices": list(choices)}
+        return chunk | ({"usage": None} if self._shown.include_usage else {})
+
+    def _logprobs(self, prompt: Known, output: Known, prefix: str) -> dict[str, Any] | None:
+        if not self._shown.logprobs:
             return None
         moved = (each._replace(offset=each.offset + len(prefix)) for each in output)
-        return shape.logprobs(admitted.served.tokenizer, [*prompt, *moved])
+        return self._shape.logprobs(self._tokenizer, [*prompt, *moved])
 
-    def whole() -> Response:
-        kept = _best(answers, admitted.request.n, best or admitted.request.n)
-        choices = [
-            shape.whole_choice(
-                *(index, prefixes[at] + answers[at].text, answers[at].finish),
-                known(answers[at].prompt, answers[at].logprobs, prefixes[at]),
-            )
-            for index, at in enumerate(kept)
-        ]
-        body = head | {"object": shape.whole, "choices": choices}
-        body["usage"] = _usage(admitted, answers)
-        return JSONResponse(body, headers={"x-request-id": admitted.id})
+    def _best(self) -> list[_Answer]:
+        """Of each prompt's answers the likeliest, in the order of the prompts."""
+        n, kept = self._shown.n, self._shown.best
+        chosen: list[_Answer] = []
+        for start in range(0, len(self.answers), n):
+            group = self.answers[start : start + n]
+            best = sorted(group, key=lambda each: -each.likelihood) if kept < n else group
+            chosen += best[:kept]
+        return chosen
 
-    if not streamed:
-        await _gather(state, http, admitted, answers)
-        # Many log-probabilities take a while to write.
-        return await run_in_threadpool(whole) if shown else whole()
-
-    head |= {"object": shape.chunk} | ({"usage": None} if include_usage else {})
-
-    def chunk(index: int, piece: Piece) -> list[dict[str, Any]]:
-        chunks, so_far = [], answers[index]
-        prefix = prefixes[index]
-        so_far.add(piece)
-        text = prefix + piece.text if piece.prompt else piece.text
-        if text or (shown and piece.logprobs):
-            of = known(piece.prompt, piece.logprobs, prefix)
-            chunks.append(head | {"choices": [shape.chunk_choice(index, text, None, of)]})
-        if piece.finish:
-            last = shape.chunk_choice(index, "", piece.finish, None)
-            chunks.append(head | {"choices": [last]})
-        return chunks
-
-    def closing() -> list[dict[str, Any]]:
-        return [head | {"choices": [], "usage": _usage(admitted, answers)}] if include_usage else []
-
-    opening = []
-    for index, prefix in enumerate(prefixes):
-        if shape.opening is not None:
-            opening.append(head | {"choices": [shape.opening(index)]})
-        if prefix and not scored:
-            opening.append(head | {"choices": [shape.chunk_choice(index, prefix, None, None)]})
-    return stream(state, admitted, opening, chunk, closing)
+    def _usage(self) -> dict[str, int]:
+        produced = 0 if self._shown.silent else sum(each.tokens for each in self.answers)
+        return {
+            "prompt_tokens": self._shown.prompt_tokens,
+            "completion_tokens": produced,
+            "total_tokens": self._shown.prompt_tokens + produced,
+        }
 
 
 async def _gather(state: State, http: Request, admitted: Admitted, answers: list[_Answer]) -> None:
-    """All pieces of all answers. The client's going cancels the request."""
+    """All pieces of all answers."""
 
     async def collect() -> None:
-        async for index, piece in pieces(admitted.answers, admitted.request.n):
+        async for index, piece in Generation(state.inflight, admitted).pieces():
             answers[index].add(piece)
 
     work = asyncio.create_task(collect())
@@ -155,25 +199,7 @@ async def _gather(state: State, http: Request, admitted: Admitted, answers: list
         if work.done():
             work.result()
     finally:
+        served = work.done()
         work.cancel()
         gone.cancel()
-        admitted.leave(state.inflight)
-
-
-def _best(answers: list[_Answer], n: int, kept: int) -> list[int]:
-    """Of each `n` answers the `kept` likeliest, in the order of their prompts."""
-    chosen: list[int] = []
-    for start in range(0, len(answers), n):
-        group = range(start, start + n)
-        best = sorted(group, key=lambda i: -answers[i].likelihood) if kept < n else group
-        chosen += best[:kept]
-    return chosen
-
-
-def _usage(admitted: Admitted, answers: list[_Answer]) -> dict[str, int]:
-    produced = sum(each.tokens for each in answers)
-    return {
-        "prompt_tokens": admitted.prompt_tokens,
-        "completion_tokens": produced,
-        "total_tokens": admitted.prompt_tokens + produced,
-    }
+        (state.inflight.done if served else state.inflight.gone)(admitted.ongoing)

@@ -5,10 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from api.openai.answers import Shape, answer
+from api.openai.answers import Shape, respond
 from api.openai.logprobs import chat_logprobs
 from api.openai.schemas import ChatRequest
-from api.requests.admission import GenerationRequest, admit
+from api.requests.request import GenerationRequest
 from api.security import TenantDep
 from api.state import StateDep
 
@@ -18,8 +18,11 @@ router = APIRouter(tags=["openai"])
 @router.post("/chat/completions")
 async def create(body: ChatRequest, http: Request, tenant: TenantDep, state: StateDep) -> Response:
     """A chat answer, streamed with `stream: true`."""
-    include_usage = body.include_usage
     request = GenerationRequest(
+        surface="chat",
+        streamed=bool(body.stream),
+        include_usage=body.include_usage,
+        logprobs_shown=bool(body.logprobs),
         model=body.model,
         prompts=[[message.plain() for message in body.messages]],
         max_tokens=body.max_completion_tokens or body.max_tokens,
@@ -27,10 +30,7 @@ async def create(body: ChatRequest, http: Request, tenant: TenantDep, state: Sta
         grammar=body.response_format.grammar() if body.response_format else None,
         **body.sampling(),
     )
-    admitted = await admit(state, tenant, http.state.request_id, request)
-    return await answer(
-        state, http, admitted, _SHAPE, streamed=bool(body.stream), include_usage=include_usage
-    )
+    return await respond(state, http, tenant, request, CHAT)
 
 
 def _whole(
@@ -52,7 +52,7 @@ def _opening(index: int) -> dict[str, Any]:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
 
-_SHAPE = Shape(
+CHAT = Shape(
     whole="chat.completion",
     chunk="chat.completion.chunk",
     id_prefix="chatcmpl-",

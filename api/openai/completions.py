@@ -5,10 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from api.openai.answers import Shape, answer
+from api.openai.answers import Shape, respond
 from api.openai.logprobs import completion_logprobs
 from api.openai.schemas import CompletionRequest
-from api.requests.admission import Admitted, GenerationRequest, admit
+from api.requests.request import GenerationRequest
 from api.security import TenantDep
 from api.state import StateDep
 
@@ -20,34 +20,24 @@ async def create(
     body: CompletionRequest, http: Request, tenant: TenantDep, state: StateDep
 ) -> Response:
     """Text that goes on from a prompt, streamed with `stream: true`."""
-    include_usage = body.include_usage
-    prompts, best_of = body.prompts(), body.candidates
+    best_of = body.candidates
     request = GenerationRequest(
+        surface="completion",
+        streamed=bool(body.stream),
+        include_usage=body.include_usage,
         model=body.model,
-        prompts=prompts,
+        prompts=body.prompts(),
         max_tokens=body.max_tokens,
         **body.sampling() | {"n": best_of},
+        best=body.answers,
+        echo=bool(body.echo),
         suffix=body.suffix or "",
         prompt_logprobs=body.logprobs if body.echo else None,
         # The best are chosen by them.
         logprobs=0 if body.logprobs is None and best_of > body.answers else body.logprobs,
+        logprobs_shown=body.logprobs is not None,
     )
-    admitted = await admit(state, tenant, http.state.request_id, request)
-    return await answer(
-        *(state, http, admitted, _SHAPE),
-        streamed=bool(body.stream),
-        include_usage=include_usage,
-        prefixes=_prefixes(prompts, admitted) if body.echo else (),
-        best=body.answers,
-        logprobs=body.logprobs is not None,
-    )
-
-
-def _prefixes(prompts: list[str | list[int]], admitted: Admitted) -> list[str]:
-    """The prompt of each answer, as text."""
-    tokenizer = admitted.served.tokenizer
-    texts = [p if isinstance(p, str) else tokenizer.decode(p) for p in prompts]
-    return [text for text in texts for _ in range(admitted.request.n)]
+    return await respond(state, http, tenant, request, COMPLETION)
 
 
 def _choice(
@@ -56,7 +46,7 @@ def _choice(
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
 
 
-_SHAPE = Shape(
+COMPLETION = Shape(
     whole="text_completion",
     chunk="text_completion",
     id_prefix="cmpl-",

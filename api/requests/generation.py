@@ -1,8 +1,7 @@
 """An admitted request → pieces of text, in order, until all of its answers have ended."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -10,11 +9,13 @@ from fastapi.concurrency import run_in_threadpool
 from tokenizers import Tokenizer
 
 from api.errors import ApiError, generation_failed
-from api.requests.admission import Generation
+from api.requests.admission import Admitted
 from api.requests.detokenize import Detokenizer
+from api.requests.inflight import Inflight
 from loraplex.messages import Logprobs, TokenEvent
 
 _LATE_S = 5.0  # the replica answers expired requests itself; this is for when none can
+_AHEAD = 64  # pieces of several answers that may wait for their reader
 
 
 class KnownToken(NamedTuple):
@@ -27,7 +28,10 @@ class KnownToken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """`position`: tokens received so far. `finish` is set on the last piece only."""
+    """`position`: tokens received so far. `finish` is set on the last piece only.
+
+    Of what the client has already, text and log-probabilities are left out.
+    """
 
     position: int
     text: str
@@ -37,66 +41,118 @@ class Piece:
     prompt: list[KnownToken] = field(default_factory=list)  # made of them, on all first pieces
 
 
-async def pieces(answers: Sequence[Generation], n: int) -> AsyncIterator[tuple[int, Piece]]:
-    """Pieces of all answers as they come, `n` to a prompt, each with the index of its answer.
+class Generation:
+    """The answers of an admitted request, as they come."""
 
-    Raises ApiError when one fails. The caller leaves the request (`Admitted.leave`) however this
-    ends: that frees its slots.
-    """
-    found = _one(answers[0]) if len(answers) == 1 else _merged(answers)
-    async for each in _with_prompts(found, answers, n) if answers[0].scored else found:
-        yield each
+    def __init__(self, inflight: Inflight, admitted: Admitted) -> None:
+        self._inflight = inflight
+        self._shown = admitted.shown
+        self._tokenizer = admitted.served.tokenizer
+        self._answers = admitted.ongoing.answers
+        self._received = admitted.received or [-1] * len(self._answers)
 
+    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
+        """Pieces of all answers, each with the index of its answer.
 
-async def _one(answer: Generation) -> AsyncIterator[tuple[int, Piece]]:
-    async for piece in _pieces(answer):
-        yield 0, piece
+        Raises ApiError when one fails. The caller tells `Inflight` when the client has gone or has
+        all it needs: that frees its slots.
+        """
+        found = self._one() if len(self._answers) == 1 else self._merged()
+        async for each in self._with_prompts(found) if self._shown.scored else found:
+            yield each
 
+    async def _one(self) -> AsyncIterator[tuple[int, Piece]]:
+        async for piece in self._pieces(0):
+            yield 0, piece
 
-async def _merged(answers: Sequence[Generation]) -> AsyncIterator[tuple[int, Piece]]:
-    queue: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue()
+    async def _merged(self) -> AsyncIterator[tuple[int, Piece]]:
+        queue: asyncio.Queue[tuple[int, Piece] | Exception | None] = asyncio.Queue(_AHEAD)
 
-    async def pump(index: int) -> None:
+        async def pump(index: int) -> None:
+            end: Exception | None = None
+            try:
+                async for piece in self._pieces(index):
+                    await queue.put((index, piece))
+            except Exception as failed:  # raised to the reader
+                end = failed
+            await queue.put(end)
+
+        tasks = [asyncio.create_task(pump(index)) for index in range(len(self._answers))]
         try:
-            async for piece in _pieces(answers[index]):
-                queue.put_nowait((index, piece))
-        except Exception as failed:  # raised to the reader
-            queue.put_nowait(failed)
+            left = len(tasks)
+            while left:
+                got = await queue.get()
+                if isinstance(got, Exception):
+                    raise got
+                if got is None:
+                    left -= 1
+                else:
+                    yield got
+        finally:
+            for task in tasks:
+                task.cancel()
 
-    tasks = [asyncio.create_task(pump(index)) for index in range(len(answers))]
-    try:
-        left = len(answers)
-        while left:
-            got = await queue.get()
-            if isinstance(got, Exception):
-                raise got
-            yield got
-            left -= got[1].finish is not None
-    finally:
-        for task in tasks:
-            task.cancel()
+    async def _with_prompts(
+        self, found: AsyncIterator[tuple[int, Piece]]
+    ) -> AsyncIterator[tuple[int, Piece]]:
+        """What is known of a prompt comes with its first answer; the others wait for it."""
+        n = self._shown.n
+        prompts: dict[int, list[KnownToken]] = {}
+        held: dict[int, list[tuple[int, Piece]]] = {}
+        begun = {index for index, position in enumerate(self._received) if position > 0}
+        async for index, piece in found:
+            prompt, of_it = divmod(index, n)
+            held.setdefault(prompt, []).append((index, piece))
+            if prompt not in prompts:
+                if of_it:
+                    continue
+                ids = self._shown.scored[prompt]
+                prompts[prompt] = await run_in_threadpool(
+                    _known, self._tokenizer, ids, piece.scores
+                )
+            for each, ready in sorted(held.pop(prompt), key=lambda pair: pair[0] % n):
+                yield each, ready if each in begun else replace(ready, prompt=prompts[prompt])
+                begun.add(each)
+
+    async def _pieces(self, index: int) -> AsyncIterator[Piece]:
+        shown, received = self._shown, self._received[index]
+        decoder = Detokenizer(self._tokenizer, shown.stop)
+        position = 0
+        while True:
+            deadline = shown.deadline + _LATE_S
+            event = await self._inflight.next(self._answers[index], deadline)
+            if event.finish in ("error", "expired", "cancelled"):
+                raise _failure(event)
+            if shown.silent:  # its one token counts as received, but isn't shown
+                finish = "length" if received <= 1 else None
+                yield Piece(1, "", finish, scores=event.prompt_logprobs)
+                return
+            text = ""
+            known: list[KnownToken] = []
+            for number, token in enumerate(event.tokens):
+                offset = decoder.length
+                fresh = decoder.feed(token)
+                position += 1
+                if position > received:
+                    text += fresh
+                    if event.logprobs is not None:
+                        known.append(KnownToken(token, offset, event.logprobs[number]))
+                if decoder.stopped:
+                    break
+            ended = "stop" if decoder.stopped else event.finish
+            if ended and position > received:
+                text += decoder.flush()
+            # The position after the last token is that of the end.
+            finish = ended if received <= position else None
+            yield Piece(position, text, finish, known, event.prompt_logprobs)
+            if ended:
+                return
 
 
-async def _with_prompts(
-    found: AsyncIterator[tuple[int, Piece]], answers: Sequence[Generation], n: int
-) -> AsyncIterator[tuple[int, Piece]]:
-    """What is known of a prompt comes with its first answer; the others wait for it."""
-    prompts: dict[int, list[KnownToken]] = {}
-    held: dict[int, list[tuple[int, Piece]]] = {}
-    begun: set[int] = set()
-    async for index, piece in found:
-        first = index - index % n
-        held.setdefault(first, []).append((index, piece))
-        if first not in prompts:
-            if index != first:
-                continue
-            generation = answers[first]
-            prompts[first] = await run_in_threadpool(
-                _known, generation.served.tokenizer, generation.prompt, piece.scores
-            )
-        for each, ready in sorted(held.pop(first), key=lambda pair: pair[0] != first):
-            yield each, ready if each in begun else replace(ready, prompt=prompts[first])
-            begun.add(each)
+def _failure(event: TokenEvent) -> ApiError:
+    reasons = {"expired": "passed its deadline", "cancelled": "been cancelled", "error": "failed"}
+    default = f"The request has {reasons[event.finish or 'error']}."
+    return generation_failed(event.error_code or event.finish or "error", event.error or default)
 
 
 def _known(tokenizer: Tokenizer, ids: list[int], scores: list[Logprobs] | None) -> list[KnownToken]:
@@ -109,42 +165,3 @@ def _known(tokenizer: Tokenizer, ids: list[int], scores: list[Logprobs] | None) 
         known.append(KnownToken(token, decoder.length, logprobs))
         decoder.feed(token)
     return known
-
-
-async def _pieces(answer: Generation) -> AsyncIterator[Piece]:
-    decoder = Detokenizer(answer.served.tokenizer, answer.stop)
-    position = 0
-    while True:
-        event = await _next(answer)
-        if event.finish in ("error", "expired", "cancelled"):
-            code = event.error_code or event.finish
-            raise generation_failed(code, event.error or f"The request has {_END[event.finish]}.")
-        if answer.silent:
-            yield Piece(0, "", "length", scores=event.prompt_logprobs)
-            return
-        text = ""
-        known: list[KnownToken] = []
-        for index, token in enumerate(event.tokens):
-            if event.logprobs is not None:
-                known.append(KnownToken(token, decoder.length, event.logprobs[index]))
-            text += decoder.feed(token)
-            position += 1
-            if decoder.stopped:
-                break
-        finish = "stop" if decoder.stopped else event.finish
-        if finish:
-            text += decoder.flush()
-        yield Piece(position, text, finish, known, event.prompt_logprobs)
-        if finish:
-            return
-
-
-_END = {"expired": "passed its deadline", "cancelled": "been cancelled", "error": "failed"}
-
-
-async def _next(answer: Generation) -> TokenEvent:
-    left = answer.deadline + _LATE_S - time.time()
-    try:
-        return await asyncio.wait_for(answer.waiting.events.get(), max(left, 0))
-    except TimeoutError:
-        return TokenEvent(answer.waiting.request, answer.waiting.position, [], "expired")

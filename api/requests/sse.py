@@ -1,53 +1,79 @@
-"""Server-sent events: `id: request:position`, heartbeats, errors in mid-stream, [DONE].
+"""An admitted request → Server-Sent Events.
 
-Of several answers the id has each one's position: `request:12.9`.
+The `id:` of an event is `request:position`, or `request:12.9` for several answers: what the client
+has when it has this event. Positions count tokens; the one after the last is the end, the one after
+that the usage. A client that was cut off sends the last one back as `Last-Event-ID`.
 """
 
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from api.errors import ApiError
 from api.requests.admission import Admitted
-from api.requests.generation import Piece, pieces
+from api.requests.generation import Generation, Piece
 from api.state import State
+
+
+class Event(NamedTuple):
+    data: dict[str, Any]
+    position: int  # of its answer
 
 
 def stream(
     state: State,
     admitted: Admitted,
     opening: list[dict[str, Any]],
-    chunk: Callable[[int, Piece], list[dict[str, Any]]],
+    chunks: Callable[[int, Piece], list[Event]],
     closing: Callable[[], list[dict[str, Any]]],
+    received: list[int] | None,
 ) -> EventSourceResponse:
-    """Answer with `opening` chunks, each piece's chunks, `closing` ones, then [DONE]."""
-    positions = [0] * len(admitted.answers)
+    """Answer with `opening`, each piece's chunks, `closing`, then [DONE]; without what the client
+    has `received`."""
+    ongoing = admitted.ongoing
+    positions = list(received or [0] * admitted.shown.answers)
+    generation = Generation(state.inflight, admitted)
+    ends = [0] * len(positions)
+    left = False
 
-    def id_() -> str:
-        return f"{admitted.id}:{'.'.join(map(str, positions))}"
+    def leave(served: bool) -> None:
+        nonlocal left
+        if not left:
+            left = True
+            (state.inflight.done if served else state.inflight.gone)(ongoing)
+
+    def event(data: dict[str, Any]) -> ServerSentEvent:
+        at = ".".join(map(str, positions))
+        return _event(data, f"{admitted.shown.request}:{at}")
 
     async def events() -> AsyncIterator[ServerSentEvent]:
+        served = False
         try:
-            for first in opening:
-                yield _event(first, id_())
-            async for index, piece in pieces(admitted.answers, admitted.request.n):
-                positions[index] = piece.position
-                for data in chunk(index, piece):
-                    yield _event(data, id_())
-            for data in closing():
-                yield _event(data, id_())
+            for first in opening if received is None else ():
+                yield event(first)
+            async for index, piece in generation.pieces():
+                ends[index] = piece.position + 1
+                for data, position in chunks(index, piece):
+                    positions[index] = position
+                    yield event(data)
+            if received is None or not all(a > b for a, b in zip(positions, ends, strict=True)):
+                positions[:] = [end + 1 for end in ends]
+                for last in closing():
+                    yield event(last)
+            served = True
             yield ServerSentEvent("[DONE]", sep="\n")
         except ApiError as failed:  # the status line is sent: an error event is what is left
+            served = True
             yield _event(failed.body, None)
         finally:
-            admitted.leave(state.inflight)
+            leave(served)
 
     async def gone(_: Any) -> None:
         """Also when the client leaves before the first event is asked for."""
-        admitted.leave(state.inflight)
+        leave(served=False)
 
     return EventSourceResponse(
         events(),
@@ -55,7 +81,8 @@ def stream(
         client_close_handler_callable=gone,
         ping=int(max(1, state.settings.heartbeat_s)),
         ping_message_factory=lambda: _heartbeat(admitted),  # type: ignore[arg-type, return-value]
-        headers={"x-request-id": admitted.id, "cache-control": "no-cache"},
+        send_timeout=state.settings.send_timeout_s,
+        headers={"x-request-id": admitted.shown.request, "cache-control": "no-cache"},
     )
 
 
@@ -65,7 +92,7 @@ def _heartbeat(admitted: Admitted) -> bytes:
     The OpenAI SDK keeps the last `id:`, as the specification says, and takes a blank line after
     it for an (empty) event, which it then fails to parse.
     """
-    started = any(answer.waiting.position for answer in admitted.answers)
+    started = any(answer.position for answer in admitted.ongoing.answers)
     return b": running\n" if started else b": queued, waiting for a replica\n"
 
 

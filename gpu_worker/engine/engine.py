@@ -168,14 +168,14 @@ class Engine:
         self._end(sequence)
         return Output(request_id, _known(sequence), [], "cancelled")
 
-    def step(self) -> list[Output]:
+    def step(self, only: str | None = None) -> list[Output]:
         """Launch one batch, and give the tokens of the one before it (`overlap`) or of this one.
 
-        A token for every sequence that is past its prompt.
+        A token for every sequence that is past its prompt; `only`: the others are paused.
         """
         outputs, self._kept = self._kept, []
         outputs += self._join() + self._refuse(self.adapters.poll())
-        chunks = self._schedule.next(time.monotonic())
+        chunks = self._schedule.next(time.monotonic(), only)
         if not chunks:
             outputs += self._read()
             if not outputs and self.load:

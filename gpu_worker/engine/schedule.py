@@ -179,13 +179,17 @@ class Schedule:
         else:
             self._leave_queue(sequence)
 
-    def next(self, now: float = 0.0) -> list[Chunk]:
-        """Chunks for one step, grouped by adapter with base rows last; empty when idle."""
+    def next(self, now: float = 0.0, only: str | None = None) -> list[Chunk]:
+        """Chunks for one step, grouped by adapter with base rows last; empty when idle.
+
+        `only`: a request that runs alone.
+        """
         self._yield_slots(now)
         chunks: list[Chunk] = []
         budget = self.max_step_tokens
-        decoding = [s for s in self.running if s.pending == 1]
-        prefilling = [s for s in self.running if s.pending > 1]
+        chosen = [s for s in self.running if only is None or s.request.id == only]
+        decoding = [s for s in chosen if s.pending == 1]
+        prefilling = [s for s in chosen if s.pending > 1]
         for sequence in (*decoding, *prefilling):
             if sequence.full or not sequence.running:  # preempted by an older one just now
                 continue
@@ -193,12 +197,12 @@ class Schedule:
             shared = len(prefilling) > 1 or bool(self._queues)
             share = max(BLOCK, budget // 2) if shared and sequence.pending > 1 else budget
             count = min(sequence.pending, share, budget)
-            if count and self._make_room(sequence, count):
+            if count and self._make_room(sequence, count, only):
                 chunks.append(Chunk(sequence, sequence.computed, count))
                 budget -= count
         # A sequence that was preempted after its chunk was planned is not computed.
         chunks = [c for c in chunks if c.sequence.running]
-        chunks += self._admit(budget, now)
+        chunks += self._admit(budget, now, only)
         chunks.sort(key=lambda c: (c.sequence.request.adapter is None, c.sequence.request.adapter))
         return chunks
 
@@ -216,19 +220,22 @@ class Schedule:
                 for index in range(first, len(hashes)):
                     self.pool.name(sequence.blocks[index], hashes[index])
 
-    def _admit(self, budget: int, now: float) -> list[Chunk]:
+    def _admit(self, budget: int, now: float, only: str | None) -> list[Chunk]:
         chunks: list[Chunk] = []
         if not budget or len(self.running) >= self.max_running:
             return chunks  # the usual case under load: the queues aren't even looked at
         for sequence in self._in_turn(now):
             if not budget or len(self.running) >= self.max_running:
                 break
-            if sequence.full:
+            if sequence.full or only not in (None, sequence.request.id):
                 continue
             adapter = sequence.request.adapter
             if adapter is not None and not self._gate.acquire(adapter, now):
                 continue
             count = self._reserve(sequence, budget)
+            while count == 0 and only and self.running:  # those that are paused give way
+                self._preempt(self.running[-1])
+                count = self._reserve(sequence, budget)
             if count == 0:  # no blocks: nobody behind it may take those that come free
                 if adapter is not None:
                     self._gate.release(adapter)
@@ -273,11 +280,13 @@ class Schedule:
             self._counters.charge(sequence.request.tenant, inputs=inputs)
         return count
 
-    def _make_room(self, sequence: Sequence, count: int) -> bool:
-        """Blocks for `count` more tokens of a running sequence; newer ones give way."""
+    def _make_room(self, sequence: Sequence, count: int, only: str | None) -> bool:
+        """Blocks for `count` more tokens of a running sequence; newer ones give way, or all others
+        if it runs alone."""
         needed = blocks_for(sequence.computed + count) - len(sequence.blocks)
         while (taken := self.pool.take(max(0, needed))) is None:
-            newest = self.running[-1]
+            paused = [s for s in self.running if only not in (None, s.request.id)]
+            newest = (paused or self.running)[-1]
             self._preempt(newest)
             if newest is sequence:
                 return False

@@ -7,7 +7,7 @@ readers drop repeats and fill gaps from the journal.
 
 from dataclasses import dataclass
 
-from loraplex.messages import Cancel, Job, ReplicaReport
+from loraplex.messages import Cancel, Job, ReplicaReport, Shown
 
 
 class BacklogFull(Exception):
@@ -22,25 +22,45 @@ class GateShut(Exception):
     """The deployment takes no requests; the text is the reason, for its users."""
 
 
+class AlreadyKnown(Exception):
+    """A request with this id was accepted before."""
+
+
 class Fenced(Exception):
     """This incarnation's lease has run out: its jobs belong to others; it must drop them all."""
 
 
 @dataclass(frozen=True, slots=True)
-class Enqueued:
-    """Where a job stands. `entry` is its id in the lane's stream (it starts with Redis' clock)."""
+class Recorded:
+    """An accepted request: `entries` are the stream ids of its answers' jobs."""
 
-    entry: str
-    waiting_before: int
+    shown: Shown
+    entries: list[str]
+    journal: str  # the latest id of the lane's journal when it was looked up
 
 
 @dataclass(frozen=True, slots=True)
 class TakenJob:
-    """A job in the hands of a replica; `deliveries` counts the replicas that had it so far."""
+    """A job in the hands of a replica.
+
+    `deliveries`: replicas in whose batch it was, this one included; `deaths`: those that died while
+    they ran it alone; `reclaimed`: another incarnation had it, so the journal may have tokens.
+    """
 
     entry: str
     job: Job
     deliveries: int
+    deaths: int = 0
+    reclaimed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A job that was given up; `entry` is its id among the dead letters."""
+
+    entry: str
+    job: Job
+    error: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from typing import Any
 
 import redis
 
+from loraplex.broker.cancellation import arguments, request_of
 from loraplex.broker.interface import SeenLane, SeenReplica
 from loraplex.broker.scripts import source
-from loraplex.keys import LEADER, WAKE_CHANNEL, Lane, reply_channel
-from loraplex.messages import Step, TokenEvent, decode_job, decode_report, encode
+from loraplex.keys import APIS, LEADER, WAKE_CHANNEL, Lane, reply_channel
+from loraplex.messages import Step, TokenEvent, decode_job, decode_report, decode_shown, encode
 
 
 class ScalerBroker:
@@ -17,8 +18,8 @@ class ScalerBroker:
         self._redis = client
         self.scaler_id = scaler_id
         self._pubsub: Any = client.pubsub()  # type: ignore[no-untyped-call]
-        names = ("lead", "observe", "close_idle", "answer", "order")
-        self._lead, self._observe, self._close_idle, self._answer, self._order = (
+        names = ("lead", "observe", "close_idle", "answer", "order", "cancel")
+        self._lead, self._observe, self._close_idle, self._answer, self._order, self._cancel = (
             client.register_script(source(name)) for name in names
         )
 
@@ -96,10 +97,52 @@ class ScalerBroker:
             )
         return answered
 
+    def silent_apis(self, seconds: float) -> dict[str, float]:
+        """API processes that have said nothing for so long: for how many seconds."""
+        now_s, now_us = self._redis.time()
+        now = now_s * 1000 + now_us // 1000
+        rows: Any = self._redis.zrangebyscore(APIS, 0, now - seconds * 1000, withscores=True)
+        return {name.decode(): (now - score) / 1000 for name, score in rows}
+
+    def forget_api(self, api_id: str) -> None:
+        self._redis.zrem(APIS, api_id)
+
+    def leave_for(self, lane: Lane, api_id: str, silent_s: float) -> tuple[int, int]:
+        """A silent API process waits no longer for what its clients may be away from for so long.
+
+        Returns how many requests were stopped, and for how many it waits still.
+        """
+        stopped = kept = 0
+        entries: Any = self._redis.xrange(lane.jobs)
+        answers = {fields[b"r"].decode() for _, fields in entries if b"r" in fields}
+        for request in {request_of(answer) for answer in answers}:
+            row: Any = self._redis.hgetall(lane.request_prefix + request)
+            waiters = [k.decode()[2:] for k in row if k.startswith(f"w:{api_id}/".encode())]
+            if waiters and decode_shown(row[b"shown"]).grace_s > silent_s:
+                kept += 1
+                continue
+            for waiter in waiters:
+                ids = row[b"entries"].decode().split()
+                keys, args = arguments(lane, request, ids, waiter, unserved=True)
+                stopped += self._cancel(keys=keys, args=args) == b"STOPPED"
+        return stopped, kept
+
+    def trim(self, lane: Lane, retention_s: float) -> None:
+        """Drop what the journal needs no longer; replicas do so too, but only while they work."""
+        now_s, _ = self._redis.time()
+        oldest = int((now_s - retention_s) * 1000)
+        first: Any = self._redis.xrange(lane.jobs, count=1)
+        if first:
+            oldest = min(oldest, int(first[0][0].split(b"-")[0]))
+        self._redis.xtrim(lane.journal, minid=f"{max(0, oldest)}-0", approximate=False)
+
     def forget_replica(self, lane: Lane, incarnation: str) -> None:
         self._redis.hdel(lane.reports, incarnation)
 
     def forget_lane(self, lane: Lane) -> None:
         """Remove what a deleted deployment leaves behind, an hour from the first call."""
-        for key in (lane.jobs, lane.journal, lane.reports, lane.gate):
+        for key in (
+            *(lane.jobs, lane.journal, lane.reports, lane.gate),
+            *(lane.batches, lane.deaths, lane.dead_letters),
+        ):
             self._redis.expire(key, 3600, nx=True)

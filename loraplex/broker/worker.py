@@ -1,15 +1,18 @@
 """A replica's side: register, take jobs, commit steps, wait, leave."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import redis
 
 from loraplex.broker.interface import Fenced, Orders, TakenJob
 from loraplex.broker.scripts import source
 from loraplex.keys import WAKE_CHANNEL, Lane, reply_channel
 from loraplex.messages import (
+    PROTOCOL,
     ReplicaReport,
     Step,
     TokenEvent,
@@ -19,7 +22,9 @@ from loraplex.messages import (
     encode,
 )
 
-JOURNAL_AGE_MS = 20 * 60 * 1000  # longer than any request may take
+log = logging.getLogger(__name__)
+
+_REFUSED = f"refused:{PROTOCOL}"  # owns the jobs that this release can't read
 
 
 @dataclass
@@ -28,6 +33,7 @@ class StepResult:
 
     events: dict[str, list[TokenEvent]] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)  # stream ids
+    dead: list[tuple[str, str]] = field(default_factory=list)  # stream id, error: given up
 
     def add(self, reply_to: str, event: TokenEvent, entry: str) -> None:
         self.events.setdefault(reply_to, []).append(event)
@@ -39,17 +45,23 @@ class WorkerBroker:
     """One per incarnation: the ownership of jobs is tied to `incarnation` and its lease."""
 
     def __init__(
-        self, client: "redis.Redis", lane: Lane, incarnation: str, lease_s: float = 5.0
+        self,
+        client: "redis.Redis",
+        lane: Lane,
+        incarnation: str,
+        lease_s: float = 5.0,
+        retention_s: float = 600.0,
     ) -> None:
         self._redis = client
         self.lane = lane
         self.incarnation = incarnation
         self._lease_ms = int(lease_s * 1000)
+        self._retention_ms = int(retention_s * 1000)
         self._lease = lane.lease_prefix + incarnation
         self._control = lane.control_prefix + incarnation
         self._last_entry = "$"
-        scripts = ("register", "take", "commit")
-        self._register, self._take, self._commit = (
+        scripts = ("register", "take", "commit", "refuse")
+        self._register, self._take, self._commit, self._refuse = (
             client.register_script(source(name)) for name in scripts
         )
 
@@ -77,43 +89,52 @@ class WorkerBroker:
 
     def take(self, room: int) -> list[TakenJob]:
         """Up to `room` jobs, those of dead incarnations first. Raises Fenced."""
+        lane, mine = self.lane, self.incarnation
         reply: Any = self._take(
-            keys=[self.lane.jobs, self._lease, self._control],
-            args=[self.incarnation, room, self.lane.lease_prefix, self.lane.control_prefix],
+            keys=[lane.jobs, self._lease, self._control, lane.batches, lane.deaths],
+            args=[mine, room, lane.lease_prefix, lane.control_prefix, _REFUSED],
         )
         if reply[0] == b"FENCED":
-            raise Fenced(self.incarnation)
+            raise Fenced(mine)
         self._last_entry = reply[1].decode()
-        return [TakenJob(id_.decode(), decode_job(job), int(n)) for id_, job, n in reply[2]]
+        taken = []
+        for id_, raw, deliveries, deaths, reclaimed in reply[2]:
+            entry = id_.decode()
+            try:
+                job = decode_job(raw)
+            except msgspec.DecodeError as foreign:
+                log.warning("job %s is of another release, left to others: %s", entry, foreign)
+                keys = [lane.jobs, self._lease, lane.batches]
+                self._refuse(keys=keys, args=[_REFUSED, entry])
+                continue
+            taken.append(TakenJob(entry, job, int(deliveries), int(deaths), bool(reclaimed)))
+        return taken
 
     def wait(self, seconds: float) -> None:
         """Sleep until a job is enqueued after the last `take`, at most `seconds`."""
         self._redis.xread({self.lane.jobs: self._last_entry}, count=1, block=int(seconds * 1000))
 
-    def commit(self, result: StepResult, report: ReplicaReport) -> Orders:
-        """End a step: journal and publish its tokens, remove ended jobs, renew. Raises Fenced."""
+    def commit(self, result: StepResult, report: ReplicaReport, batch: str | None = None) -> Orders:
+        """End a step: journal and publish its tokens, remove ended jobs, renew. Raises Fenced.
+
+        `batch`: what the next step runs: "" all jobs, a stream id that job alone, None as before.
+        """
         published: list[bytes | str] = []
         for api_id, events in result.events.items():
             published += [reply_channel(api_id), encode(Step(self.incarnation, events))]
         # One API process waits for all: its message is the journal entry.
         everything = [event for events in result.events.values() for event in events]
         entry = b"" if not everything else encode(Step(self.incarnation, everything))
+        lane = self.lane
+        keys = [self._lease, lane.journal, lane.jobs, lane.reports, self._control]
+        letters = [part for letter in result.dead for part in letter]
         reply: Any = self._commit(
-            keys=[
-                self._lease,
-                self.lane.journal,
-                self.lane.jobs,
-                self.lane.reports,
-                self._control,
-            ],
+            keys=[*keys, lane.batches, lane.deaths, lane.dead_letters],
             args=[
-                self._lease_ms,
-                self.incarnation,
-                encode(report),
-                entry,
-                JOURNAL_AGE_MS,
-                len(result.ended),
-                *result.ended,
+                *(self._lease_ms, self.incarnation, encode(report), entry, self._retention_ms),
+                "=" if batch is None else batch,
+                *(str(len(result.dead)), *letters),
+                *(str(len(result.ended)), *result.ended),
                 *published,
             ],
         )
@@ -146,10 +167,15 @@ class WorkerBroker:
     def leave(self, report: ReplicaReport) -> None:
         """Give up the lease at once; jobs still owned are reclaimed by others."""
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(self._lease, self._control)
+            pipe.delete(self._lease)
+            pipe.hset(self.lane.batches, self.incarnation, "-")
             pipe.hset(self.lane.reports, self.incarnation, encode(report))
             pipe.publish(WAKE_CHANNEL, self.lane.name)
             pipe.execute()
+
+    def resign(self, incarnation: str) -> None:
+        """An earlier incarnation of this process lost its lease, but did not die of its jobs."""
+        self._redis.hset(self.lane.batches, incarnation, "-")
 
     def forget_report(self) -> None:
         self._redis.hdel(self.lane.reports, self.incarnation)

@@ -2,23 +2,43 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
 
+from loraplex.broker import worker as broker_worker
 from loraplex.broker.api import ApiBroker
+from loraplex.broker.cancellation import answer_id
 from loraplex.broker.connection import UnfitRedis, check, connect_async
-from loraplex.broker.interface import BacklogFull, Enqueued, Fenced, GateShut
+from loraplex.broker.interface import AlreadyKnown, BacklogFull, Fenced, GateShut, Recorded
 from loraplex.broker.scaler import ScalerBroker
 from loraplex.broker.worker import StepResult, WorkerBroker
-from loraplex.keys import Lane, reply_channel
-from loraplex.messages import Cancel, Job, ReplicaReport, Sampling, TokenEvent, decode_step
+from loraplex.keys import APIS, Lane, reply_channel
+from loraplex.messages import (
+    Cancel,
+    Job,
+    ReplicaReport,
+    Sampling,
+    Shown,
+    TokenEvent,
+    decode_job,
+    decode_step,
+    encode,
+)
 
+WAITER = "api-1/a"
 LANE = Lane("org/base", "dep-1")
 
 
 def job(name: str) -> Job:
     return Job(name, "api-1", "dev", None, [1, 2], Sampling(8, 0), 2e9)
+
+
+def shown(name: str, **changes: Any) -> Shown:
+    facts: dict[str, Any] = {"model": "m", "created": 0, "deadline": 2e9, "prompt_tokens": 2}
+    facts |= {"answers": 1, "n": 1, "best": 1, "surface": "chat", "tenant": "dev"}
+    return Shown(request=name, **facts | changes)
 
 
 def report(replica: str) -> ReplicaReport:
@@ -31,28 +51,38 @@ class Api:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def _run(self, method: str, *arguments: object) -> object:
+    def _run(self, method: str, *arguments: object, **options: object) -> object:
         async def call() -> object:
             broker = ApiBroker(connect_async(self.url), "api-1")
             try:
-                return await getattr(broker, method)(*arguments)
+                return await getattr(broker, method)(*arguments, **options)
             finally:
                 await broker.aclose()
 
         return asyncio.run(call())
 
-    def enqueue(self, name: str, bound: int = 100) -> Enqueued:
-        result = self._run("enqueue", LANE, job(name), bound)
-        assert isinstance(result, Enqueued)
-        return result
+    def enqueue(self, name: str, bound: int = 100, answers: int = 1) -> str:
+        """The stream id of its (first) job."""
+        jobs = [job(answer_id(name, index)) for index in range(answers)]
+        arguments = {"max_backlog": bound, "keep_s": 60}
+        entries = self._run("enqueue", LANE, jobs, shown(name), WAITER, **arguments)
+        assert isinstance(entries, list) and len(entries) == answers
+        return str(entries[0])
 
-    def cancel(self, entry: str, name: str) -> None:
-        self._run("cancel", LANE, entry, name)
+    def cancel(self, entry: str, name: str) -> str:
+        return str(self._run("cancel", LANE, name, [entry]))
 
-    def journalled(self, entry: str, name: str) -> list[TokenEvent]:
-        events = self._run("journalled", LANE, entry, name)
-        assert isinstance(events, list)
-        return events
+    def leave(self, entry: str, name: str, waiter: str, unserved: bool = False) -> str:
+        return str(self._run("leave", LANE, name, [entry], waiter, unserved=unserved))
+
+    def attach(self, name: str, waiter: str) -> Recorded | None:
+        found = self._run("attach", LANE, name, waiter)
+        assert found is None or isinstance(found, Recorded)
+        return found
+
+    def journalled(self, name: str) -> list[TokenEvent]:
+        entries: Any = self._run("journal", LANE, "0")
+        return [event for _, step in entries for event in step.events if event.request == name]
 
 
 @pytest.fixture
@@ -87,7 +117,7 @@ def test_a_job_goes_to_one_replica_and_its_tokens_to_channel_and_journal(
     valkey: "redis.Redis", api: Api
 ) -> None:
     first, second = worker(valkey, "a"), worker(valkey, "b")
-    entry = api.enqueue("r1").entry
+    entry = api.enqueue("r1")
     listener = valkey.pubsub(ignore_subscribe_messages=True)
     listener.subscribe(reply_channel("api-1"))
     listener.get_message(timeout=1)
@@ -98,7 +128,7 @@ def test_a_job_goes_to_one_replica_and_its_tokens_to_channel_and_journal(
     commit(first, entry, event)
     message = listener.get_message(timeout=1)
     assert message is not None and decode_step(message["data"]).events == [event]
-    assert api.journalled(entry, "r1") == [event]
+    assert api.journalled("r1") == [event]
     assert valkey.xlen(LANE.jobs) == 0
 
 
@@ -114,7 +144,7 @@ def test_jobs_of_a_dead_incarnation_are_reclaimed_with_their_tokens(
     valkey: "redis.Redis", api: Api
 ) -> None:
     dead, heir = worker(valkey, "a"), worker(valkey, "b")
-    entry = api.enqueue("r1").entry
+    entry = api.enqueue("r1")
     dead.take(1)
     commit(dead, entry, TokenEvent("r1", 0, [5]))
     commit(dead, entry, TokenEvent("r1", 1, [6, 7]))
@@ -125,9 +155,71 @@ def test_jobs_of_a_dead_incarnation_are_reclaimed_with_their_tokens(
     assert heir.journalled([taken]) == {"r1": [5, 6, 7]}
 
 
+def test_who_dies_with_one_job_alone_blames_no_other(valkey: "redis.Redis", api: Api) -> None:
+    dead, heir = worker(valkey, "a"), worker(valkey, "b")
+    entries = {name: api.enqueue(name) for name in ("r1", "r2")}
+    dead.take(2)
+    dead.commit(StepResult(), report("a"), batch=entries["r1"])
+    die(valkey, dead)
+    facts = [(t.job.request, t.deliveries, t.deaths, t.reclaimed) for t in heir.take(4)]
+    assert facts == [("r1", 2, 1, True), ("r2", 1, 0, True)]
+    # Its own end isn't a death of its jobs.
+    heir.leave(report("b"))
+    third = worker(valkey, "c")
+    facts = [(t.job.request, t.deliveries, t.deaths, t.reclaimed) for t in third.take(4)]
+    assert facts == [("r1", 2, 1, True), ("r2", 1, 0, True)]
+    assert valkey.hgetall(LANE.batches) == {}
+
+
+def test_a_job_that_is_given_up_is_a_dead_letter(valkey: "redis.Redis", api: Api) -> None:
+    owner = worker(valkey, "a")
+    entry = api.enqueue("r1")
+    owner.take(1)
+    result = StepResult(dead=[(entry, "two replicas died")])
+    result.add("api-1", TokenEvent("r1", 0, [], "error", "two replicas died"), entry)
+    owner.commit(result, report("a"))
+    ((_, letter),) = valkey.xrange(LANE.dead_letters)
+    assert (decode_job(letter[b"j"]), letter[b"error"]) == (job("r1"), b"two replicas died")
+    assert valkey.xlen(LANE.jobs) == 0 and valkey.hgetall(LANE.deaths) == {}
+
+
+def test_a_job_of_another_release_is_left_to_those_who_can_read_it(
+    valkey: "redis.Redis", api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, newer = worker(valkey, "a"), worker(valkey, "b")
+    newer_job = encode(job("r1")).replace(b"job.1", b"job.9")
+    valkey.xadd(LANE.jobs, {"j": newer_job, "r": "r1", "to": "api-1"})
+    assert old.take(4) == [] and old.take(4) == []
+    assert valkey.xlen(LANE.jobs) == 1
+    monkeypatch.setattr(broker_worker, "_REFUSED", "refused:9")
+    monkeypatch.setattr(
+        broker_worker, "decode_job", lambda raw: decode_job(raw.replace(b"job.9", b"job.1"))
+    )
+    (taken,) = newer.take(4)
+    assert (taken.job, taken.deliveries) == (job("r1"), 1)
+
+
+def test_the_journal_keeps_what_unfinished_jobs_and_the_retention_need(
+    valkey: "redis.Redis", api: Api, scaler: ScalerBroker
+) -> None:
+    valkey.xadd(LANE.journal, {"s": b"old"}, id="5-0")
+    owner = WorkerBroker(valkey, LANE, "a:0", retention_s=0.0)
+    owner.register(report("a"))
+    entry = api.enqueue("r1")
+    owner.take(1)
+    for position in range(300):
+        commit(owner, entry, TokenEvent("r1", position, [1]))
+    scaler.trim(LANE, 0.0)
+    assert len(api.journalled("r1")) == 300
+    commit(owner, entry, TokenEvent("r1", 300, [1], "stop"))
+    valkey.time()
+    scaler.trim(LANE, -2.0)
+    assert valkey.xlen(LANE.journal) == 0
+
+
 def test_a_fenced_replica_writes_nothing(valkey: "redis.Redis", api: Api) -> None:
     frozen, heir = worker(valkey, "a"), worker(valkey, "b")
-    entry = api.enqueue("r1").entry
+    entry = api.enqueue("r1")
     frozen.take(1)
     die(valkey, frozen)
     heir.take(1)
@@ -136,19 +228,65 @@ def test_a_fenced_replica_writes_nothing(valkey: "redis.Redis", api: Api) -> Non
     with pytest.raises(Fenced):
         frozen.take(1)
     assert not frozen.renew()
-    assert api.journalled(entry, "r1") == []
+    assert api.journalled("r1") == []
     assert valkey.xlen(LANE.jobs) == 1
 
 
-def test_a_waiting_job_is_cancelled_by_removal(valkey: "redis.Redis", api: Api) -> None:
-    entry = api.enqueue("r1").entry
-    api.cancel(entry, "r1")
+def test_a_waiting_job_is_cancelled_by_removal_and_its_client_told(
+    valkey: "redis.Redis", api: Api
+) -> None:
+    entry = api.enqueue("r1")
+    assert api.cancel(entry, "r1") == "stopped"
     assert worker(valkey, "a").take(1) == []
+    assert [event.finish for event in api.journalled("r1")] == ["cancelled"]
+    assert api.cancel(entry, "r1") == "ended"
+
+
+def test_a_request_is_kept_while_anybody_waits_for_it(valkey: "redis.Redis", api: Api) -> None:
+    entry = api.enqueue("r1")
+    found = api.attach("r1", "api-2/b")
+    assert found is not None and (found.entries, found.shown) == ([entry], shown("r1"))
+    assert api.leave(entry, "r1", WAITER, unserved=True) == "kept"
+    assert api.leave(entry, "r1", "api-2/b", unserved=True) == "stopped"
+    assert api.attach("r1", "api-3/c") is None, "it may be sent again"
+    assert not valkey.keys(LANE.request_prefix + "*")
+
+
+def test_the_same_request_is_enqueued_once(valkey: "redis.Redis", api: Api) -> None:
+    api.enqueue("r1", answers=3)
+    with pytest.raises(AlreadyKnown):
+        api.enqueue("r1")
+    assert valkey.xlen(LANE.jobs) == 3
+
+
+def test_a_served_request_can_be_read_again(valkey: "redis.Redis", api: Api) -> None:
+    owner = worker(valkey, "a")
+    entry = api.enqueue("r1")
+    owner.take(1)
+    commit(owner, entry, TokenEvent("r1", 0, [5], "stop"))
+    assert api.leave(entry, "r1", WAITER) == "ended"
+    assert api.attach("r1", WAITER) is not None
+    assert 0 < valkey.ttl(LANE.request_prefix + "r1") <= 61
+
+
+def test_a_dead_api_process_waits_no_longer(
+    valkey: "redis.Redis", api: Api, scaler: ScalerBroker
+) -> None:
+    for name in ("r1", "r2"):
+        api.enqueue(name)
+    api.attach("r2", "api-2/b")
+    valkey.zadd(APIS, {"api-1": 1, "api-2": 9e15})
+    assert list(scaler.silent_apis(10)) == ["api-1"]
+    assert scaler.leave_for(LANE, "api-1", silent_s=60) == (1, 0)
+    assert [event.finish for event in api.journalled("r1")] == ["cancelled"]
+    assert api.journalled("r2") == [], "somebody waits for it through another process"
+    scaler.forget_api("api-1")
+    assert scaler.silent_apis(10) == {}
 
 
 def test_a_running_job_is_cancelled_through_its_replica(valkey: "redis.Redis", api: Api) -> None:
     owner = worker(valkey, "a")
-    entry = api.enqueue("r1").entry
+    entry = api.enqueue("r1")
     owner.take(1)
     api.cancel(entry, "r1")
     assert owner.commit(StepResult(), report("a")).cancels == [Cancel("r1")]
@@ -157,7 +295,7 @@ def test_a_running_job_is_cancelled_through_its_replica(valkey: "redis.Redis", a
 
 def test_a_cancellation_follows_a_job_to_its_heir(valkey: "redis.Redis", api: Api) -> None:
     dead, heir = worker(valkey, "a"), worker(valkey, "b")
-    entry = api.enqueue("r1").entry
+    entry = api.enqueue("r1")
     dead.take(1)
     api.cancel(entry, "r1")
     die(valkey, dead)
@@ -169,7 +307,7 @@ def test_the_gate_closes_for_zero_on_an_empty_lane_only(
     valkey: "redis.Redis", api: Api, scaler: ScalerBroker
 ) -> None:
     owner = worker(valkey, "a")
-    entry = api.enqueue("r1").entry
+    entry = api.enqueue("r1")
     assert not scaler.close_idle(LANE)
     owner.take(1)
     assert not scaler.close_idle(LANE)
@@ -193,14 +331,14 @@ def test_only_jobs_without_a_living_owner_are_answered_as_stranded(
     alive, dead = worker(valkey, "a"), worker(valkey, "b")
     entries = {}
     for name, owner in (("runs", alive), ("lost", dead), ("waits", None)):
-        entries[name] = api.enqueue(name).entry
+        entries[name] = api.enqueue(name)
         if owner:
             owner.take(1)
     die(valkey, dead)
     assert scaler.answer_stranded(LANE, "deployment_stopped", "stopped") == 2
-    assert api.journalled(entries["runs"], "runs") == []
+    assert api.journalled("runs") == []
     for name in ("lost", "waits"):
-        (event,) = api.journalled(entries[name], name)
+        (event,) = api.journalled(name)
         assert (event.finish, event.error) == ("error", "stopped")
 
 

@@ -90,9 +90,15 @@ def step(schedule: Schedule, chunks: list[Chunk]) -> list[Sequence]:
     max_running=st.integers(1, 8),
     budget=st.integers(8, 64),
     cancelled=st.sets(st.integers(0, 19)),
+    alone=st.sets(st.integers(0, 60)),
 )
 def test_all_finish_and_no_block_is_misused(
-    jobs: list[Job], blocks: int, max_running: int, budget: int, cancelled: set[int]
+    jobs: list[Job],
+    blocks: int,
+    max_running: int,
+    budget: int,
+    cancelled: set[int],
+    alone: set[int],
 ) -> None:
     schedule = Schedule(BlockPool(blocks), max_running, budget)
     memory = Memory()
@@ -105,9 +111,14 @@ def test_all_finish_and_no_block_is_misused(
         if gone is not None:
             schedule.remove(gone)
             left -= 1
-        chunks = schedule.next()
+        only = str(turn % len(jobs)) if turn in alone else None
+        full = len(schedule.running) == max_running
+        if only is not None and (schedule.find(only) is None or full):
+            only = None
+        chunks = schedule.next(only=only)
         if not chunks:
             break
+        assert only is None or [c.sequence.request.id for c in chunks] == [only]
         assert sum(c.count for c in chunks) <= schedule.max_step_tokens
         assert len(schedule.running) <= max_running
         holders: dict[int, int] = {}

@@ -1,7 +1,9 @@
 -- The one call that ends an engine step: journal, publish, acknowledge, renew the lease.
--- KEYS: 1 lease, 2 journal, 3 jobs, 4 reports, 5 control
--- ARGV: 1 lease ms, 2 incarnation, 3 report, 4 journal entry ('' = none), 5 journal age ms,
---       6 number of ended jobs, then their stream ids, then pairs of (channel, message)
+-- KEYS: 1 lease, 2 journal, 3 jobs, 4 reports, 5 control, 6 batches, 7 deaths, 8 dead letters
+-- ARGV: 1 lease ms, 2 incarnation, 3 report, 4 journal entry ('' = none), 5 retention ms,
+--       6 what the next step runs ('' = all jobs, a stream id = that one alone, '=' as before),
+--       7 number of dead letters, then for each: stream id, error;
+--       then the number of ended jobs, their stream ids, then pairs of (channel, message)
 -- Returns {"FENCED"}: the lease was lost and nothing was written
 --       | {"OK", "serve" | "drain", jobs waiting, control message, …}
 -- Atomic because: a token is published if and only if it is journalled by a living owner, and a job
@@ -10,16 +12,32 @@ local order = redis.call('GET', KEYS[1])
 if not order then return {'FENCED'} end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 if ARGV[4] ~= '' then
+  -- Kept: what an unfinished job may have, and what ended within the retention.
   local now = redis.call('TIME')
   local oldest = math.max(0, now[1] * 1000 - tonumber(ARGV[5]))
+  local job = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
+  if job then oldest = math.min(oldest, tonumber(string.match(job[1], '^%d+'))) end
   redis.call('XADD', KEYS[2], 'MINID', '~', string.format('%.0f', oldest), '*', 's', ARGV[4])
 end
-local ended = tonumber(ARGV[6])
-for i = 7, 6 + ended do
+if ARGV[6] == '' then
+  redis.call('HDEL', KEYS[6], ARGV[2])
+elseif ARGV[6] ~= '=' then
+  redis.call('HSET', KEYS[6], ARGV[2], ARGV[6])
+end
+local at = 8 + 2 * tonumber(ARGV[7])
+for i = 8, at - 1, 2 do
+  local job = redis.call('XRANGE', KEYS[3], ARGV[i], ARGV[i])[1]
+  if job then
+    redis.call('XADD', KEYS[8], 'MAXLEN', '~', 1000, '*', 'j', job[2][2], 'error', ARGV[i + 1])
+  end
+end
+local ended = tonumber(ARGV[at])
+for i = at + 1, at + ended do
   redis.call('XACK', KEYS[3], 'replicas', ARGV[i])
   redis.call('XDEL', KEYS[3], ARGV[i])
+  redis.call('HDEL', KEYS[7], ARGV[i])
 end
-for i = 7 + ended, #ARGV, 2 do
+for i = at + ended + 1, #ARGV, 2 do
   redis.call('PUBLISH', ARGV[i], ARGV[i + 1])
 end
 redis.call('HSET', KEYS[4], ARGV[2], ARGV[3])

@@ -1,0 +1,58 @@
+"""Requests that were sent before: where they are, their answers, their end."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import Response
+
+from api.openai.answers import answer
+from api.openai.chat import CHAT
+from api.openai.completions import COMPLETION
+from api.requests.comeback import bare, come_back, find
+from api.requests.terms import LastEvent, terms
+from api.security import TenantDep
+from api.state import StateDep
+
+router = APIRouter(prefix="/requests", tags=["requests"])
+
+_SHAPES = {"chat": CHAT, "completion": COMPLETION}
+
+
+@router.get("/{request_id}")
+async def show(request_id: str, tenant: TenantDep, state: StateDep) -> dict[str, Any]:
+    """A request's state: queued, running or ended."""
+    lane, recorded = await find(state, tenant, bare(request_id))
+    shown = recorded.shown
+    return {
+        "id": shown.request,
+        "model": shown.model,
+        "created": shown.created,
+        "deadline": shown.deadline,
+        "answers": shown.answers,
+        "state": await state.broker.state_of(lane, recorded.entries),
+    }
+
+
+@router.get("/{request_id}/answer")
+async def read(
+    request_id: str,
+    http: Request,
+    tenant: TenantDep,
+    state: StateDep,
+    accept: Annotated[str, Header()] = "",
+) -> Response:
+    """A request's answer, from its beginning or after `Last-Event-ID`: as events if `Accept` says
+    text/event-stream, else as a whole when it has ended."""
+    last = terms(http, state.settings).last_event or LastEvent(bare(request_id), [])
+    admitted = await come_back(state, tenant, last)
+    streamed = "text/event-stream" in accept
+    return await answer(state, http, admitted, _SHAPES[admitted.shown.surface], streamed=streamed)
+
+
+@router.delete("/{request_id}")
+async def cancel(request_id: str, tenant: TenantDep, state: StateDep) -> dict[str, Any]:
+    """Stop a request wherever it is; who waits for it is told."""
+    lane, recorded = await find(state, tenant, bare(request_id))
+    request = recorded.shown.request
+    stopped = await state.broker.cancel(lane, request, recorded.entries)
+    return {"id": request, "cancelled": stopped == "stopped"}

@@ -1,0 +1,61 @@
+"""A client that comes back for a request which it, or somebody with its key, has sent before."""
+
+from fastapi.concurrency import run_in_threadpool
+from sqlmodel import Session
+
+from api.errors import ApiError, bad_request
+from api.requests.admission import Admitted
+from api.requests.models import ServedModel
+from api.requests.terms import LastEvent, deployment_of
+from api.state import State
+from loraplex.broker.interface import Recorded
+from loraplex.entities import Deployment
+from loraplex.keys import Lane
+
+
+async def come_back(state: State, tenant: str, last: LastEvent) -> Admitted:
+    """Go on with a request after the last event that was received. Raises ApiError."""
+    lane, _ = await find(state, tenant, last.request)
+    served = await run_in_threadpool(served_by, state, lane)
+    ongoing = await state.inflight.attach(lane, last.request)
+    if ongoing is None:
+        raise unknown(last.request)
+    if last.positions and len(last.positions) != ongoing.shown.answers:
+        state.inflight.done(ongoing)
+        raise bad_request("Last-Event-ID has another number of answers.", "Last-Event-ID")
+    return Admitted(served, ongoing, last.positions or None)
+
+
+async def find(state: State, tenant: str, request: str) -> tuple[Lane, Recorded]:
+    """A tenant's own request. Raises ApiError 404."""
+    deployment = await run_in_threadpool(_deployment, state, request)
+    recorded = None
+    if deployment is not None:
+        recorded = await state.broker.recorded(deployment.lane, request)
+    if deployment is None or recorded is None or recorded.shown.tenant != tenant:
+        raise unknown(request)
+    return deployment.lane, recorded
+
+
+def unknown(request: str) -> ApiError:
+    reason = "It may have ended a while ago, or was stopped because nobody waited for it."
+    return ApiError(404, "request_not_found", f"No request {request!r} is known. {reason}")
+
+
+def _deployment(state: State, request: str) -> Deployment | None:
+    with Session(state.database, expire_on_commit=False) as session:
+        return session.get(Deployment, deployment_of(request))
+
+
+def bare(request: str) -> str:
+    """A request's id without what the answers' `id` has before it."""
+    return request.rpartition("-")[2]
+
+
+def served_by(state: State, lane: Lane) -> ServedModel:
+    """Raises ApiError when the base model isn't here."""
+    folder = state.models.find(lane.base_model)
+    if folder is None:
+        reason = f"The base model {lane.base_model!r} is not here any more."
+        raise ApiError(503, "deployment_pending", reason, retry_after_s=5)
+    return state.served.load(folder)

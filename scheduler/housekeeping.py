@@ -1,0 +1,34 @@
+"""What nobody else cleans up on the lanes: requests of API processes that died, old tokens."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from loraplex.broker.scaler import ScalerBroker
+from loraplex.keys import Lane
+
+log = logging.getLogger(__name__)
+
+DEAD_API_S = 10.0  # an API process that is silent for so long is dead; it speaks every 2 s
+TRIM_EVERY_S = 30.0
+
+
+class Housekeeping:
+    def __init__(self, broker: ScalerBroker, retention_s: float) -> None:
+        self._broker = broker
+        self._retention_s = retention_s
+        self._trimmed_at = 0.0
+
+    def run(self, lanes: Sequence[Lane]) -> None:
+        """Cheap when there is nothing to do. Raises when Redis is away."""
+        for api_id, silent_s in self._broker.silent_apis(DEAD_API_S).items():
+            results = [self._broker.leave_for(lane, api_id, silent_s) for lane in lanes]
+            stopped, kept = (sum(each) for each in zip((0, 0), *results, strict=True))
+            if stopped:
+                log.info("%s is gone: stopped %d requests that nobody came for", api_id, stopped)
+            if not kept:
+                self._broker.forget_api(api_id)
+        if time.monotonic() - self._trimmed_at > TRIM_EVERY_S:
+            self._trimmed_at = time.monotonic()
+            for lane in lanes:
+                self._broker.trim(lane, self._retention_s)
