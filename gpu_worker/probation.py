@@ -25,7 +25,7 @@ class Probation:
 
     @property
     def idle(self) -> bool:
-        return self.running is None and not self._waiting
+        return self.running is None and self._announced is None and not self._waiting
 
     @staticmethod
     def suspects(job: TakenJob) -> bool:

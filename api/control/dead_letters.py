@@ -9,11 +9,12 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from msgspec import structs
 from pydantic import BaseModel
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from api.errors import ApiError
-from api.requests.comeback import bare, served_by
-from api.requests.terms import deployment_of, request_id
+from api.requests.comeback import bare, deployment_by, served_by
+from api.requests.resolve import deployments_of, need_deployment
+from api.requests.terms import request_id
 from api.security import TenantDep
 from api.state import State, StateDep
 from loraplex.broker.cancellation import request_of
@@ -124,8 +125,12 @@ async def _shown(
 
 async def _find(state: State, tenant: str, request: str) -> tuple[Deployment, DeadLetter]:
     request = bare(request)
-    deployments = await run_in_threadpool(_deployments, state, tenant, None)
-    for deployment in (d for d in deployments if d.id == deployment_of(request)):
+    deployment = await run_in_threadpool(deployment_by, state, request)
+    if (
+        deployment is not None
+        and deployment.tenant_id == tenant
+        and deployment.status != Status.DELETED
+    ):
         for letter in await state.broker.dead_letters(deployment.lane):
             if letter.job.request == request:
                 return deployment, letter
@@ -134,15 +139,9 @@ async def _find(state: State, tenant: str, request: str) -> tuple[Deployment, De
 
 def _deployments(state: State, tenant: str, name: str | None) -> list[Deployment]:
     with Session(state.database, expire_on_commit=False) as session:
-        wanted = select(Deployment).where(
-            Deployment.tenant_id == tenant, Deployment.status != Status.DELETED
-        )
         if name is not None:
-            wanted = wanted.where(Deployment.name == name)
-        found = list(session.exec(wanted.order_by(col(Deployment.name))))
-    if name is not None and not found:
-        raise ApiError(404, "not_found", f"There is no deployment {name!r}.")
-    return found
+            return [need_deployment(session, tenant, name)]
+        return deployments_of(session, tenant)
 
 
 def _facts(deployment: Deployment, letter: DeadLetter) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
-from api.requests.resolve import find_deployment
+from api.requests.resolve import deployments_of, need_deployment
 from api.security import TenantDep
 from api.state import State, StateDep
 from loraplex import lifecycle
 from loraplex.entities import Deployment, DeploymentEvent, Replica
-from loraplex.status import Event, Status
+from loraplex.status import Event
 from loraplex.store.models import ModelUnavailable
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
@@ -99,13 +99,7 @@ async def create(body: DeploymentCreate, tenant: TenantDep, state: StateDep) -> 
 async def list_deployments(tenant: TenantDep, state: StateDep) -> dict[str, list[DeploymentOut]]:
     def rows() -> list[Deployment]:
         with Session(state.database, expire_on_commit=False) as session:
-            return list(
-                session.exec(
-                    select(Deployment)
-                    .where(Deployment.tenant_id == tenant, Deployment.status != Status.DELETED)
-                    .order_by(col(Deployment.name))
-                )
-            )
+            return deployments_of(session, tenant)
 
     return {"data": [await _out(state, d) for d in await run_in_threadpool(rows)]}
 
@@ -114,7 +108,7 @@ async def list_deployments(tenant: TenantDep, state: StateDep) -> dict[str, list
 async def get(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut:
     def row() -> Deployment:
         with Session(state.database, expire_on_commit=False) as session:
-            return _find(session, tenant, name)
+            return need_deployment(session, tenant, name)
 
     return await _out(state, await run_in_threadpool(row))
 
@@ -123,7 +117,7 @@ async def get(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut:
 def events(name: str, tenant: TenantDep, state: StateDep) -> dict[str, list[EventOut]]:
     """The latest 200 status changes and scaling decisions, oldest first."""
     with Session(state.database) as session:
-        deployment = _find(session, tenant, name)
+        deployment = need_deployment(session, tenant, name)
         rows = session.exec(
             select(DeploymentEvent)
             .where(DeploymentEvent.deployment_id == deployment.id)
@@ -138,7 +132,7 @@ def events(name: str, tenant: TenantDep, state: StateDep) -> dict[str, list[Even
 def replicas(name: str, tenant: TenantDep, state: StateDep) -> dict[str, list[ReplicaRowOut]]:
     """The latest 20 replicas, oldest first, also those that are gone and why."""
     with Session(state.database) as session:
-        deployment = _find(session, tenant, name)
+        deployment = need_deployment(session, tenant, name)
         rows = session.exec(
             select(Replica)
             .where(Replica.deployment_id == deployment.id)
@@ -157,7 +151,7 @@ async def change(
 
     def write() -> Deployment:
         with Session(state.database, expire_on_commit=False) as session:
-            deployment = _find(session, tenant, name)
+            deployment = need_deployment(session, tenant, name)
             for field, value in body.model_dump(exclude_none=True).items():
                 setattr(deployment, field, value)
             _check_bounds(deployment.min_replicas, deployment.max_replicas)
@@ -194,7 +188,7 @@ async def delete(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut
 async def _move(state: State, tenant: str, name: str, event: Event, why: str) -> DeploymentOut:
     def write() -> Deployment:
         with Session(state.database, expire_on_commit=False) as session:
-            deployment = _find(session, tenant, name)
+            deployment = need_deployment(session, tenant, name)
             if not lifecycle.demand(session, deployment, event, actor=f"user:{tenant}", reason=why):
                 raise ApiError(
                     409,
@@ -248,13 +242,6 @@ def check_base_model(state: State, name: str) -> None:
 def _check_bounds(low: int, high: int) -> None:
     if low > high:
         raise bad_request(f"min_replicas ({low}) is over max_replicas ({high}).", "min_replicas")
-
-
-def _find(session: Session, tenant: str, name: str) -> Deployment:
-    deployment = find_deployment(session, tenant, name)
-    if deployment is None:
-        raise ApiError(404, "not_found", f"There is no deployment {name!r}.")
-    return deployment
 
 
 async def _out(state: State, deployment: Deployment) -> DeploymentOut:

@@ -88,8 +88,7 @@ async def answer(
     """The response of a request. Raises ApiError when it fails before it is sent."""
     writer = _Writer(admitted, shape)
     if streamed:
-        received = admitted.received
-        return stream(state, admitted, writer.opening(), writer.chunks, writer.closing, received)
+        return stream(state, admitted, writer.opening(), writer.chunks, writer.closing)
     await _gather(state, http, admitted, writer.answers)
     # Many log-probabilities take a while to write.
     logprobs = admitted.shown.logprobs

@@ -28,7 +28,7 @@ async def come_back(state: State, tenant: str, last: LastEvent) -> Admitted:
 
 async def find(state: State, tenant: str, request: str) -> tuple[Lane, Recorded]:
     """A tenant's own request. Raises ApiError 404."""
-    deployment = await run_in_threadpool(_deployment, state, request)
+    deployment = await run_in_threadpool(deployment_by, state, request)
     recorded = None
     if deployment is not None:
         recorded = await state.broker.recorded(deployment.lane, request)
@@ -42,7 +42,8 @@ def unknown(request: str) -> ApiError:
     return ApiError(404, "request_not_found", f"No request {request!r} is known. {reason}")
 
 
-def _deployment(state: State, request: str) -> Deployment | None:
+def deployment_by(state: State, request: str) -> Deployment | None:
+    """The deployment that a request's id begins with, whoever's it is."""
     with Session(state.database, expire_on_commit=False) as session:
         return session.get(Deployment, deployment_of(request))
 

@@ -28,7 +28,7 @@ class Marks:
     prefix: int
     suffix: int
     middle: int
-    ends: tuple[int, ...]
+    ends: tuple[int, ...]  # of the answer
 
 
 def infill_marks(tokenizer: Tokenizer) -> Marks:
@@ -51,11 +51,6 @@ def infill_marks(tokenizer: Tokenizer) -> Marks:
 class Infill:
     marks: Marks
     suffix: list[int]
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """Tokens that end the answer."""
-        return self.marks.ends
 
     def around(self, tokenizer: Tokenizer, prefix: list[int]) -> list[int]:
         """Token ids after which the model writes what stands between prefix and suffix.

@@ -24,7 +24,7 @@ def prepare(
     """The prompts' ids, and the sampling of each answer. Raises ApiError."""
     infill = _infill(served, request.suffix) if request.suffix else None
     if infill is not None:
-        request = replace(request, stop_ids=[*request.stop_ids, *infill.ends])
+        request = replace(request, stop_ids=[*request.stop_ids, *infill.marks.ends])
     prompts = [_tokenize(served, prompt, infill) for prompt in request.prompts]
     _bound_scores(request, [len(ids) for ids in prompts])
     seed = request.seed if request.seed is not None else secrets.randbits(63)

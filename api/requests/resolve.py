@@ -68,6 +68,22 @@ def find_deployment(session: Session, tenant: str, name: str) -> Deployment | No
     ).first()
 
 
+def need_deployment(session: Session, tenant: str, name: str) -> Deployment:
+    """Raises ApiError 404."""
+    deployment = find_deployment(session, tenant, name)
+    if deployment is None:
+        raise ApiError(404, "not_found", f"There is no deployment {name!r}.")
+    return deployment
+
+
+def deployments_of(session: Session, tenant: str) -> list[Deployment]:
+    """A tenant's, by name."""
+    wanted = select(Deployment).where(
+        Deployment.tenant_id == tenant, Deployment.status != Status.DELETED
+    )
+    return list(session.exec(wanted.order_by(col(Deployment.name))))
+
+
 def find_adapter(session: Session, tenant: str, ref: str) -> Adapter | None:
     repo, _, version = ref.rpartition("/")
     if not repo or not re.fullmatch("[1-9][0-9]{0,8}", version):

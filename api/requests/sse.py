@@ -29,11 +29,10 @@ def stream(
     opening: list[dict[str, Any]],
     chunks: Callable[[int, Piece], list[Event]],
     closing: Callable[[], list[dict[str, Any]]],
-    received: list[int] | None,
 ) -> EventSourceResponse:
     """Answer with `opening`, each piece's chunks, `closing`, then [DONE]; without what the client
-    has `received`."""
-    ongoing = admitted.ongoing
+    has received."""
+    ongoing, received = admitted.ongoing, admitted.received
     positions = list(received or [0] * admitted.shown.answers)
     generation = Generation(state.inflight, admitted)
     ends = [0] * len(positions)
