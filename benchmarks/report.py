@@ -22,8 +22,14 @@ def main(name: str, measure: Callable[[bool], dict[str, Any]], packages: Sequenc
     parser.add_argument("--quick", action="store_true", help="a rough answer within five minutes")
     quick = parser.parse_args().quick
     load = os.getloadavg()[0]
-    result = measure(quick)
-    if not quick:
+    publish(name, measure(quick), packages, load, save=not quick)
+
+
+def publish(
+    name: str, result: dict[str, Any], packages: Sequence[str], load: float, *, save: bool
+) -> None:
+    """Print the result as the last line; write it, with where and when it was measured."""
+    if save:
         facts = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": _commit(),

@@ -17,12 +17,10 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 def small_model() -> Path:
     """SmolLM2-135M-Instruct, in the checkout's model store."""
-    from loraplex.settings import Settings  # a bare GPU machine has no platform
-    from loraplex.store.models import DEMO_MODEL, ModelStore
+    from benchmarks.model_store import model_store  # a bare GPU machine has no platform
+    from loraplex.store.models import DEMO_MODEL
 
-    root = Path(__file__).parents[1] / ".loraplex" / "models"
-    root.mkdir(parents=True, exist_ok=True)
-    return ModelStore(root, allow_local=Settings().allow_local_models).fetch(DEMO_MODEL)
+    return model_store().fetch(DEMO_MODEL)
 
 
 def make_adapters(

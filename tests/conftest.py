@@ -1,7 +1,6 @@
 """Fixtures that say what they are: a real Valkey, the real small model, the whole platform."""
 
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import redis as redis_module
 
 from loraplex.broker.connection import Unavailable, connect
+from loraplex.embedded.ports import free_port
 from loraplex.embedded.valkey import find_server, write_config
 from loraplex.store.models import DEMO_MODEL, ModelStore
 
@@ -18,12 +18,6 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 REPOSITORY = Path(__file__).parents[1]
 ADAPTERS = REPOSITORY / "examples" / "adapters"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

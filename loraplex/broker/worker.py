@@ -60,8 +60,8 @@ class WorkerBroker:
         self._lease = lane.lease_prefix + incarnation
         self._control = lane.control_prefix + incarnation
         self._last_entry = "$"
-        scripts = ("register", "take", "commit", "refuse")
-        self._register, self._take, self._commit, self._refuse = (
+        scripts = ("register", "take", "commit", "refuse", "resign")
+        self._register, self._take, self._commit, self._refuse, self._resign = (
             client.register_script(source(name)) for name in scripts
         )
 
@@ -166,16 +166,14 @@ class WorkerBroker:
 
     def leave(self, report: ReplicaReport) -> None:
         """Give up the lease at once; jobs still owned are reclaimed by others."""
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(self._lease)
-            pipe.hset(self.lane.batches, self.incarnation, "-")
-            pipe.hset(self.lane.reports, self.incarnation, encode(report))
-            pipe.publish(WAKE_CHANNEL, self.lane.name)
-            pipe.execute()
+        self.resign(self.incarnation)
+        self.report(report)
 
     def resign(self, incarnation: str) -> None:
-        """An earlier incarnation of this process lost its lease, but did not die of its jobs."""
-        self._redis.hset(self.lane.batches, incarnation, "-")
+        """This or an earlier incarnation owns nothing more, but did not die of its jobs."""
+        lane = self.lane
+        keys = [lane.jobs, lane.lease_prefix + incarnation, lane.batches]
+        self._resign(keys=keys, args=[incarnation])
 
     def forget_report(self) -> None:
         self._redis.hdel(self.lane.reports, self.incarnation)

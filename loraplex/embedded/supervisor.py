@@ -17,6 +17,7 @@ from loraplex import apikeys, detached
 from loraplex.broker.connection import Unavailable
 from loraplex.broker.connection import connect as connect_redis
 from loraplex.database import connect, migrate
+from loraplex.embedded.ports import free_port
 from loraplex.embedded.record import PlatformRecord, ProcessRecord, end
 from loraplex.embedded.valkey import find_server, write_config
 from loraplex.settings import ApiSettings
@@ -38,7 +39,7 @@ class Supervisor:
         self._say = say
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._commands: dict[str, list[str]] = {}
-        port = valkey_port or _free_port()
+        port = valkey_port or free_port()
         self._valkey_port = port
         self._password = self._secret("valkey-password", lambda: secrets.token_urlsafe(24))
         key = self._secret("api-key", apikeys.new_key)
@@ -182,9 +183,3 @@ def _check_port(host: str, port: int, setting: str) -> None:
                 f"{host}:{port} can't be used ({taken.strerror}). "
                 f"Choose another port: {setting}=… loraplex up"
             ) from taken
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from kernels.cpu.build import library
+from loraplex.embedded.ports import free_port
 from loraplex.store.models import DEMO_MODEL, ModelStore
-from tests.conftest import ADAPTERS, free_port
+from tests.conftest import ADAPTERS
 
 COOLDOWN_S = 4
 

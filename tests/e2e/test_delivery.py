@@ -15,7 +15,7 @@ import openai
 import pytest
 from httpx_sse import ServerSentEvent, connect_sse
 
-from tests.conftest import free_port
+from loraplex.embedded.ports import free_port
 from tests.e2e.conftest import Platform, until
 
 pytestmark = pytest.mark.e2e
