@@ -54,7 +54,9 @@ class Machine:
         if self.device.type == "cuda":
             self._use()
         if dtype == "auto":
-            native = self.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+            native = self.device.type == "cuda" or (
+                torch.cpu._is_avx512_bf16_supported() and not deterministic
+            )
             self.dtype = torch.bfloat16 if native else torch.float32
         else:
             self.dtype = getattr(torch, dtype)
