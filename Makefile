@@ -39,8 +39,8 @@ test-fast: install-dev ## Unit tests: no server, no model
 test: lint ## Everything that CI checks
 	$(BIN)/pytest tests
 
-bench: install-dev ## The quick benchmarks of the engine (some minutes each)
-	for name in engine_vs_peft engine_lora_overhead engine_vs_vllm_cpu; do \
+bench: install-dev ## The quick benchmarks (some minutes each)
+	for name in engine_vs_peft engine_lora_overhead engine_vs_vllm_cpu delivery chaos; do \
 	  $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 gpu-check: install-dev ## The GPU's kernels: interpreted, compiled, and measured where there is a GPU

@@ -73,6 +73,7 @@ class Progress:
 
     def __init__(self, requests: int, faults: int) -> None:
         self.requests = requests
+        self.faults = faults
         self.gap = 0.9 * requests / faults  # requests from one fault to the next
         self.ended = 0
         self.struck = 0
@@ -87,8 +88,10 @@ class Progress:
         await self._tell()
 
     async def may_send(self, number: int) -> None:
-        """A few more than this fault and the next need."""
-        await self._until(lambda: number < (self.struck + 1) * self.gap + CLIENTS)
+        """A few more than this fault and the next need; all after the last."""
+        await self._until(
+            lambda: self.struck == self.faults or number < (self.struck + 1) * self.gap + CLIENTS
+        )
 
     async def may_strike(self) -> None:
         await self._until(lambda: self.ended >= (self.struck + 0.3) * self.gap)

@@ -1,0 +1,1 @@
+"""What streaming through Redis costs an API process."""

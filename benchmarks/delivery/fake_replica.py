@@ -1,0 +1,121 @@
+"""A replica whose engine computes nothing: `python -m benchmarks.delivery.fake_replica`.
+
+The worker's loop, its broker and its commits are the real ones.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from gpu_worker.engine.engine import StepStats
+from gpu_worker.engine.request import Output, Request
+from gpu_worker.worker import Worker
+from loraplex.broker.connection import connect
+from loraplex.broker.worker import WorkerBroker
+from loraplex.keys import Lane
+
+FIRST_TOKEN = 1000  # any ids of the vocabulary
+TOKENS = 4000
+
+
+def token(position: int) -> int:
+    """What every request is answered with."""
+    return FIRST_TOKEN + position * 7 % TOKENS
+
+
+SETTLE_S = 0.5
+
+
+class FakeEngine:
+    """One token of each request a step, at once or `step_s` apart. Remembers when.
+
+    It begins when no request has come for half a second: so all streams run together.
+    """
+
+    def __init__(self, step_s: float, most: int) -> None:
+        self._step_s = step_s
+        self._most = most
+        self._next = 0.0
+        self._added = 0.0
+        self._requests: dict[str, Request] = {}
+        self._positions: dict[str, int] = {}
+        self.times: dict[str, list[float]] = {}  # request → when each token was there
+        self.adapters = type("Adapters", (), {"resident": []})
+        self.stats = StepStats()
+        self.steps = 0
+        self.quiet, self.preparing = True, False
+
+    @property
+    def room(self) -> int:
+        return self._most - self.load
+
+    @property
+    def load(self) -> int:
+        return len(self._requests)
+
+    def add(self, request: Request) -> None:
+        self._requests[request.id] = request
+        self._positions[request.id] = len(request.produced)
+        self._added = time.monotonic()
+        self.times[request.id] = []
+
+    def cancel(self, name: str) -> Output | None:
+        request = self._requests.pop(name, None)
+        return Output(name, self._positions[name], []) if request else None
+
+    def step(self, only: str | None = None) -> list[Output]:
+        self.steps += bool(self._requests)
+        if self._requests and time.monotonic() - self._added < SETTLE_S:
+            time.sleep(0.01)
+            return []
+        if self._requests and self._step_s:
+            time.sleep(max(0.0, self._next - time.perf_counter()))
+            self._next = max(self._next + self._step_s, time.perf_counter())
+        outputs, now = [], time.time()
+        for name, request in list(self._requests.items()):
+            position = self._positions[name]
+            self._positions[name] = position + 1
+            self.times[name].append(now)
+            ended = position + 1 == request.sampling.max_tokens
+            outputs.append(Output(name, position, [token(position)], "length" if ended else None))
+            if ended:
+                del self._requests[name]
+        self.stats = StepStats(len(outputs), len(outputs), (None,))
+        return outputs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lane", required=True, type=Lane.parse)
+    parser.add_argument("--step-s", type=float, default=0.0)
+    parser.add_argument("--most", type=int, required=True, help="requests in one batch")
+    parser.add_argument("--name", default="fake")
+    parser.add_argument("--times", type=Path, required=True, help="JSON: when each token was there")
+    options = parser.parse_args()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    engine: Any = FakeEngine(options.step_s, options.most)
+    name = options.name
+    client: Any = connect(os.environ["LORAPLEX_REDIS_URL"])
+    broker = WorkerBroker(client, options.lane, f"{name}:0", lease_s=60)
+    worker = Worker(engine, broker, name, stop, max_deliveries=5, ready_after_s=0)
+    calls, call = itertools.count(), client.execute_command
+
+    def counted(*command: Any, **how: Any) -> Any:
+        next(calls)
+        return call(*command, **how)
+
+    client.execute_command = counted
+    worker.run()
+    noted = {"times": engine.times, "steps": engine.steps, "calls": next(calls)}
+    options.times.write_text(json.dumps(noted))
+
+
+if __name__ == "__main__":
+    main()
