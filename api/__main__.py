@@ -3,14 +3,17 @@
 import uvicorn
 
 from api.app import build
+from api.garbage import collect_less
 from loraplex.logs import configure
 from loraplex.settings import ApiSettings
 
 if __name__ == "__main__":
     settings = ApiSettings()
     configure("api", settings.log_level)
+    app = build(settings)
+    collect_less()
     uvicorn.run(
-        build(settings),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,

@@ -27,8 +27,11 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         retry_after_s: float | None = None,
+        repeatable: bool = True,
     ) -> None:
+        """`repeatable`: OpenAI's SDKs send again what failed on the server, unless told not to."""
         super().__init__(message)
+        self.repeatable = repeatable
         self.status = status
         self.code = code
         self.message = message
@@ -65,15 +68,20 @@ def redis_away() -> ApiError:
 def generation_failed(code: str, message: str) -> ApiError:
     """The error of a request that was accepted and could not be run to its end."""
     refusals = ("context_length_exceeded", "adapter_refused", "grammar_refused", "invalid_request")
-    known = dict.fromkeys(refusals, 400) | {"expired": 504}
-    status = 503 if code.startswith("deployment_") else known.get(code, 500)
-    return ApiError(status, code, message)
+    known = dict.fromkeys(refusals, 400)
+    known |= {"expired": 504, "cancelled": 499, "answer_expired": 410}
+    away = code.startswith("deployment_") or code == "request_lost"
+    status = 503 if away else known.get(code, 500)
+    # A deadline holds for all tries; a request of which replicas die is not to be sent again.
+    return ApiError(status, code, message, repeatable=code not in ("expired", "replica_died"))
 
 
 def render(request: Request, error: ApiError) -> JSONResponse:
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    if not error.repeatable:
+        headers["x-should-retry"] = "false"
     if not request.url.path.startswith("/api/v1"):
         return JSONResponse(error.body, error.status, headers)
     problem = {"type": "about:blank", "title": error.code, "status": error.status}

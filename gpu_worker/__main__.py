@@ -85,6 +85,7 @@ def _serve(settings: WorkerSettings, redis: Redis, options: argparse.Namespace) 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     redis_away_since: float | None = None
+    unresigned: list[str] = []  # incarnations that ended while Redis was away
     for incarnation in itertools.count():
         lane, name = options.lane, f"{options.replica}:{incarnation}"
         broker = WorkerBroker(redis, lane, name, settings.lease_s, settings.retention_s)
@@ -97,14 +98,16 @@ def _serve(settings: WorkerSettings, redis: Redis, options: argparse.Namespace) 
             ready_after_s=ready_after_s,
         )
         try:
-            if incarnation:
-                broker.resign(f"{options.replica}:{incarnation - 1}")
+            while unresigned:
+                broker.resign(unresigned[0])
+                del unresigned[0]
+            unresigned.append(name)
             worker.run()
             return 0
         except Fenced:
             log.warning("fenced: the lease ran out, its jobs were dropped")
         except Unavailable as away:
-            # What it owned is reclaimed, by its next incarnation or another replica.
+            # What it owned is reclaimed, by its next incarnation or another replica, unsuspected.
             if worker.served or redis_away_since is None:
                 redis_away_since = time.monotonic()
             if stop.is_set() or time.monotonic() - redis_away_since > GIVE_UP_WITHOUT_REDIS_S:

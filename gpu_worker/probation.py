@@ -2,7 +2,8 @@
 
 One of them may be what killed it: alone, it takes nobody with it. What else the replica has waits
 meanwhile, for a prompt and a few tokens of each suspect. Redis is told before a suspect runs, so
-that its death is blamed on the right job. No I/O here.
+that its death is blamed on the right job; and only when the engine has nothing else under way: no
+step that was launched before, no adapter or grammar of others on its way. No I/O here.
 """
 
 from collections import deque
@@ -57,9 +58,14 @@ class Probation:
         if self._announced is not None and self._announced.job.request == request:
             self._announced = None
 
-    def announcement(self) -> str | None:
+    @property
+    def pausing(self) -> bool:
+        """A suspect's turn comes when the engine is quiet."""
+        return self.running is None and self._announced is None and bool(self._waiting)
+
+    def announcement(self, *, quiet: bool) -> str | None:
         """What the next step will run: a stream id alone, '' for all; None: as announced before."""
-        if self.running is None and self._announced is None and self._waiting:
+        if self.pausing and quiet:
             self._announced = self._waiting.popleft()
         alone = self.running or self._announced
         mark = "" if alone is None else alone.entry

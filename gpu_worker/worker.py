@@ -104,12 +104,17 @@ class Worker:
             self._run(suspect, self._produced.pop(suspect.job.request), result)
         alone = self._probation.running
         started = time.monotonic()
-        outputs = self._engine.step(alone.job.request if alone else None)
+        if alone is not None:
+            outputs = self._engine.step(alone.job.request)
+        elif self._probation.pausing and not self._engine.preparing:
+            outputs = self._engine.step(only="")  # the end of the step before
+        else:
+            outputs = self._engine.step()
         for output in outputs:
             self._record(output, result)
         if outputs:
             self._count(sum(len(o.tokens) for o in outputs), time.monotonic() - started)
-        batch = self._probation.announcement()
+        batch = self._probation.announcement(quiet=self._engine.quiet)
         self._obey(self._broker.commit(result, self._report(), batch))
         if not self._jobs and not self._waiting and not self._draining:
             self._broker.wait(IDLE_WAIT_S)
@@ -128,7 +133,9 @@ class Worker:
         resumed = self._broker.journalled([t for t in taken if t.reclaimed])
         for job in taken:
             request = job.job.request
-            if request in self._jobs:
+            if request in self._jobs:  # twice on the lane: it runs once
+                if job.entry != self._jobs[request].entry:
+                    result.ended.append(job.entry)
                 continue
             self._jobs[request] = job
             produced = resumed.get(request, [])

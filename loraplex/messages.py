@@ -78,14 +78,14 @@ class Shown(msgspec.Struct, array_like=True, frozen=True, tag="shown.1"):
     grace_s: float = 0.0  # how long the client may be away
 
 
-class Logprobs(msgspec.Struct, array_like=True, frozen=True):
+class Logprobs(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Of one token: its own log-probability, and the likeliest token ids with theirs."""
 
     chosen: float
     top: list[tuple[int, float]]
 
 
-class TokenEvent(msgspec.Struct, array_like=True, frozen=True):
+class TokenEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """New tokens of one request. `position` is the index of the first of them in the output."""
 
     request: RequestId
@@ -108,12 +108,27 @@ class TokenEvent(msgspec.Struct, array_like=True, frozen=True):
             prompt_logprobs=None if known else self.prompt_logprobs,
         )
 
+    def followed_by(self, event: "TokenEvent") -> "TokenEvent":
+        """Both as one, where `event` begins at this one's end."""
+        logprobs = (self.logprobs or []) + (event.logprobs or [])
+        return msgspec.structs.replace(
+            event,
+            position=self.position,
+            tokens=self.tokens + event.tokens,
+            logprobs=logprobs or None,
+            prompt_logprobs=self.prompt_logprobs,
+        )
 
-class Step(msgspec.Struct, array_like=True, frozen=True, tag="step.1"):
+
+class Step(msgspec.Struct, array_like=True, frozen=True, gc=False, tag="step.1"):
     """All events of one engine step. Journal entry, and message to an API process."""
 
     incarnation: str
     events: list[TokenEvent]
+    entry: str = ""  # its id in the journal, in a message: `commit.lua` writes it over `NO_ENTRY`
+
+
+NO_ENTRY = " " * 26  # the last bytes of an encoded step, and as many as the longest stream id has
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True, tag="cancel.1"):

@@ -87,6 +87,9 @@ class EmbeddedSettings(ApiSettings):
     valkey_port: int = Field(
         0, ge=0, le=65535, description="Port of the embedded Valkey; 0 takes a free one."
     )
+    valkey_max_mib: int = Field(
+        1024, ge=16, description="Its memory, in MiB; when it is used up new requests get 503."
+    )
 
 
 class ScalerSettings(Settings):
@@ -111,8 +114,8 @@ class WorkerSettings(Settings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="auto: bfloat16 where the hardware multiplies it, else float32 arithmetic on "
-        "what the checkpoint stores.",
+        description="auto: bfloat16 where the hardware multiplies it (on a CPU not if "
+        "deterministic), else float32 arithmetic on what the checkpoint stores.",
     )
     max_running: int = Field(32, ge=1, description="Requests in one batch.")
     max_step_tokens: int = Field(

@@ -134,6 +134,13 @@ class Reconciler:
             and _age(replica.asked_at) > self._settings.drain_timeout_s
         ):
             self._gone(session, deployment, replica, "draining took too long")
+        elif replica.state == ReplicaState.DRAINING and seen is not None:
+            self._remind(deployment, seen)
+
+    def _remind(self, deployment: Deployment, seen: SeenReplica) -> None:
+        """An incarnation that came after the order has not heard it."""
+        if seen.alive and not seen.ordered_to_drain:
+            self._broker.order(deployment.lane, seen.incarnation, drain=True)
 
     def _start_failed(
         self,
@@ -257,16 +264,16 @@ class Reconciler:
         """Stopped, Errored or Deleted: answer what nobody runs, let the rest finish, stop."""
         self._memory.pop(deployment.id, None)
         self._broker.shut(deployment.lane, refusal(deployment))
-        if seen.waiting or seen.running:
-            code = f"deployment_{deployment.status}"
-            count = self._broker.answer_stranded(deployment.lane, code, refusal(deployment))
-            if count:
-                log.info("%s: answered %d waiting requests", deployment.name, count)
         for replica in living:
             if replica.state == ReplicaState.STARTING:
                 self._gone(session, deployment, replica, f"deployment is {deployment.status}")
             elif replica.state == ReplicaState.READY:
                 self._order(session, deployment, replica, seen, drain=True)
+        if seen.waiting or seen.running:
+            code = f"deployment_{deployment.status}"
+            count = self._broker.answer_stranded(deployment.lane, code, refusal(deployment))
+            if count:
+                log.info("%s: answered %d waiting requests", deployment.name, count)
         if deployment.status == Status.DELETED and not living:
             self._broker.forget_lane(deployment.lane)
 

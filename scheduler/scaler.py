@@ -55,6 +55,7 @@ class Scaler:
         self._housekeeping = Housekeeping(self._broker, settings.retention_s)
         self._leads = False
         self._look_from = 0.0
+        self._settled: set[str] = set()  # deployments that have been looked at for the last time
         self.stop = threading.Event()
 
     def run(self) -> None:
@@ -77,6 +78,7 @@ class Scaler:
 
     def _pause(self) -> None:
         self._leads = False
+        self._housekeeping.blind()
         self.stop.wait(random.uniform(0.2, 1.5))
 
     def _turn(self) -> None:
@@ -84,6 +86,7 @@ class Scaler:
         if leads != self._leads:
             log.info("%s %s", self._broker.scaler_id, "leads" if leads else "stands by")
             self._leads = leads
+            self._housekeeping.blind()
         if leads and time.monotonic() >= self._look_from:
             self._look()
 
@@ -105,6 +108,9 @@ class Scaler:
         name = deployment.name
         try:
             self._reconciler.reconcile(session, deployment, processes)
+            age_s = utc_now().timestamp() - deployment.changed_at.timestamp()
+            if deployment.status == Status.DELETED and age_s > DELETED_LINGERS_S:
+                self._settled.add(deployment.id)
         except Unavailable:
             raise
         except Exception:
@@ -112,11 +118,11 @@ class Scaler:
             log.exception("%s: this look failed", name)
 
     def _deployments(self, session: Session) -> list[Deployment]:
-        recently = utc_now().timestamp() - DELETED_LINGERS_S
-        rows = session.exec(select(Deployment).order_by(col(Deployment.created_at)))
-        return [
-            d for d in rows if d.status != Status.DELETED or d.changed_at.timestamp() > recently
-        ]
+        """All but those that were deleted a while ago and have left nothing."""
+        rows = list(session.exec(select(Deployment).order_by(col(Deployment.created_at))))
+        replicas = select(Replica.deployment_id).where(Replica.state != ReplicaState.GONE)
+        have_replicas = set(session.exec(replicas))
+        return [d for d in rows if d.id not in self._settled or d.id in have_replicas]
 
     def _stop_orphans(self, session: Session, processes: dict[str, Running]) -> None:
         """Processes that no row wants: left over from a crash between two lines of ours."""

@@ -12,13 +12,14 @@ from pydantic import BaseModel
 from sqlmodel import Session
 
 from api.errors import ApiError
+from api.requests.admission import REFUSALS, refusal
 from api.requests.comeback import bare, deployment_by, served_by
 from api.requests.resolve import deployments_of, need_deployment
 from api.requests.terms import request_id
 from api.security import TenantDep
 from api.state import State, StateDep
 from loraplex.broker.cancellation import request_of
-from loraplex.broker.interface import AlreadyKnown, BacklogFull, DeadLetter, GateShut
+from loraplex.broker.interface import AlreadyKnown, DeadLetter
 from loraplex.entities import Deployment
 from loraplex.keys import Lane
 from loraplex.messages import Shown
@@ -83,10 +84,8 @@ async def retry(request: str, tenant: TenantDep, state: StateDep) -> Retried:
     bound = state.settings.max_backlog
     try:
         await state.broker.enqueue(lane, [job], shown, waiter, max_backlog=bound, keep_s=keep_s)
-    except BacklogFull as full:
-        raise ApiError(429, "queue_full", str(full), retry_after_s=10) from full
-    except GateShut as shut:
-        raise ApiError(409, "deployment_unavailable", str(shut)) from shut
+    except REFUSALS as refused:
+        raise await refusal(state, deployment, refused) from refused
     except AlreadyKnown:
         pass  # by a retry that was cut off before the next line
     await state.broker.drop_dead_letter(lane, letter.entry)

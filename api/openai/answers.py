@@ -11,14 +11,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from tokenizers import Tokenizer
 
-from api.errors import bad_request
+from api.errors import ApiError
 from api.openai.logprobs import Known
-from api.requests.admission import Admitted, admit
+from api.requests.admission import Admitted, admit, fingerprint
 from api.requests.comeback import come_back
 from api.requests.generation import Generation, KnownToken, Piece
 from api.requests.request import GenerationRequest
 from api.requests.sse import Event, stream, until_gone
-from api.requests.terms import terms
+from api.requests.terms import LastEvent, terms
 from api.state import State
 
 
@@ -73,10 +73,12 @@ async def respond(
     """Admit a request, or go on with the one that its `Last-Event-ID` names. Raises ApiError."""
     asked = terms(http, state.settings)
     if asked.last_event is not None:
-        admitted = await come_back(state, tenant, asked.last_event)
-        if admitted.shown.surface != request.surface:
+        last = asked.last_event if request.streamed else LastEvent(asked.last_event.request, [])
+        admitted = await come_back(state, tenant, last)
+        if admitted.shown.body != fingerprint(request):
             state.inflight.done(admitted.ongoing)
-            raise bad_request("Last-Event-ID is of another endpoint's stream.", "Last-Event-ID")
+            reason = "Last-Event-ID is of another request than this body. Send the same again."
+            raise ApiError(409, "last_event_of_another", reason, param="Last-Event-ID")
     else:
         admitted = await admit(state, tenant, asked, request)
     return await answer(state, http, admitted, shape, streamed=request.streamed)
@@ -188,8 +190,9 @@ async def _gather(state: State, http: Request, admitted: Admitted, answers: list
     """All pieces of all answers."""
 
     async def collect() -> None:
-        async for index, piece in Generation(state.inflight, admitted).pieces():
-            answers[index].add(piece)
+        async for pieces in Generation(state.inflight, admitted).pieces():
+            for index, piece in pieces:
+                answers[index].add(piece)
 
     work = asyncio.create_task(collect())
     gone = asyncio.create_task(until_gone(http))

@@ -4,6 +4,7 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi.concurrency import run_in_threadpool
 from sqlmodel import Session
@@ -17,7 +18,14 @@ from api.requests.resolve import Target, resolve
 from api.requests.terms import Terms, request_id, unique_by
 from api.state import State
 from loraplex.broker.cancellation import answer_id
-from loraplex.broker.interface import AlreadyKnown, BacklogFull, GateShut
+from loraplex.broker.interface import (
+    AlreadyKnown,
+    BacklogFull,
+    GateShut,
+    MemoryFull,
+    StillStopping,
+)
+from loraplex.entities import Deployment
 from loraplex.messages import Job, Shown
 from loraplex.status import ADMITTING, Status
 
@@ -38,7 +46,26 @@ class Admitted:
 async def admit(state: State, tenant: str, terms: Terms, request: GenerationRequest) -> Admitted:
     """Resolve, tokenize, check, enqueue: all of its answers or none. Raises ApiError."""
     target, served = await run_in_threadpool(_resolve, state, tenant, request)
-    prompts, sampling = await run_in_threadpool(prepare, served, request)
+    # In a thread: long prompts would hold up everybody's tokens.
+    work_out = partial(_work_out, state, tenant, terms, request, target, served)
+    jobs, shown = await run_in_threadpool(work_out)
+    try:
+        ongoing = await _enqueue(state, target, jobs, shown)
+    except AlreadyKnown:
+        return await _sent_before(state, target, served, shown)
+    return Admitted(served, ongoing)
+
+
+def _work_out(
+    state: State,
+    tenant: str,
+    terms: Terms,
+    request: GenerationRequest,
+    target: Target,
+    served: ServedModel,
+) -> tuple[list[Job], Shown]:
+    """A request's jobs, one for each answer, and how they are shown. Raises ApiError."""
+    prompts, sampling = prepare(served, request)
     unique = secrets.token_hex(8)
     if terms.idempotency_key is not None:
         unique = unique_by(tenant, terms.idempotency_key)
@@ -56,12 +83,7 @@ async def admit(state: State, tenant: str, terms: Terms, request: GenerationRequ
         )
         for index in range(request.n * len(prompts))
     ]
-    shown = _shown(request, name, tenant, prompts, served, deadline, terms)
-    try:
-        ongoing = await _enqueue(state, target, jobs, shown)
-    except AlreadyKnown:
-        return await _sent_before(state, target, served, shown)
-    return Admitted(served, ongoing)
+    return jobs, _shown(request, name, tenant, prompts, served, deadline, terms)
 
 
 async def _sent_before(state: State, target: Target, served: ServedModel, shown: Shown) -> Admitted:
@@ -89,8 +111,6 @@ def _shown(
     if request.echo:
         given = zip(request.prompts, prompts, strict=True)
         prefixes = [p if isinstance(p, str) else served.tokenizer.decode(ids) for p, ids in given]
-    # The seed that the client left out is no part of what it asked for.
-    body = hashlib.sha256(repr(request).encode("utf-8", "surrogatepass")).hexdigest()
     return Shown(
         request=name,
         tenant=tenant,
@@ -109,7 +129,7 @@ def _shown(
         silent=request.max_tokens == 0,
         prefixes=prefixes,
         scored=prompts if request.prompt_logprobs is not None else [],
-        body=body,
+        body=fingerprint(request),
         grace_s=terms.grace_s,
     )
 
@@ -122,19 +142,32 @@ async def _enqueue(state: State, target: Target, jobs: list[Job], shown: Shown) 
             max_backlog=settings.max_backlog,
             keep_s=shown.deadline - time.time() + settings.retention_s,
         )
-    except BacklogFull as full:
-        throughput = await state.broker.tokens_per_s(lane)
-        raise ApiError(
-            429,
-            "queue_full",
-            f"{full.waiting} requests are waiting for deployment {target.deployment.name!r}: "
-            "its backlog is full. Try again later, or raise max_replicas.",
-            retry_after_s=retry_after_s(full.waiting, throughput),
-        ) from full
-    except TimeoutError as unsubscribed:
-        raise redis_away() from unsubscribed
-    except GateShut as shut:
-        raise ApiError(503, "deployment_unavailable", str(shut), retry_after_s=2) from shut
+    except REFUSALS as refused:
+        raise await refusal(state, target.deployment, refused) from refused
+
+
+REFUSALS = (BacklogFull, GateShut, MemoryFull, StillStopping, TimeoutError)
+
+
+async def refusal(state: State, deployment: Deployment, refused: Exception) -> ApiError:
+    """What a client reads whose request the queue doesn't take."""
+    if isinstance(refused, BacklogFull):
+        message = (
+            f"{refused.waiting} requests are waiting for deployment {deployment.name!r}: "
+            "its backlog is full. Try again later, or raise max_replicas."
+        )
+        throughput = await state.broker.tokens_per_s(deployment.lane)
+        wait_s = retry_after_s(refused.waiting, throughput)
+        return ApiError(429, "queue_full", message, retry_after_s=wait_s)
+    if isinstance(refused, GateShut):
+        return ApiError(503, "deployment_unavailable", str(refused), retry_after_s=2)
+    if isinstance(refused, MemoryFull):
+        message = "The queue's memory is full (Redis' maxmemory). Try again later, or raise it."
+        return ApiError(503, "queue_memory_full", message, retry_after_s=5)
+    if isinstance(refused, StillStopping):
+        message = "This request was stopped a moment ago. Send it again."
+        return ApiError(503, "request_given_up", message, retry_after_s=1)
+    return redis_away()  # TimeoutError: no subscription
 
 
 def retry_after_s(waiting: int, tokens_per_s: float, tokens_a_request: float = 100.0) -> float:
@@ -142,6 +175,11 @@ def retry_after_s(waiting: int, tokens_per_s: float, tokens_a_request: float = 1
     if tokens_per_s <= 0:
         return 10.0
     return min(max(1.0, 0.5 * waiting * tokens_a_request / tokens_per_s), 120.0)
+
+
+def fingerprint(request: GenerationRequest) -> str:
+    """The same for the same request, sent again. A seed that the client left out is no part."""
+    return hashlib.sha256(repr(request).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _resolve(state: State, tenant: str, request: GenerationRequest) -> tuple[Target, ServedModel]:

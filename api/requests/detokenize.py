@@ -23,9 +23,9 @@ class Detokenizer:
             return ""
         piece = self._stream.step(self._tokenizer, token) or ""
         self.length += len(piece)
-        self._held += piece
         if not self._stop:
-            return self.flush()
+            return piece
+        self._held += piece
         found = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True

@@ -1,8 +1,7 @@
 """An admitted request → pieces of text, in order, until all of its answers have ended."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from fastapi.concurrency import run_in_threadpool
@@ -26,8 +25,7 @@ class KnownToken(NamedTuple):
     logprobs: Logprobs | None
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """`position`: tokens received so far. `finish` is set on the last piece only.
 
     Of what the client has already, text and log-probabilities are left out.
@@ -36,9 +34,9 @@ class Piece:
     position: int
     text: str
     finish: str | None = None  # "stop" or "length"
-    logprobs: list[KnownToken] = field(default_factory=list)  # where asked
+    logprobs: Sequence[KnownToken] = ()  # where asked
     scores: list[Logprobs] | None = None  # of the prompt, on the first piece of its first answer
-    prompt: list[KnownToken] = field(default_factory=list)  # made of them, on all first pieces
+    prompt: Sequence[KnownToken] = ()  # made of them, on all first pieces
 
 
 class Generation:
@@ -51,28 +49,23 @@ class Generation:
         self._answers = admitted.ongoing.answers
         self._received = admitted.received or [-1] * len(self._answers)
 
-    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
-        """Pieces of all answers, each with the index of its answer.
+    def pieces(self) -> AsyncIterator[list[tuple[int, Piece]]]:
+        """Pieces of all answers, as many as are there, each with the index of its answer.
 
         Raises ApiError when one fails. The caller tells `Inflight` when the client has gone or has
         all it needs: that frees its slots.
         """
-        found = self._one() if len(self._answers) == 1 else self._merged()
-        async for each in self._with_prompts(found) if self._shown.scored else found:
-            yield each
+        found = self._pieces(0) if len(self._answers) == 1 else self._merged()
+        return self._with_prompts(found) if self._shown.scored else found
 
-    async def _one(self) -> AsyncIterator[tuple[int, Piece]]:
-        async for piece in self._pieces(0):
-            yield 0, piece
-
-    async def _merged(self) -> AsyncIterator[tuple[int, Piece]]:
-        queue: asyncio.Queue[tuple[int, Piece] | Exception | None] = asyncio.Queue(_AHEAD)
+    async def _merged(self) -> AsyncIterator[list[tuple[int, Piece]]]:
+        queue: asyncio.Queue[list[tuple[int, Piece]] | Exception | None] = asyncio.Queue(_AHEAD)
 
         async def pump(index: int) -> None:
             end: Exception | None = None
             try:
-                async for piece in self._pieces(index):
-                    await queue.put((index, piece))
+                async for pieces in self._pieces(index):
+                    await queue.put(pieces)
             except Exception as failed:  # raised to the reader
                 end = failed
             await queue.put(end)
@@ -93,60 +86,78 @@ class Generation:
                 task.cancel()
 
     async def _with_prompts(
-        self, found: AsyncIterator[tuple[int, Piece]]
-    ) -> AsyncIterator[tuple[int, Piece]]:
+        self, found: AsyncIterator[list[tuple[int, Piece]]]
+    ) -> AsyncIterator[list[tuple[int, Piece]]]:
         """What is known of a prompt comes with its first answer; the others wait for it."""
         n = self._shown.n
         prompts: dict[int, list[KnownToken]] = {}
         held: dict[int, list[tuple[int, Piece]]] = {}
         begun = {index for index, position in enumerate(self._received) if position > 0}
-        async for index, piece in found:
-            prompt, of_it = divmod(index, n)
-            held.setdefault(prompt, []).append((index, piece))
+        async for pieces in found:
+            prompt, of_it = divmod(pieces[0][0], n)
+            held.setdefault(prompt, []).extend(pieces)
             if prompt not in prompts:
                 if of_it:
                     continue
                 ids = self._shown.scored[prompt]
                 prompts[prompt] = await run_in_threadpool(
-                    _known, self._tokenizer, ids, piece.scores
+                    _known, self._tokenizer, ids, pieces[0][1].scores
                 )
-            for each, ready in sorted(held.pop(prompt), key=lambda pair: pair[0] % n):
-                yield each, ready if each in begun else replace(ready, prompt=prompts[prompt])
+            ready = []
+            for each, piece in sorted(held.pop(prompt), key=lambda pair: pair[0] % n):
+                first = each not in begun
                 begun.add(each)
+                ready.append((each, piece._replace(prompt=prompts[prompt]) if first else piece))
+            yield ready
 
-    async def _pieces(self, index: int) -> AsyncIterator[Piece]:
+    async def _pieces(self, index: int) -> AsyncIterator[list[tuple[int, Piece]]]:
         shown, received = self._shown, self._received[index]
         decoder = Detokenizer(self._tokenizer, shown.stop)
+        deadline = shown.deadline + _LATE_S
         position = 0
         while True:
-            deadline = shown.deadline + _LATE_S
-            event = await self._inflight.next(self._answers[index], deadline)
-            if event.finish in ("error", "expired", "cancelled"):
-                raise _failure(event)
-            if shown.silent:  # its one token counts as received, but isn't shown
-                finish = "length" if received <= 1 else None
-                yield Piece(1, "", finish, scores=event.prompt_logprobs)
-                return
-            text = ""
-            known: list[KnownToken] = []
-            for number, token in enumerate(event.tokens):
-                offset = decoder.length
-                fresh = decoder.feed(token)
-                position += 1
-                if position > received:
-                    text += fresh
-                    if event.logprobs is not None:
-                        known.append(KnownToken(token, offset, event.logprobs[number]))
-                if decoder.stopped:
-                    break
-            ended = "stop" if decoder.stopped else event.finish
-            if ended and position > received:
-                text += decoder.flush()
-            # The position after the last token is that of the end.
-            finish = ended if received <= position else None
-            yield Piece(position, text, finish, known, event.prompt_logprobs)
-            if ended:
-                return
+            pieces: list[tuple[int, Piece]] = []
+            for event in await self._inflight.next(self._answers[index], deadline):
+                if event.finish in ("error", "expired", "cancelled"):
+                    if pieces:
+                        yield pieces
+                    raise _failure(event)
+                if shown.silent:  # its one token counts as received, but isn't shown
+                    finish = "length" if received <= 1 else None
+                    piece = Piece(1, "", finish, scores=event.prompt_logprobs)
+                    ended = True
+                else:
+                    piece, ended = _piece(decoder, event, position, received)
+                position = piece.position
+                pieces.append((index, piece))
+                if ended:
+                    yield pieces
+                    return
+            yield pieces
+
+
+def _piece(
+    decoder: Detokenizer, event: TokenEvent, position: int, received: int
+) -> tuple[Piece, bool]:
+    """What an event shows of an answer that is at `position`; is it the answer's end?"""
+    text = ""
+    known: list[KnownToken] = []
+    for number, token in enumerate(event.tokens):
+        offset = decoder.length
+        fresh = decoder.feed(token)
+        position += 1
+        if position > received:
+            text += fresh
+            if event.logprobs is not None:
+                known.append(KnownToken(token, offset, event.logprobs[number]))
+        if decoder.stopped:
+            break
+    ended = "stop" if decoder.stopped else event.finish
+    if ended and position > received:
+        text += decoder.flush()
+    # The position after the last token is that of the end.
+    finish = ended if received <= position else None
+    return Piece(position, text, finish, known, event.prompt_logprobs), ended is not None
 
 
 def _failure(event: TokenEvent) -> ApiError:

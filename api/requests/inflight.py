@@ -11,15 +11,18 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-import msgspec
-
+from api.requests.catch_up import KEPT_NO_LONGER, LOST, CatchUp
 from api.requests.waiting import Waiting
 from loraplex.broker.api import ApiBroker
 from loraplex.broker.cancellation import answer_id
 from loraplex.broker.connection import Unavailable
+from loraplex.broker.stream_ids import before
 from loraplex.keys import Lane
 from loraplex.messages import Job, Shown, Step, TokenEvent
 
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 _FOLLOW_S = 2.0  # a blocking read of a journal; shorter than a call's timeout
 _HERE_EVERY_S = 2.0
 _SUBSCRIBED_WITHIN_S = 1.0
+_LEAVE_TRIES = 60  # a second apart
+_READ_WITHIN_S = 5.0  # the journal, past the deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Inflight:
 
     def __init__(self, broker: ApiBroker) -> None:
         self._broker = broker
+        self._catch_up = CatchUp(broker)
         # By answer; two may wait for one: a request may be sent again while it runs.
         self._live: dict[str, list[Waiting]] = {}  # fed by the reply channel
         self._followed: dict[Lane, dict[str, list[Waiting]]] = {}  # fed by a lane's journal
@@ -56,7 +62,7 @@ class Inflight:
     ) -> Ongoing:
         """Register, then put a request's jobs on their lane.
 
-        Raises BacklogFull, GateShut, AlreadyKnown, Unavailable, TimeoutError.
+        Raises what `ApiBroker.enqueue` does, Unavailable, TimeoutError.
         """
         if not self._subscribed.is_set():  # tokens would be published to nobody
             await self._broker.ping()
@@ -64,7 +70,7 @@ class Inflight:
         ongoing = Ongoing(lane, shown, self._waiter(), [Waiting(lane, j.request) for j in jobs])
         _add(self._live, ongoing.answers)
         try:
-            entries = await self._broker.enqueue(
+            accepted = await self._broker.enqueue(
                 *(lane, jobs, shown, ongoing.waiter), max_backlog=max_backlog, keep_s=keep_s
             )
         except BaseException as failed:
@@ -73,11 +79,8 @@ class Inflight:
                 # It may be on the lane nevertheless; its client is told that it isn't.
                 self._spawn(self._withdraw(lane, shown.request, ongoing.waiter))
             raise
-        for waiting, entry in zip(ongoing.answers, entries, strict=True):
-            waiting.entry = entry
-        missed = [waiting for waiting in ongoing.answers if waiting.missed]
-        if missed:
-            self._spawn(self._fill(missed))
+        for waiting, entry in zip(ongoing.answers, accepted.entries, strict=True):
+            waiting.entry, waiting.after = entry, accepted.after
         return ongoing
 
     async def attach(self, lane: Lane, request: str) -> Ongoing | None:
@@ -86,18 +89,24 @@ class Inflight:
         None: it is unknown, or kept no longer. Raises Unavailable.
         """
         waiter = self._waiter()
-        recorded = await self._broker.attach(lane, request, waiter)
+        try:
+            recorded = await self._broker.attach(lane, request, waiter)
+        except BaseException:
+            self._spawn(self._withdraw(lane, request, waiter))
+            raise
         if recorded is None:
             return None
         answers = [
-            Waiting(lane, answer_id(request, index), entry)
+            Waiting(lane, answer_id(request, index), entry, recorded.after or before(entry))
             for index, entry in enumerate(recorded.entries)
         ]
+        for waiting in answers:
+            waiting.over = "" if waiting.entry in recorded.unfinished else KEPT_NO_LONGER
         if lane not in self._followed:
             self._followed[lane] = {}
             self._spawn(self._follow(lane, recorded.journal))
         _add(self._followed[lane], answers)
-        self._spawn(self._fill(answers))
+        _fall_behind(answers)
         return Ongoing(lane, recorded.shown, waiter, answers)
 
     def done(self, ongoing: Ongoing) -> None:
@@ -110,18 +119,20 @@ class Inflight:
         self._forget(ongoing)
         self._spawn(self._leave(ongoing, unserved=True))
 
-    async def next(self, waiting: Waiting, deadline: float) -> TokenEvent:
-        """The next event of an answer. Past `deadline` (Unix seconds) it is "expired"."""
-        while (event := waiting.pop()) is None:
-            if waiting.behind:
-                waiting.behind = False
-                await self._fill([waiting])
-                continue
-            try:
-                await asyncio.wait_for(waiting.came(), max(deadline - time.time(), 0))
-            except TimeoutError:
-                return TokenEvent(waiting.request, waiting.position, [], "expired")
-        return event
+    async def next(self, waiting: Waiting, deadline: float) -> list[TokenEvent]:
+        """All events of an answer that are there, at least one. Past `deadline` (Unix seconds) it
+        is "expired"."""
+        while not (events := waiting.pop()):
+            late = time.time() >= deadline
+            if waiting.behind:  # also a request that is long over can be read again
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(deadline - time.time(), _READ_WITHIN_S)):
+                        await self._catch_up.read(waiting)
+            if late and not waiting.ready:
+                return [TokenEvent(waiting.request, waiting.position, [], "expired")]
+            if not waiting.behind and not waiting.ready:
+                await waiting.came(deadline)
+        return events
 
     async def run(self) -> None:
         """Feed the answers for ever; reconnect with jitter."""
@@ -131,12 +142,15 @@ class Inflight:
                 async for step in self._broker.listen():
                     if step is None:
                         self._subscribed.set()
-                        everybody = [each for all_ in self._live.values() for each in all_]
-                        self._spawn(self._fill(everybody))
+                        for answers in self._live.values():
+                            _fall_behind(answers)
+                        self._spawn(self._find_lost())
                     else:
-                        self._give(step, self._live)
+                        _give(step, step.entry.rstrip(), self._live)
             except Unavailable as away:
                 log.warning("reply channel lost, reconnecting: %s", away)
+            except Exception:  # the outermost loop: without it this process is deaf
+                log.exception("the reply channel failed, trying again")
             self._subscribed.clear()
             await asyncio.sleep(random.uniform(0.05, 0.5))
 
@@ -147,58 +161,51 @@ class Inflight:
                 await self._broker.here()
             except Unavailable as away:
                 log.warning("presence not told: %s", away)
+            except Exception:  # the outermost loop: without it this process is taken for dead
+                log.exception("presence not told, trying again")
             await asyncio.sleep(_HERE_EVERY_S)
+
+    async def _find_lost(self) -> None:
+        """After Redis was away: jobs that are on their lanes no more have all their tokens in the
+        journal, or were lost with Redis' machine. Nobody waits for more."""
+        tables = (self._live, *self._followed.values())
+        waiting = [w for table in tables for each in table.values() for w in each if w.entry]
+        for lane in {each.lane for each in waiting}:
+            here = [each for each in waiting if each.lane == lane]
+            try:
+                on_lane = await self._broker.on_lane(lane, [each.entry or "" for each in here])
+            except Unavailable as away:
+                log.warning("lost requests are looked for later: %s", away)
+                await asyncio.sleep(random.uniform(0.5, 1.5))
+                self._spawn(self._find_lost())
+                return
+            for each in here:
+                each.over = each.over or ("" if each.entry in on_lane else LOST)
+                each.fall_behind()
 
     async def _follow(self, lane: Lane, after: str) -> None:
         """Feed from a lane's journal while somebody needs it."""
         while self._followed[lane]:
             try:
-                entries = await self._broker.journal(lane, after, block_s=_FOLLOW_S)
+                page = await self._broker.follow_journal(lane, after, _FOLLOW_S)
             except Unavailable as away:
                 log.warning("journal not readable, trying again: %s", away)
                 await asyncio.sleep(random.uniform(0.2, 1.0))
                 continue
-            for _, step in entries:
-                self._give(step, self._followed[lane])
-            after = entries[-1][0] if entries else after
-        del self._followed[lane]
-
-    def _give(self, step: Step, to: dict[str, list[Waiting]]) -> None:
-        for event in step.events:
-            for waiting in to.get(event.request, ()):
-                if not waiting.accept(event):
-                    self._spawn(self._fill([waiting]))
-
-    async def _fill(self, answers: Iterable[Waiting]) -> None:
-        """Read the journal for answers that may have missed something."""
-        for waiting in answers:
-            if waiting.entry is None:
-                waiting.missed = True  # `enqueue` comes back here
+            except Exception:  # the outermost loop: others would wait for this lane for ever
+                log.exception("journal not followed, trying again")
+                await asyncio.sleep(1)
                 continue
-            while not waiting.ended:
-                try:
-                    await self._read_journal(waiting)
-                    break
-                except Unavailable as away:
-                    log.warning("journal not readable, trying again: %s", away)
-                    await asyncio.sleep(random.uniform(0.2, 1.0))
-
-    async def _read_journal(self, waiting: Waiting) -> None:
-        """From where nothing is missing to the end, or to where the reader's buffer is full."""
-        # Both ids come from the same Redis clock: nothing about a job precedes its enqueueing.
-        after = waiting.cursor or f"{int((waiting.entry or '0').split('-')[0]) - 1}-0"
-        while entries := await self._broker.journal(waiting.lane, after):
-            for after, step in entries:
-                for event in step.events:
-                    if event.request == waiting.request and not waiting.accept(event):
-                        waiting.accept(_beyond_a_gap(event, waiting.position))
-                if waiting.behind or waiting.ended:
-                    return
-                waiting.cursor = after
+            for entry, step in page.steps:
+                _give(step, entry, self._followed[lane])
+            after = page.last or after
+        del self._followed[lane]
 
     def _forget(self, ongoing: Ongoing) -> None:
         for table in (self._live, self._followed.get(ongoing.lane, {})):
             for waiting in ongoing.answers:
+                waiting.forget()
+                self._catch_up.forget(waiting)
                 left = [each for each in table.pop(waiting.request, ()) if each is not waiting]
                 if left:
                     table[waiting.request] = left
@@ -207,24 +214,30 @@ class Inflight:
         if unserved:
             await asyncio.sleep(ongoing.shown.grace_s)
         entries = [waiting.entry or "" for waiting in ongoing.answers]
-        request = ongoing.shown.request
-        try:
-            await self._broker.leave(
-                ongoing.lane, request, entries, ongoing.waiter, unserved=unserved
-            )
-        except Unavailable as away:
-            log.warning("request %s not stopped, its deadline will end it: %s", request, away)
+        request, waiter = ongoing.shown.request, ongoing.waiter
+        leave = partial(self._broker.leave, ongoing.lane, request, entries, waiter)
+        await self._until_answered(request, partial(leave, unserved=unserved))
 
     async def _withdraw(self, lane: Lane, request: str, waiter: str) -> None:
-        """Stop a request whose enqueueing was not answered, when Redis is back."""
-        for _ in range(60):
+        """Leave a request of which it isn't known whether it was enqueued, or waited for."""
+
+        async def leave() -> None:
+            recorded = await self._broker.recorded(lane, request)
+            if recorded is not None:
+                await self._broker.leave(lane, request, recorded.entries, waiter, unserved=True)
+
+        await self._until_answered(request, leave)
+
+    async def _until_answered(self, request: str, call: Callable[[], Awaitable[Any]]) -> None:
+        """Redis may be away for a while; the request's deadline ends it in any case."""
+        for _ in range(_LEAVE_TRIES):
             try:
-                recorded = await self._broker.recorded(lane, request)
-                if recorded is not None:
-                    await self._broker.leave(lane, request, recorded.entries, waiter, unserved=True)
+                await call()
                 return
-            except Unavailable:
+            except Unavailable as away:
+                log.debug("request %s is not left yet: %s", request, away)
                 await asyncio.sleep(random.uniform(0.5, 1.5))
+        log.warning("request %s could not be left: Redis was away for too long", request)
 
     def _waiter(self) -> str:
         return f"{self._broker.api_id}/{secrets.token_hex(4)}"
@@ -245,9 +258,12 @@ def _add(table: dict[str, list[Waiting]], answers: Iterable[Waiting]) -> None:
         table.setdefault(waiting.request, []).append(waiting)
 
 
-def _beyond_a_gap(event: TokenEvent, position: int) -> TokenEvent:
-    """What an event means that the journal has after a gap."""
-    if not event.tokens:  # not a replica's: it ends the answer wherever that is
-        return msgspec.structs.replace(event, position=position)
-    error = "The beginning of this answer is kept no longer."
-    return TokenEvent(event.request, position, [], "error", error, "answer_expired")
+def _fall_behind(answers: Iterable[Waiting]) -> None:
+    for waiting in answers:
+        waiting.fall_behind()
+
+
+def _give(step: Step, entry: str, to: dict[str, list[Waiting]]) -> None:
+    for event in step.events:
+        for waiting in to.get(event.request, ()):
+            waiting.accept(event, entry)

@@ -5,17 +5,19 @@ has when it has this event. Positions count tokens; the one after the last is th
 that the usage. A client that was cut off sends the last one back as `Last-Event-ID`.
 """
 
-import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
+import msgspec
 from fastapi import Request
-from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from api.errors import ApiError
 from api.requests.admission import Admitted
+from api.requests.event_stream import EventStream
 from api.requests.generation import Generation, Piece
 from api.state import State
+
+_MOST_BYTES = 16 * 1024  # in one send: a slow client must get that far within the timeout
 
 
 class Event(NamedTuple):
@@ -29,7 +31,7 @@ def stream(
     opening: list[dict[str, Any]],
     chunks: Callable[[int, Piece], list[Event]],
     closing: Callable[[], list[dict[str, Any]]],
-) -> EventSourceResponse:
+) -> EventStream:
     """Answer with `opening`, each piece's chunks, `closing`, then [DONE]; without what the client
     has received."""
     ongoing, received = admitted.ongoing, admitted.received
@@ -44,29 +46,36 @@ def stream(
             left = True
             (state.inflight.done if served else state.inflight.gone)(ongoing)
 
-    def event(data: dict[str, Any]) -> ServerSentEvent:
+    def event(data: dict[str, Any]) -> bytes:
         at = ".".join(map(str, positions))
-        return _event(data, f"{admitted.shown.request}:{at}")
+        return encode(data, f"{admitted.shown.request}:{at}")
 
-    async def events() -> AsyncIterator[ServerSentEvent]:
+    async def events() -> AsyncIterator[bytes]:
         served = False
         try:
             for first in opening if received is None else ():
                 yield event(first)
-            async for index, piece in generation.pieces():
-                ends[index] = piece.position + 1
-                for data, position in chunks(index, piece):
-                    positions[index] = position
-                    yield event(data)
+            async for pieces in generation.pieces():
+                written = bytearray()
+                for index, piece in pieces:
+                    ends[index] = piece.position + 1
+                    for data, position in chunks(index, piece):
+                        positions[index] = position
+                        written += event(data)
+                        if len(written) > _MOST_BYTES:
+                            yield bytes(written)
+                            written.clear()
+                if written:
+                    yield bytes(written)
             if received is None or not all(a > b for a, b in zip(positions, ends, strict=True)):
                 positions[:] = [end + 1 for end in ends]
                 for last in closing():
                     yield event(last)
             served = True
-            yield ServerSentEvent("[DONE]", sep="\n")
+            yield b"data: [DONE]\n\n"
         except ApiError as failed:  # the status line is sent: an error event is what is left
             served = True
-            yield _event(failed.body, None)
+            yield encode(failed.body)
         finally:
             leave(served)
 
@@ -74,9 +83,8 @@ def stream(
         """Also when the client leaves before the first event is asked for."""
         leave(served=False)
 
-    return EventSourceResponse(
+    return EventStream(
         events(),
-        sep="\n",
         client_close_handler_callable=gone,
         ping=int(max(1, state.settings.heartbeat_s)),
         ping_message_factory=lambda: _heartbeat(admitted),  # type: ignore[arg-type, return-value]
@@ -95,8 +103,10 @@ def _heartbeat(admitted: Admitted) -> bytes:
     return b": running\n" if started else b": queued, waiting for a replica\n"
 
 
-def _event(data: dict[str, Any], id_: str | None) -> ServerSentEvent:
-    return ServerSentEvent(json.dumps(data, ensure_ascii=False), id=id_, sep="\n")
+def encode(data: dict[str, Any], id_: str = "") -> bytes:
+    """One event. JSON has no line breaks of its own."""
+    head = f"id: {id_}\ndata: " if id_ else "data: "
+    return head.encode() + msgspec.json.encode(data) + b"\n\n"
 
 
 async def until_gone(request: Request) -> None:

@@ -68,7 +68,7 @@ def _seconds(http: Request, name: str, default: float) -> float:
     if given is None:
         return default
     if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", given, re.ASCII):
-        raise bad_request(f"{name}: seconds, as a decimal number.", name)
+        raise bad_request(f"{name}: seconds, as a decimal number below a million.", name)
     return float(given)
 
 

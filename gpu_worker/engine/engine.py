@@ -132,6 +132,16 @@ class Engine:
         """Requests in the engine."""
         return len(self._schedule) + len(self._compiling)
 
+    @property
+    def quiet(self) -> bool:
+        """Nothing is under way: no step, and nothing is prepared."""
+        return self._launched is None and not self.preparing
+
+    @property
+    def preparing(self) -> bool:
+        """An adapter is being loaded, or a grammar compiled."""
+        return bool(self._compiling) or self.adapters.loading
+
     def add(self, request: Request) -> None:
         """Queue a request, and begin to load its adapter and to compile its grammar.
 

@@ -1,14 +1,26 @@
 """The API's side: enqueue, come back, leave, cancel, listen, read the journal."""
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any, Literal, cast
 
+import msgspec
 import redis.asyncio
 
 from loraplex.broker.cancellation import arguments
 from loraplex.broker.connection import Unavailable
-from loraplex.broker.interface import AlreadyKnown, BacklogFull, DeadLetter, GateShut, Recorded
+from loraplex.broker.interface import (
+    Accepted,
+    AlreadyKnown,
+    BacklogFull,
+    DeadLetter,
+    GateShut,
+    MemoryFull,
+    Page,
+    Recorded,
+    StillStopping,
+)
 from loraplex.broker.scripts import source
 from loraplex.keys import APIS, GROUP, WAKE_CHANNEL, Lane, reply_channel
 from loraplex.messages import (
@@ -23,6 +35,8 @@ from loraplex.messages import (
     encode,
 )
 
+log = logging.getLogger(__name__)
+
 Stopped = Literal["kept", "stopped", "ended"]
 
 
@@ -32,10 +46,9 @@ class ApiBroker:
     def __init__(self, client: "redis.asyncio.Redis", api_id: str) -> None:
         self._redis = client
         self.api_id = api_id
-        scripts = ("enqueue", "attach", "cancel", "here")
-        self._enqueue, self._attach, self._cancel, self._here = (
-            client.register_script(source(name)) for name in scripts
-        )
+        names = ("enqueue", "attach", "cancel", "here", "gate")
+        scripts = (client.register_script(source(name)) for name in names)
+        self._enqueue, self._attach, self._cancel, self._here, self._gate = scripts
 
     async def ping(self) -> None:
         """Raises one of `connection.Unavailable` when Redis doesn't answer."""
@@ -54,15 +67,15 @@ class ApiBroker:
         *,
         max_backlog: int,
         keep_s: float,
-    ) -> list[str]:
-        """Put a request's jobs on their lane: their stream ids, which start with Redis' clock.
+    ) -> Accepted:
+        """Put a request's jobs on their lane.
 
         `waiter` (`{api_id}/…`) waits for it; its record is kept for `keep_s`. Raises BacklogFull,
-        GateShut, AlreadyKnown.
+        GateShut, MemoryFull, AlreadyKnown, StillStopping.
         """
         pairs = [part for job in jobs for part in (job.request, encode(job))]
         reply = await self._enqueue(
-            keys=[lane.jobs, lane.gate, lane.request_prefix + shown.request],
+            keys=[lane.jobs, lane.gate, lane.request_prefix + shown.request, lane.journal],
             args=[
                 *(max_backlog, WAKE_CHANNEL, lane.name, encode(shown), int(keep_s) + 1),
                 *(waiter, self.api_id, *pairs),
@@ -71,27 +84,38 @@ class ApiBroker:
         verdict, *details = (part.decode() for part in reply)
         if verdict == "KNOWN":
             raise AlreadyKnown(shown.request)
+        if verdict == "STOPPING":
+            raise StillStopping(shown.request)
+        if verdict == "MEMORY":
+            raise MemoryFull
         if verdict == "FULL":
             raise BacklogFull(int(details[0]))
         if verdict == "SHUT":
             raise GateShut(details[0])
-        return details
+        return Accepted(details[1:], details[0])
 
     async def attach(self, lane: Lane, request: str, waiter: str) -> Recorded | None:
         """Wait for a request that was sent before. None: unknown, or kept no longer."""
-        keys = [lane.request_prefix + request, lane.journal]
+        keys = [lane.request_prefix + request, lane.journal, lane.jobs]
         reply = await self._attach(keys=keys, args=[waiter])
         if not reply:
             return None
-        entries = reply[1].decode().split()
-        return Recorded(decode_shown(reply[0]), entries, reply[2].decode())
+        shown, entries, after, journal, *unfinished = reply
+        return Recorded(
+            decode_shown(shown),
+            entries.decode().split(),
+            after.decode(),
+            frozenset(entry.decode() for entry in unfinished),
+            journal.decode(),
+        )
 
     async def recorded(self, lane: Lane, request: str) -> Recorded | None:
         """The same without waiting for it."""
         row: Any = await cast(Any, self._redis.hgetall(lane.request_prefix + request))
         if not row:
             return None
-        return Recorded(decode_shown(row[b"shown"]), row[b"entries"].decode().split(), "$")
+        entries = row[b"entries"].decode().split()
+        return Recorded(decode_shown(row[b"shown"]), entries, stopped=b"stopped" in row)
 
     async def state_of(self, lane: Lane, entries: Sequence[str]) -> str:
         """Of a request with these stream ids: "queued", "running" or "ended"."""
@@ -133,27 +157,46 @@ class ApiBroker:
         Raises one of `connection.Unavailable` when the connection breaks: what was published
         meanwhile is in the journal.
         """
+        # What lies in the pool is as dead as the connection before this one.
+        await self._redis.connection_pool.disconnect(inuse_connections=False)
         async with self._redis.pubsub() as pubsub:
             await pubsub.subscribe(reply_channel(self.api_id))
+            silent = False
             while True:
                 message = await pubsub.get_message(timeout=5.0)
-                if message is None:
-                    await pubsub.ping()  # finds a dead connection while nothing is published
-                elif message["type"] == "subscribe":
+                if message is None:  # a dead connection is silent, too
+                    if silent:
+                        raise redis.TimeoutError("the reply channel doesn't answer")
+                    silent = True
+                    await pubsub.ping()
+                    continue
+                silent = False
+                if message["type"] == "subscribe":
                     yield None
                 elif message["type"] == "message":
-                    yield decode_step(message["data"])
+                    for step in _readable(message["data"]):
+                        yield step
 
-    async def journal(
-        self, lane: Lane, after: str, *, block_s: float = 0.0
-    ) -> list[tuple[str, Step]]:
-        """Up to 500 entries of a lane's journal after an id, waiting for the first if `block_s`."""
-        block = int(block_s * 1000) or None
+    async def on_lane(self, lane: Lane, entries: Sequence[str]) -> set[str]:
+        """Those of the jobs that have not ended."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for entry in entries:
+                pipeline.xrange(lane.jobs, entry, entry)
+            found: list[Any] = await pipeline.execute()
+        return {entry for entry, job in zip(entries, found, strict=True) if job}
+
+    async def journal_page(self, lane: Lane, start: str, most: int) -> Page:
+        """Up to `most` entries of a lane's journal from an id on."""
+        entries: Any = await self._redis.xrange(lane.journal, min=start, count=most)
+        return _page(entries, most)
+
+    async def follow_journal(self, lane: Lane, after: str, seconds: float) -> Page:
+        """Up to 500 entries of a lane's journal after an id; waits for the first."""
+        block = int(seconds * 1000)
         reply: Any = await self._redis.xread({lane.journal: after}, count=500, block=block)
-        entries = next(iter(reply.values()))[0] if isinstance(reply, dict) and reply else None
-        if entries is None:
-            entries = reply[0][1] if reply else []
-        return [(id_.decode(), decode_step(fields[b"s"])) for id_, fields in entries]
+        if isinstance(reply, dict):
+            return _page(next(iter(reply.values()))[0] if reply else [], 500)
+        return _page(reply[0][1] if reply else [], 500)
 
     async def dead_letters(self, lane: Lane) -> list[DeadLetter]:
         """Oldest first."""
@@ -178,9 +221,9 @@ class ApiBroker:
     async def set_gate(self, lane: Lane, shut_reason: str | None) -> None:
         """Shut or open the lane at once. The scaler does it by the deployment's status anyway: so
         nothing is lost, only later, while Redis is away."""
-        state: Any = {"state": "shut" if shut_reason else "open", "reason": shut_reason or ""}
+        state = "shut" if shut_reason else "open"
         with suppress(*Unavailable):
-            await cast(Any, self._redis.hset(lane.gate, mapping=state))
+            await self._gate(keys=[lane.gate], args=[state, shut_reason or ""])
             await self.wake_scaler(lane)
 
     async def wake_scaler(self, lane: Lane) -> None:
@@ -190,3 +233,17 @@ class ApiBroker:
 
     async def aclose(self) -> None:
         await self._redis.aclose()
+
+
+def _page(entries: Any, most: int) -> Page:
+    steps = [(id_.decode(), step) for id_, fields in entries for step in _readable(fields[b"s"])]
+    return Page(steps, entries[-1][0].decode() if entries else None, len(entries) == most)
+
+
+def _readable(raw: bytes) -> list[Step]:
+    """A step; none if another release wrote it. Who waits for it finds that it is missing."""
+    try:
+        return [decode_step(raw)]
+    except msgspec.DecodeError as foreign:
+        log.warning("a step of another release is left out: %s", foreign)
+        return []

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from loraplex.keys import REPLY_PREFIX, Lane
-from loraplex.messages import Cancel, Step, TokenEvent, encode
+from loraplex.messages import NO_ENTRY, Cancel, Step, TokenEvent, encode
 
 
 def arguments(
@@ -11,13 +11,13 @@ def arguments(
 ) -> tuple[list[str], list[str | bytes]]:
     """Keys and arguments. `entries`: stream ids of the request's answers; `leaver`: '' cancels;
     `unserved`: what has been stopped is forgotten."""
-    keys = [lane.jobs, lane.journal, lane.request_prefix + request]
+    keys = [lane.jobs, lane.journal, lane.request_prefix + request, lane.deaths]
     args: list[str | bytes] = [lane.control_prefix, lane.lease_prefix, REPLY_PREFIX, leaver]
     args.append("1" if unserved else "")
     for index, entry in enumerate(entries):
         answer = answer_id(request, index)
         event = TokenEvent(answer, 0, [], "cancelled")
-        args += [entry, encode(Cancel(answer)), encode(Step("", [event]))]
+        args += [entry, encode(Cancel(answer)), encode(Step("", [event], NO_ENTRY))]
     return keys, args
 
 

@@ -2,13 +2,38 @@
 
 import redis
 import redis.asyncio
+from redis._parsers.base import BaseParser
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 CALL_TIMEOUT_S = 5.0
-Unavailable = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError)
-"""What a call raises while Redis is down, restarting or too slow."""
+
+
+class Unwritable(redis.ResponseError):
+    """Redis can't persist or replicate: its disk is full, say."""
+
+
+class NotLeading(redis.ConnectionError):
+    """A failover: another server takes the writes now. The connection is made anew."""
+
+
+# redis-py has no classes of these kinds.
+BaseParser.EXCEPTION_CLASSES |= {
+    "MISCONF": Unwritable,
+    "NOREPLICAS": Unwritable,
+    "READONLY": NotLeading,
+}
+
+Unavailable = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.BusyLoadingError,
+    redis.OutOfMemoryError,
+    redis.exceptions.MasterDownError,
+    Unwritable,
+)
+"""What a call raises while Redis is down, restarting, too slow, full, or another one leads."""
 
 
 class UnfitRedis(RuntimeError):

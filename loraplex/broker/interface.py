@@ -6,8 +6,9 @@ readers drop repeats and fill gaps from the journal.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from loraplex.messages import Cancel, Job, ReplicaReport, Shown
+from loraplex.messages import Cancel, Job, ReplicaReport, Shown, Step
 
 
 class BacklogFull(Exception):
@@ -22,21 +23,49 @@ class GateShut(Exception):
     """The deployment takes no requests; the text is the reason, for its users."""
 
 
+class MemoryFull(Exception):
+    """Redis has no memory for new requests; what was accepted goes on."""
+
+
 class AlreadyKnown(Exception):
     """A request with this id was accepted before."""
+
+
+class StillStopping(Exception):
+    """The same, and it was stopped, but a replica has not heard of that yet."""
 
 
 class Fenced(Exception):
     """This incarnation's lease has run out: its jobs belong to others; it must drop them all."""
 
 
+class Accepted(NamedTuple):
+    """A request on its lane: the stream ids of its answers' jobs, and the journal's latest id then:
+    up to there the journal has nothing of it."""
+
+    entries: list[str]
+    after: str
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An accepted request: `entries` are the stream ids of its answers' jobs."""
+    """An accepted request: `entries` and `after` as in `Accepted`."""
 
     shown: Shown
     entries: list[str]
-    journal: str  # the latest id of the lane's journal when it was looked up
+    after: str = ""
+    unfinished: frozenset[str] = frozenset()  # those that are on the lane still
+    journal: str = "$"  # the latest id of the lane's journal
+    stopped: bool = False  # nobody waited for it any more
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Entries of a lane's journal: id and step. Those of another release are left out."""
+
+    steps: list[tuple[str, Step]]
+    last: str | None  # id of the last entry; None: there was none
+    more: bool  # there may be more after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +73,8 @@ class TakenJob:
     """A job in the hands of a replica.
 
     `deliveries`: replicas in whose batch it was, this one included; `deaths`: those that died while
-    they ran it alone; `reclaimed`: another incarnation had it, so the journal may have tokens.
+    they ran it alone; `reclaimed`: another incarnation had it, so the journal may have tokens, but
+    none up to the id `after`.
     """
 
     entry: str
@@ -52,6 +82,7 @@ class TakenJob:
     deliveries: int
     deaths: int = 0
     reclaimed: bool = False
+    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,26 @@
 """The scaler's side: lead, observe lanes, open and shut gates, order, answer stranded jobs."""
 
+import logging
 from typing import Any
 
+import msgspec
 import redis
 
 from loraplex.broker.cancellation import arguments, request_of
 from loraplex.broker.interface import SeenLane, SeenReplica
 from loraplex.broker.scripts import source
 from loraplex.keys import APIS, LEADER, WAKE_CHANNEL, Lane, reply_channel
-from loraplex.messages import Step, TokenEvent, decode_job, decode_report, decode_shown, encode
+from loraplex.messages import (
+    NO_ENTRY,
+    Step,
+    TokenEvent,
+    decode_job,
+    decode_report,
+    decode_shown,
+    encode,
+)
+
+log = logging.getLogger(__name__)
 
 
 class ScalerBroker:
@@ -18,10 +30,10 @@ class ScalerBroker:
         self._redis = client
         self.scaler_id = scaler_id
         self._pubsub: Any = client.pubsub()  # type: ignore[no-untyped-call]
-        names = ("lead", "observe", "close_idle", "answer", "order", "cancel")
-        self._lead, self._observe, self._close_idle, self._answer, self._order, self._cancel = (
-            client.register_script(source(name)) for name in names
-        )
+        names = ("lead", "observe", "gate", "close_idle", "answer", "order", "cancel")
+        scripts = [client.register_script(source(name)) for name in names]
+        self._lead, self._observe, self._gate, self._close_idle, *rest = scripts
+        self._answer, self._order, self._cancel = rest
 
     def lead(self, lease_s: float) -> bool:
         """Take or renew the leadership. False: another scaler leads."""
@@ -66,12 +78,11 @@ class ScalerBroker:
 
     def shut(self, lane: Lane, reason: str) -> None:
         """Take no more requests; `reason` is what their senders read."""
-        self._redis.hset(lane.gate, mapping={"state": "shut", "reason": reason})
+        self._gate(keys=[lane.gate], args=["shut", reason])
 
     def open(self, lane: Lane) -> None:
         """Take requests again, if the gate was shut."""
-        if self._redis.hget(lane.gate, "state") == b"shut":
-            self._redis.hset(lane.gate, mapping={"state": "open", "reason": ""})
+        self._gate(keys=[lane.gate], args=["open", ""])
 
     def order(self, lane: Lane, incarnation: str, *, drain: bool) -> bool:
         """Tell a replica to drain, or to serve after all. False: it is not alive."""
@@ -83,15 +94,19 @@ class ScalerBroker:
         answered = 0
         entries: Any = self._redis.xrange(lane.jobs)
         for entry, fields in entries:
-            job = decode_job(fields[b"j"])
+            try:
+                job = decode_job(fields[b"j"])
+            except msgspec.DecodeError as foreign:
+                log.warning("job %s is of another release, not answered: %s", entry, foreign)
+                continue
             # The position is beyond all tokens: whatever was journalled before is still delivered.
             event = TokenEvent(job.request, job.sampling.max_tokens, [], "error", error, code)
             answered += self._answer(
-                keys=[lane.jobs, lane.journal],
+                keys=[lane.jobs, lane.journal, lane.deaths],
                 args=[
                     entry,
                     lane.lease_prefix,
-                    encode(Step(self.scaler_id, [event])),
+                    encode(Step(self.scaler_id, [event], NO_ENTRY)),
                     reply_channel(job.reply_to),
                 ],
             )
@@ -129,8 +144,8 @@ class ScalerBroker:
 
     def trim(self, lane: Lane, retention_s: float) -> None:
         """Drop what the journal needs no longer; replicas do so too, but only while they work."""
-        now_s, _ = self._redis.time()
-        oldest = int((now_s - retention_s) * 1000)
+        now_s, now_us = self._redis.time()
+        oldest = int((now_s - retention_s) * 1000) + now_us // 1000
         first: Any = self._redis.xrange(lane.jobs, count=1)
         if first:
             oldest = min(oldest, int(first[0][0].split(b"-")[0]))

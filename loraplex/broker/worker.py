@@ -10,8 +10,10 @@ import redis
 
 from loraplex.broker.interface import Fenced, Orders, TakenJob
 from loraplex.broker.scripts import source
+from loraplex.broker.stream_ids import before, in_order
 from loraplex.keys import WAKE_CHANNEL, Lane, reply_channel
 from loraplex.messages import (
+    NO_ENTRY,
     PROTOCOL,
     ReplicaReport,
     Step,
@@ -60,10 +62,10 @@ class WorkerBroker:
         self._lease = lane.lease_prefix + incarnation
         self._control = lane.control_prefix + incarnation
         self._last_entry = "$"
-        scripts = ("register", "take", "commit", "refuse", "resign")
-        self._register, self._take, self._commit, self._refuse, self._resign = (
-            client.register_script(source(name)) for name in scripts
-        )
+        self._obeyed = 0  # control messages of the latest reply
+        names = ("register", "report", "take", "commit", "refuse", "resign")
+        scripts = (client.register_script(source(name)) for name in names)
+        self._register, self._report, self._take, self._commit, self._refuse, self._resign = scripts
 
     def register(self, report: ReplicaReport) -> None:
         """Begin to own jobs."""
@@ -80,8 +82,10 @@ class WorkerBroker:
 
     def report(self, report: ReplicaReport) -> None:
         """Say something without owning jobs (still loading, or failed)."""
-        self._redis.hset(self.lane.reports, self.incarnation, encode(report))
-        self._redis.publish(WAKE_CHANNEL, self.lane.name)
+        self._report(
+            keys=[self.lane.reports],
+            args=[self.incarnation, encode(report), WAKE_CHANNEL, self.lane.name],
+        )
 
     def renew(self) -> bool:
         """Prolong the lease between commits (a long step or load). False: it was lost."""
@@ -98,7 +102,7 @@ class WorkerBroker:
             raise Fenced(mine)
         self._last_entry = reply[1].decode()
         taken = []
-        for id_, raw, deliveries, deaths, reclaimed in reply[2]:
+        for id_, raw, deliveries, deaths, reclaimed, after in reply[2]:
             entry = id_.decode()
             try:
                 job = decode_job(raw)
@@ -107,7 +111,8 @@ class WorkerBroker:
                 keys = [lane.jobs, self._lease, lane.batches]
                 self._refuse(keys=keys, args=[_REFUSED, entry])
                 continue
-            taken.append(TakenJob(entry, job, int(deliveries), int(deaths), bool(reclaimed)))
+            counts = (int(deliveries), int(deaths), bool(reclaimed))
+            taken.append(TakenJob(entry, job, *counts, after.decode() or before(entry)))
         return taken
 
     def wait(self, seconds: float) -> None:
@@ -119,12 +124,16 @@ class WorkerBroker:
 
         `batch`: what the next step runs: "" all jobs, a stream id that job alone, None as before.
         """
-        published: list[bytes | str] = []
-        for api_id, events in result.events.items():
-            published += [reply_channel(api_id), encode(Step(self.incarnation, events))]
-        # One API process waits for all: its message is the journal entry.
-        everything = [event for events in result.events.values() for event in events]
-        entry = b"" if not everything else encode(Step(self.incarnation, everything))
+        published = {
+            api_id: encode(Step(self.incarnation, events, NO_ENTRY))
+            for api_id, events in result.events.items()
+        }
+        entry = next(iter(published.values()), b"")
+        if len(published) > 1:
+            everything = [event for events in result.events.values() for event in events]
+            entry = encode(Step(self.incarnation, everything, NO_ENTRY))
+        else:  # its message is the journal entry
+            published = dict.fromkeys(published, b"")
         lane = self.lane
         keys = [self._lease, lane.journal, lane.jobs, lane.reports, self._control]
         letters = [part for letter in result.dead for part in letter]
@@ -132,14 +141,15 @@ class WorkerBroker:
             keys=[*keys, lane.batches, lane.deaths, lane.dead_letters],
             args=[
                 *(self._lease_ms, self.incarnation, encode(report), entry, self._retention_ms),
-                "=" if batch is None else batch,
+                *("=" if batch is None else batch, self._obeyed),
                 *(str(len(result.dead)), *letters),
                 *(str(len(result.ended)), *result.ended),
-                *published,
+                *(x for api_id, step in published.items() for x in (reply_channel(api_id), step)),
             ],
         )
         if reply[0] == b"FENCED":
             raise Fenced(self.incarnation)
+        self._obeyed = len(reply) - 3
         return Orders(
             drain=reply[1] == b"drain",
             waiting=int(reply[2]),
@@ -148,17 +158,20 @@ class WorkerBroker:
 
     def journalled(self, taken: Iterable[TakenJob]) -> dict[str, list[int]]:
         """The output so far of jobs that another incarnation began: request → token ids."""
-        oldest: dict[str, str] = {t.job.request: t.entry.split("-")[0] for t in taken}
-        output: dict[str, list[int]] = {request: [] for request in oldest}
-        if not oldest:
+        after = {t.job.request: in_order(t.after) for t in taken}
+        output: dict[str, list[int]] = {request: [] for request in after}
+        if not output:
             return output
-        start = min(oldest.values(), key=int)
+        start = "({}-{}".format(*min(after.values()))
         while True:
             entries: Any = self._redis.xrange(self.lane.journal, min=start, count=500)
-            for _, fields in entries:
-                for event in decode_step(fields[b"s"]).events:
+            for entry, fields in entries:
+                at = in_order(entry.decode())
+                for event in _events(fields[b"s"]):
                     tokens = output.get(event.request)
-                    if tokens is not None and event.position <= len(tokens):
+                    if tokens is None or at <= after[event.request]:
+                        continue  # an earlier request with the same Idempotency-Key, say
+                    if event.position <= len(tokens):
                         tokens[event.position :] = event.tokens
             if len(entries) < 500:
                 return output
@@ -177,3 +190,12 @@ class WorkerBroker:
 
     def forget_report(self) -> None:
         self._redis.hdel(self.lane.reports, self.incarnation)
+
+
+def _events(raw: bytes) -> list[TokenEvent]:
+    """Of a journal entry; none if another release wrote it: its tokens are made again."""
+    try:
+        return decode_step(raw).events
+    except msgspec.DecodeError as foreign:
+        log.warning("a step of another release is left out: %s", foreign)
+        return []

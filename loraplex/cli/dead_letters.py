@@ -6,7 +6,7 @@ from typing import Annotated
 from urllib.parse import quote
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from loraplex.cli.client import client, out
 from loraplex.cli.deployments import Json
@@ -34,7 +34,8 @@ def list_dead_letters(
     if as_json:
         sys.stdout.write(json.dumps(rows) + "\n")
         return
-    table = Table("request", "deployment", "at", "prompt tokens", "error")
+    whole = Column("request", no_wrap=True, min_width=36)  # what `show` and `retry` take
+    table = Table(whole, "deployment", "at", "prompt tokens", "error")
     for letter in rows:
         facts = (letter["request"], letter["deployment"], letter["at"][:19])
         table.add_row(*facts, str(letter["prompt_tokens"]), letter["error"])

@@ -66,7 +66,7 @@ def _fetch_demo_model(settings: ApiSettings) -> None:
 
 def _serve(settings: EmbeddedSettings, no_demo: bool, stop: threading.Event) -> None:
     out.print("Starting Valkey, API, scaler and task worker …")
-    supervisor = Supervisor(settings, settings.valkey_port, lambda text: err.print(text))
+    supervisor = Supervisor(settings, lambda text: err.print(text))
     started = time.monotonic()
     supervisor.start()
     out.print(f"  up in {time.monotonic() - started:.1f} s")

@@ -20,7 +20,7 @@ from loraplex.database import connect, migrate
 from loraplex.embedded.ports import free_port
 from loraplex.embedded.record import PlatformRecord, ProcessRecord, end
 from loraplex.embedded.valkey import find_server, write_config
-from loraplex.settings import ApiSettings
+from loraplex.settings import ApiSettings, EmbeddedSettings
 
 Say = Callable[[str], None]
 
@@ -34,12 +34,12 @@ class CannotStart(Exception):
 class Supervisor:
     """The owner of one home's processes. Each runs in a session of its own: Ctrl-C is ours."""
 
-    def __init__(self, settings: ApiSettings, valkey_port: int, say: Say) -> None:
+    def __init__(self, settings: EmbeddedSettings, say: Say) -> None:
         self._settings = settings
         self._say = say
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._commands: dict[str, list[str]] = {}
-        port = valkey_port or free_port()
+        port = settings.valkey_port or free_port()
         self._valkey_port = port
         self._password = self._secret("valkey-password", lambda: secrets.token_urlsafe(24))
         key = self._secret("api-key", apikeys.new_key)
@@ -59,7 +59,8 @@ class Supervisor:
         (home / "logs").mkdir(parents=True, exist_ok=True)
         self.record.processes = [ProcessRecord.of("supervisor", os.getpid())]
         try:
-            config = write_config(home / "valkey", self._valkey_port, self._password)
+            max_mib = self._settings.valkey_max_mib
+            config = write_config(home / "valkey", self._valkey_port, self._password, max_mib)
             self._spawn("valkey", [str(find_server()), str(config)])
             self._wait("valkey", self._redis_answers)
             migrate(self._settings.database)

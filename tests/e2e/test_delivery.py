@@ -15,7 +15,12 @@ import openai
 import pytest
 from httpx_sse import ServerSentEvent, connect_sse
 
+from api.requests.terms import deployment_of
+from loraplex.apikeys import FIRST_TENANT
+from loraplex.broker.connection import connect
 from loraplex.embedded.ports import free_port
+from loraplex.keys import Lane
+from loraplex.messages import Job, Sampling, encode
 from tests.e2e.conftest import Platform, until
 
 pytestmark = pytest.mark.e2e
@@ -222,6 +227,23 @@ def test_a_request_is_looked_at_read_again_and_cancelled(platform: Platform) -> 
         assert missing("/api/v1/requests/000000000000ffff").status_code == 404
 
 
+def test_a_stream_is_resumed_by_the_same_request_only(platform: Platform) -> None:
+    whole = list(events(platform.http(), CHAT_URL, CHAT))
+    last = whole[5].id
+    other = platform.http().post(
+        CHAT_URL, json=CHAT | {"temperature": 1}, headers={"last-event-id": last}
+    )
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "last_event_of_another")
+    path = f"/api/v1/requests/{last.partition(':')[0]}/answer"
+    read = platform.http().get(path, headers={"last-event-id": last})
+    text = "".join(
+        choice["delta"].get("content") or ""
+        for event in whole[:-1]
+        for choice in json.loads(event.data)["choices"]
+    )
+    assert read.json()["choices"][0]["message"]["content"] == text
+
+
 def test_a_queued_request_is_cancelled_and_its_client_told(platform: Platform) -> None:
     platform.deploy("sleepy", min_replicas=0)
     until(lambda: platform.deployment("sleepy")["status"], lambda s: s == "standby")
@@ -262,6 +284,52 @@ def test_headers_that_make_no_sense_are_refused(
     answer = platform.http().post(CHAT_URL, json=CHAT, headers=headers)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"].lower() in headers
+
+
+def test_a_queue_that_is_full_or_away_is_said_at_once(platform: Platform) -> None:
+    """And what was accepted before is answered to its end, once each token."""
+    body = CHAT | {"max_tokens": 120, "ignore_eos": True}
+    undisturbed = contents(list(events(platform.http(), CHAT_URL, body)))
+    valkey = connect(json.loads((platform.home / "platform.json").read_text())["redis_url"])
+    was = valkey.config_get("maxmemory")["maxmemory"]
+    stream = events(platform.http(), CHAT_URL, body)
+    got = [next(stream) for _ in range(5)]
+    valkey.config_set("maxmemory", 1)
+    full = platform.http().post(CHAT_URL, json=CHAT)
+    assert (full.status_code, full.json()["error"]["code"]) == (503, "queue_memory_full")
+    assert int(full.headers["retry-after"]) > 0
+    valkey.config_set("maxmemory", was)
+    server = platform.process("valkey")
+    server.kill()
+    server.wait()
+    refused = platform.http().post(CHAT_URL, json=CHAT)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "queue_unavailable")
+    assert int(refused.headers["retry-after"]) > 0
+    got += list(stream)
+    assert contents(got)[1:] == undisturbed[1:]
+
+
+def test_dead_letters_are_listed_shown_retried_and_dropped(platform: Platform) -> None:
+    first = next(events(platform.http(), CHAT_URL, CHAT))
+    deployment = deployment_of(first.id.partition(":")[0])
+    lane = Lane(platform.deployment("chat")["base_model"], deployment)
+    valkey = connect(json.loads((platform.home / "platform.json").read_text())["redis_url"])
+    names = [deployment.removeprefix("dep-") + 24 * digit for digit in "12"]
+    for name in names:
+        job = Job(name, "api-1", FIRST_TENANT, None, [504, 260, 216], Sampling(3, 0), 1.0)
+        valkey.xadd(lane.dead_letters, {"j": encode(job), "error": "3 replicas died."})
+    listed = json.loads(platform.loraplex("dead-letters", "list", "--json").stdout)
+    assert [letter["request"] for letter in listed] == names
+    shown = platform.loraplex("dead-letters", "show", names[0]).stdout
+    assert "prompt:" in shown and "3 replicas died." in shown
+    again = platform.loraplex("dead-letters", "retry", names[0])
+    request = again.stdout.split()[3].rstrip(".")
+    answer = platform.http().get(f"/api/v1/requests/{request}/answer")
+    assert answer.json()["usage"]["completion_tokens"] == 3
+    assert platform.loraplex("dead-letters", "drop", names[1]).returncode == 0
+    assert json.loads(platform.loraplex("dead-letters", "list", "--json").stdout) == []
+    gone = platform.loraplex("dead-letters", "show", names[1])
+    assert gone.returncode != 0 and "no dead letter" in gone.stderr
 
 
 def test_a_frozen_replica_is_fenced(platform: Platform) -> None:

@@ -11,7 +11,15 @@ from loraplex.broker import worker as broker_worker
 from loraplex.broker.api import ApiBroker
 from loraplex.broker.cancellation import answer_id
 from loraplex.broker.connection import UnfitRedis, check, connect_async
-from loraplex.broker.interface import AlreadyKnown, BacklogFull, Fenced, GateShut, Recorded
+from loraplex.broker.interface import (
+    Accepted,
+    AlreadyKnown,
+    BacklogFull,
+    Fenced,
+    GateShut,
+    Recorded,
+    StillStopping,
+)
 from loraplex.broker.scaler import ScalerBroker
 from loraplex.broker.worker import StepResult, WorkerBroker
 from loraplex.keys import APIS, Lane, reply_channel
@@ -65,9 +73,9 @@ class Api:
         """The stream id of its (first) job."""
         jobs = [job(answer_id(name, index)) for index in range(answers)]
         arguments = {"max_backlog": bound, "keep_s": 60}
-        entries = self._run("enqueue", LANE, jobs, shown(name), WAITER, **arguments)
-        assert isinstance(entries, list) and len(entries) == answers
-        return str(entries[0])
+        accepted = self._run("enqueue", LANE, jobs, shown(name), WAITER, **arguments)
+        assert isinstance(accepted, Accepted) and len(accepted.entries) == answers
+        return accepted.entries[0]
 
     def cancel(self, entry: str, name: str) -> str:
         return str(self._run("cancel", LANE, name, [entry]))
@@ -81,8 +89,8 @@ class Api:
         return found
 
     def journalled(self, name: str) -> list[TokenEvent]:
-        entries: Any = self._run("journal", LANE, "0")
-        return [event for _, step in entries for event in step.events if event.request == name]
+        page: Any = self._run("journal_page", LANE, "0", 500)
+        return [event for _, step in page.steps for event in step.events if event.request == name]
 
 
 @pytest.fixture
@@ -127,7 +135,10 @@ def test_a_job_goes_to_one_replica_and_its_tokens_to_channel_and_journal(
     event = TokenEvent("r1", 0, [5, 6], "stop")
     commit(first, entry, event)
     message = listener.get_message(timeout=1)
-    assert message is not None and decode_step(message["data"]).events == [event]
+    assert message is not None
+    step = decode_step(message["data"])
+    ((journal_entry, _),) = valkey.xrange(LANE.journal)
+    assert (step.events, step.entry.rstrip()) == ([event], journal_entry.decode())
     assert api.journalled("r1") == [event]
     assert valkey.xlen(LANE.jobs) == 0
 
@@ -252,6 +263,26 @@ def test_a_request_is_kept_while_anybody_waits_for_it(valkey: "redis.Redis", api
     assert not valkey.keys(LANE.request_prefix + "*")
 
 
+def test_a_stopped_request_is_sent_again_when_no_replica_has_the_old_one(
+    valkey: "redis.Redis", api: Api
+) -> None:
+    """Else its cancellation, and its tokens, would be taken for the new one's."""
+    owner = worker(valkey, "a")
+    entry = api.enqueue("r1")
+    owner.take(1)
+    assert api.leave(entry, "r1", WAITER, unserved=True) == "stopped"
+    assert api.attach("r1", WAITER) is None
+    with pytest.raises(StillStopping):
+        api.enqueue("r1")
+    commit(owner, entry, TokenEvent("r1", 3, [], "cancelled"))
+    again = api.enqueue("r1")
+    recorded = api.attach("r1", WAITER)
+    ((left, _),) = valkey.xrange(LANE.journal)
+    assert recorded is not None and (recorded.entries, recorded.after) == ([again], left.decode())
+    (taken,) = owner.take(1)
+    assert owner.journalled([taken]) == {"r1": []}, "what is left is of the old one"
+
+
 def test_the_same_request_is_enqueued_once(valkey: "redis.Redis", api: Api) -> None:
     api.enqueue("r1", answers=3)
     with pytest.raises(AlreadyKnown):
@@ -291,6 +322,30 @@ def test_a_running_job_is_cancelled_through_its_replica(valkey: "redis.Redis", a
     api.cancel(entry, "r1")
     assert owner.commit(StepResult(), report("a")).cancels == [Cancel("r1")]
     assert owner.commit(StepResult(), report("a")).cancels == []
+
+
+def test_a_cancellation_is_not_lost_with_the_reply_that_brought_it(
+    valkey: "redis.Redis", api: Api
+) -> None:
+    owner, heir = worker(valkey, "a"), worker(valkey, "b")
+    entry = api.enqueue("r1")
+    owner.take(1)
+    api.cancel(entry, "r1")
+    owner.commit(StepResult(), report("a"))  # and its reply doesn't come
+    die(valkey, owner)
+    heir.take(1)
+    assert heir.commit(StepResult(), report("b")).cancels == [Cancel("r1")]
+
+
+def test_a_job_that_is_removed_leaves_no_count_of_its_deaths(
+    valkey: "redis.Redis", api: Api, scaler: ScalerBroker
+) -> None:
+    first, second = api.enqueue("r1"), api.enqueue("r2")
+    for entry in (first, second):
+        valkey.hset(LANE.deaths, entry, 1)
+    api.cancel(first, "r1")
+    scaler.answer_stranded(LANE, "deployment_stopped", "stopped")
+    assert valkey.hgetall(LANE.deaths) == {}
 
 
 def test_a_cancellation_follows_a_job_to_its_heir(valkey: "redis.Redis", api: Api) -> None:
@@ -376,6 +431,20 @@ def test_one_scaler_leads(valkey: "redis.Redis", scaler: ScalerBroker) -> None:
     assert not standby.lead(5)
     scaler.resign()
     assert standby.lead(5)
+
+
+def test_when_the_channel_is_back_no_dead_connection_is_used(
+    valkey: "redis.Redis", valkey_url: str
+) -> None:
+    async def outage() -> None:
+        broker = ApiBroker(connect_async(valkey_url), "api-1")
+        await asyncio.gather(*(broker.ping() for _ in range(8)))
+        valkey.client_kill_filter(_type="normal", skipme=True)
+        assert await anext(broker.listen()) is None
+        await asyncio.gather(*(broker.ping() for _ in range(8)))
+        await broker.aclose()
+
+    asyncio.run(outage())
 
 
 def test_a_server_that_evicts_is_refused(valkey: "redis.Redis") -> None:

@@ -82,9 +82,9 @@ async def run(url: str, lane: Lane, jobs: list[Job]) -> dict[str, list[TokenEven
     found: dict[str, list[TokenEvent]] = {each.request: [] for each in jobs}
     after = "0"
     while not all(events and events[-1].finish for events in found.values()):
-        entries = await broker.journal(lane, after, block_s=1)
-        after = entries[-1][0] if entries else after
-        for event in (event for _, step in entries for event in step.events):
+        page = await broker.follow_journal(lane, after, 1)
+        after = page.last or after
+        for event in (event for _, step in page.steps for event in step.events):
             if event.request in found:
                 found[event.request].append(event)
         assert time.time() < jobs[0].deadline, found

@@ -1,9 +1,11 @@
 """The wire format: encoded bytes are pinned, so that a change is a decision."""
 
+import msgspec
 import pytest
 
 from loraplex.keys import Lane
 from loraplex.messages import (
+    NO_ENTRY,
     Cancel,
     Job,
     ReplicaReport,
@@ -33,9 +35,26 @@ def test_job_bytes_are_pinned() -> None:
 
 def test_step_bytes_are_pinned() -> None:
     assert encode(STEP).hex() == (
-        "93a6737465702e31a57265703a309198a2723103920" + "9cd0190a473746f70c0c0c0c0"
+        "94a6737465702e31a57265703a309198a2723103920" + "9cd0190a473746f70c0c0c0c0a0"
     )
     assert decode_step(encode(STEP)) == STEP
+
+
+def test_an_encoded_step_ends_with_room_for_its_journal_entry() -> None:
+    """`commit.lua` writes it there, without knowing the rest of the bytes."""
+    raw = encode(Step("rep:0", STEP.events, NO_ENTRY))
+    entry = "1700000000000-12".ljust(len(NO_ENTRY))
+    assert decode_step(raw[: -len(NO_ENTRY)] + entry.encode()) == Step("rep:0", STEP.events, entry)
+
+
+def test_newer_messages_with_more_fields_are_read() -> None:
+    """What a release that knows one field more writes."""
+    event = ["r1", 0, [5], None, None, None, None, None, "new"]
+    assert decode_step(encode(["step.1", "rep:0", [event], "", "new"])) == Step(
+        "rep:0", [TokenEvent("r1", 0, [5])]
+    )
+    with pytest.raises(msgspec.DecodeError):
+        decode_step(encode(["step.2", "rep:0", []]))
 
 
 def test_older_messages_without_newer_fields_are_read() -> None:

@@ -35,7 +35,7 @@ def test_one_at_a_time_and_announced(count: int, events: list[tuple[str, int]]) 
             probation.produced(running.job.request if running else f"r{number}", 1)
         else:
             probation.ended(f"r{number}")
-        told = probation.announcement()
+        told = probation.announcement(quiet=True)
         announced = announced if told is None else told
     assert len(ran) == len(set(ran))
 
@@ -43,22 +43,22 @@ def test_one_at_a_time_and_announced(count: int, events: list[tuple[str, int]]) 
 def test_a_suspect_is_harmless_after_a_few_tokens() -> None:
     probation = Probation()
     probation.add(suspect(1))
-    assert probation.start() is None and probation.announcement() == "1-0"
+    assert probation.start() is None and probation.announcement(quiet=True) == "1-0"
     assert probation.start() is not None
     for _ in range(HARMLESS_AFTER):
         assert probation.running is not None and not probation.idle
         probation.produced("other", 5)
         probation.produced("r1", 1)
-    assert probation.idle and probation.announcement() == ""
+    assert probation.idle and probation.announcement(quiet=True) == ""
 
 
 def test_a_suspect_that_ends_before_its_turn_is_skipped() -> None:
     probation = Probation()
     probation.add(suspect(1))
     probation.add(suspect(2))
-    assert probation.announcement() == "1-0"
+    assert probation.announcement(quiet=True) == "1-0"
     probation.ended("r1")
     assert probation.start() is None
-    assert probation.announcement() == "2-0"
+    assert probation.announcement(quiet=True) == "2-0"
     started = probation.start()
     assert started is not None and started.entry == "2-0"

@@ -1,4 +1,7 @@
-"""The Lua scripts by name, one file each; their heads say what they promise."""
+"""The Lua scripts by name, one file each; their heads say what they promise.
+
+`allow-oom`: when memory is full nothing new is accepted (`enqueue`); what was is run to its end.
+"""
 
 from pathlib import Path
 

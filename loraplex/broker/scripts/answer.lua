@@ -1,6 +1,8 @@
+#!lua flags=allow-oom
 -- Answer a job that nobody runs (its deployment was stopped or can't start) and remove it.
--- KEYS: 1 jobs, 2 journal
--- ARGV: 1 stream id, 2 lease prefix, 3 step message, 4 channel
+-- KEYS: 1 jobs, 2 journal, 3 deaths
+-- ARGV: 1 stream id, 2 lease prefix, 3 step message (its last 26 bytes are for its id in
+--       the journal), 4 channel
 -- Returns 1 if answered, 0 if a living replica has it or it is gone.
 -- Atomic because: a replica could take the job between the look and the answer.
 local owner = redis.pcall('XPENDING', KEYS[1], 'replicas', ARGV[1], ARGV[1], 1)
@@ -9,6 +11,8 @@ if not owner.err and #owner > 0 then
   redis.call('XACK', KEYS[1], 'replicas', ARGV[1])
 end
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-redis.call('XADD', KEYS[2], '*', 's', ARGV[3])
-redis.call('PUBLISH', ARGV[4], ARGV[3])
+redis.call('HDEL', KEYS[3], ARGV[1])
+local entry = redis.call('XADD', KEYS[2], '*', 's', ARGV[3])
+entry = entry .. string.rep(' ', 26 - #entry)
+redis.call('PUBLISH', ARGV[4], string.sub(ARGV[3], 1, -27) .. entry)
 return 1

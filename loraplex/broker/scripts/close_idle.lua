@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Close the gate for scaling to zero. The next enqueue opens it again and wakes the scaler.
 -- KEYS: 1 jobs, 2 gate   ARGV: none
 -- Returns 1 if closed, 0 if a job is waiting or running (keep the replicas).

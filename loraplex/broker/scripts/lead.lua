@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Take or renew the scaler's leadership.
 -- KEYS: 1 leader   ARGV: 1 my id, 2 lease ms
 -- Returns 1 if I lead, else 0. Atomic because: only the holder may renew.

@@ -1,3 +1,4 @@
+#!lua flags=no-writes,allow-oom
 -- A lane at one instant, for the scaler.
 -- KEYS: 1 jobs, 2 reports   ARGV: 1 lease prefix
 -- Returns {now ms, jobs, jobs taken, oldest waiting id ('' = none), {incarnation, lease, report, …}}

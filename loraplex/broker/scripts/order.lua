@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Tell a living replica to serve or to drain; it reads the order with its next commit.
 -- KEYS: 1 lease   ARGV: 1 "serve" | "drain"
 -- Returns 1 if told, 0 if its lease has run out.

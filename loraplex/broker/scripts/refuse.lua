@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- A job that this release can't read goes back to the lane, for a replica of another release.
 -- KEYS: 1 jobs, 2 my lease, 3 batches   ARGV: 1 who can't read it (never has a lease), 2 stream id
 -- Returns 1, or 0 when the lease was lost.

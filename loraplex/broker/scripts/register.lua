@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- A replica's incarnation comes to its lane: lease, consumer group, first report.
 -- KEYS: 1 jobs, 2 lease, 3 reports   ARGV: 1 lease ms, 2 incarnation, 3 report, 4 wake channel, 5 lane
 -- Returns 1. Atomic because: a report without a lease reads as a dead replica.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- An incarnation ends without having died of its jobs: what it still owns is others', unsuspected.
 -- KEYS: 1 jobs, 2 its lease, 3 batches   ARGV: 1 incarnation
 -- Returns 1. Atomic because: a mark that is set after its jobs were reclaimed would stay for ever.

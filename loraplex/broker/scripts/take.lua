@@ -1,8 +1,11 @@
+#!lua flags=allow-oom
 -- Take up to n jobs: first those of incarnations whose lease has run out, then new ones.
 -- KEYS: 1 jobs, 2 my lease, 3 my control list, 4 batches, 5 deaths
 -- ARGV: 1 incarnation, 2 n, 3 lease prefix, 4 control prefix, 5 the protocol that I don't refuse
--- Returns {"FENCED"} | {"OK", last id of the stream, {{id, job, deliveries, deaths, reclaimed}, …}}
--- (deliveries: replicas in whose batch it was; deaths: of them that ran it alone)
+-- Returns {"FENCED"}
+--       | {"OK", last id of the stream, {{id, job, deliveries, deaths, reclaimed, after}, …}}
+-- (deliveries: replicas in whose batch it was; deaths: of them that ran it alone; after: the journal
+-- has nothing of it up to this id)
 -- Atomic because: a reclaim must see the owner's lease gone and move the job in one instant.
 -- Ownership is by incarnation, never by how long a message was idle: a slow replica keeps its jobs.
 if redis.call('EXISTS', KEYS[2]) == 0 then return {'FENCED'} end
@@ -18,7 +21,7 @@ local function reclaim(name, pending)
     if batch == id then deaths = redis.call('HINCRBY', KEYS[5], id, 1) end
     local claimed = redis.call('XCLAIM', KEYS[1], 'replicas', me, 0, id, 'RETRYCOUNT', deliveries)
     if claimed[1] then
-      taken[#taken + 1] = {id, claimed[1][2][2], deliveries, deaths, 1}
+      taken[#taken + 1] = {id, claimed[1][2][2], deliveries, deaths, 1, claimed[1][2][8] or ''}
       room = room - 1
     end
     pending = pending - 1
@@ -45,7 +48,7 @@ if room > 0 then
                            'STREAMS', KEYS[1], '>')
   if fresh then
     for _, entry in ipairs(fresh[1][2]) do
-      taken[#taken + 1] = {entry[1], entry[2][2], 1, 0, 0}
+      taken[#taken + 1] = {entry[1], entry[2][2], 1, 0, 0, entry[2][8] or ''}
     end
   end
 end
