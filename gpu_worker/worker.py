@@ -103,13 +103,11 @@ class Worker:
         if suspect is not None:
             self._run(suspect, self._produced.pop(suspect.job.request), result)
         alone = self._probation.running
+        only = alone.job.request if alone else None
+        if self._probation.pausing and not self._engine.preparing:
+            only = ""  # nothing new: the end of the step before
         started = time.monotonic()
-        if alone is not None:
-            outputs = self._engine.step(alone.job.request)
-        elif self._probation.pausing and not self._engine.preparing:
-            outputs = self._engine.step(only="")  # the end of the step before
-        else:
-            outputs = self._engine.step()
+        outputs = self._engine.step(only)
         for output in outputs:
             self._record(output, result)
         if outputs:

@@ -78,7 +78,6 @@ class Scaler:
 
     def _pause(self) -> None:
         self._leads = False
-        self._housekeeping.blind()
         self.stop.wait(random.uniform(0.2, 1.5))
 
     def _turn(self) -> None:

@@ -23,14 +23,16 @@ async def show(request_id: str, tenant: TenantDep, state: StateDep) -> dict[str,
     """A request's state: queued, running, ended, or stopped because nobody waited for it."""
     lane, recorded = await find(state, tenant, bare(request_id))
     shown = recorded.shown
-    now = await state.broker.state_of(lane, recorded.entries)
+    stage = "stopped"
+    if not recorded.stopped:
+        stage = await state.broker.state_of(lane, recorded.entries)
     return {
         "id": shown.request,
         "model": shown.model,
         "created": shown.created,
         "deadline": shown.deadline,
         "answers": shown.answers,
-        "state": "stopped" if recorded.stopped else now,
+        "state": stage,
     }
 
 
@@ -44,10 +46,9 @@ async def read(
 ) -> Response:
     """A request's answer, from its beginning or after `Last-Event-ID`: as events if `Accept` says
     text/event-stream, else as a whole when it has ended."""
-    last, streamed = LastEvent(bare(request_id), []), "text/event-stream" in accept
-    if streamed:
-        last = terms(http, state.settings).last_event or last
+    last = terms(http, state.settings).last_event or LastEvent(bare(request_id), [])
     admitted = await come_back(state, tenant, last)
+    streamed = "text/event-stream" in accept
     return await answer(state, http, admitted, _SHAPES[admitted.shown.surface], streamed=streamed)
 
 

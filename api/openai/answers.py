@@ -3,7 +3,7 @@ stream it, or gather it."""
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from fastapi import Request
@@ -18,7 +18,7 @@ from api.requests.comeback import come_back
 from api.requests.generation import Generation, KnownToken, Piece
 from api.requests.request import GenerationRequest
 from api.requests.sse import Event, stream, until_gone
-from api.requests.terms import LastEvent, terms
+from api.requests.terms import terms
 from api.state import State
 
 
@@ -73,8 +73,7 @@ async def respond(
     """Admit a request, or go on with the one that its `Last-Event-ID` names. Raises ApiError."""
     asked = terms(http, state.settings)
     if asked.last_event is not None:
-        last = asked.last_event if request.streamed else LastEvent(asked.last_event.request, [])
-        admitted = await come_back(state, tenant, last)
+        admitted = await come_back(state, tenant, asked.last_event)
         if admitted.shown.body != fingerprint(request):
             state.inflight.done(admitted.ongoing)
             reason = "Last-Event-ID is of another request than this body. Send the same again."
@@ -88,6 +87,8 @@ async def answer(
     state: State, http: Request, admitted: Admitted, shape: Shape, *, streamed: bool
 ) -> Response:
     """The response of a request. Raises ApiError when it fails before it is sent."""
+    if not streamed:  # a whole, whatever of it was received before
+        admitted = replace(admitted, received=None)
     writer = _Writer(admitted, shape)
     if streamed:
         return stream(state, admitted, writer.opening(), writer.chunks, writer.closing)

@@ -92,15 +92,15 @@ class CatchUp:
 
 
 def _hand_out(page: Page, served: list[Waiting]) -> None:
-    by_request: dict[str, list[Waiting]] = {}
+    by_request: dict[str, list[tuple[Waiting, tuple[int, int]]]] = {}
     for waiting in served:
-        by_request.setdefault(waiting.request, []).append(waiting)
+        by_request.setdefault(waiting.request, []).append((waiting, in_order(waiting.after)))
     full: set[Waiting] = set()
     for entry, step in page.steps:
         at = in_order(entry)
         for event in step.events:
-            for waiting in by_request.get(event.request, ()):
-                if at <= in_order(waiting.after):
+            for waiting, after in by_request.get(event.request, ()):
+                if at <= after:
                     continue  # of an earlier request with the same Idempotency-Key
                 if waiting.full:  # its cursor stays here
                     waiting.fall_behind()

@@ -19,6 +19,7 @@ from typing import Any
 from api.openai.chat import CHAT
 from api.requests.sse import encode
 from benchmarks import report
+from benchmarks.delivery.floor import floor_ms
 from benchmarks.delivery.processes import Processes
 from benchmarks.delivery.readers import read_all
 from benchmarks.model_store import model_store
@@ -32,7 +33,7 @@ def measure(quick: bool) -> dict[str, Any]:
         try:
             throughput, calls = _throughput(processes, quick)
             tokens = 100 if quick else 250
-            floor = processes.floor_ms()
+            floor = floor_ms(processes)
             latency = {
                 "one stream": _latency(processes, tokens, 1, [1]),
                 "64 in two batches": _latency(processes, tokens, 64, [32, 32]),

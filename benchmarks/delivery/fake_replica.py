@@ -22,6 +22,7 @@ from loraplex.keys import Lane
 
 FIRST_TOKEN = 1000  # any ids of the vocabulary
 TOKENS = 4000
+SETTLE_S = 0.5  # without a new request, before the first token
 
 
 def token(position: int) -> int:
@@ -29,13 +30,10 @@ def token(position: int) -> int:
     return FIRST_TOKEN + position * 7 % TOKENS
 
 
-SETTLE_S = 0.5
-
-
 class FakeEngine:
     """One token of each request a step, at once or `step_s` apart. Remembers when.
 
-    It begins when no request has come for half a second: so all streams run together.
+    It begins when all requests are there: so all streams run together.
     """
 
     def __init__(self, step_s: float, most: int) -> None:
@@ -95,7 +93,7 @@ def main() -> None:
     parser.add_argument("--lane", required=True, type=Lane.parse)
     parser.add_argument("--step-s", type=float, default=0.0)
     parser.add_argument("--most", type=int, required=True, help="requests in one batch")
-    parser.add_argument("--name", default="fake")
+    parser.add_argument("--name", required=True)
     parser.add_argument("--times", type=Path, required=True, help="JSON: when each token was there")
     options = parser.parse_args()
     stop = threading.Event()

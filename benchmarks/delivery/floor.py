@@ -11,49 +11,40 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any
 
-import redis
 import redis.asyncio
 import uvloop
+
+from benchmarks.delivery.processes import Processes, until
+from loraplex.embedded.ports import free_port
 
 CHANNEL = "floor"
 _SCRIPT = "redis.call('XADD', KEYS[1], '*', 's', ARGV[1]); redis.call('PUBLISH', KEYS[2], ARGV[1])"
 
 
-def floor_ms(spawn: Callable[[Sequence[str]], Any], port: int, client: "redis.Redis") -> float:
+def floor_ms(processes: Processes) -> float:
     """Median over 200 messages, 40 ms apart."""
-    relay = spawn([sys.executable, "-m", "benchmarks.delivery.floor", str(port)])
-    reader = _connected(port)
-    while not client.execute_command("PUBSUB", "NUMSUB", CHANNEL)[1]:
-        time.sleep(0.05)
+    port, client = free_port(), processes.redis
+    relay = processes.spawn([sys.executable, "-m", "benchmarks.delivery.floor", str(port)])
+    until(lambda: bool(client.execute_command("PUBSUB", "NUMSUB", CHANNEL)[1]))
     publish = client.register_script(_SCRIPT)
 
     def publisher() -> None:
         for _ in range(200):
-            time.sleep(0.04)
+            time.sleep(0.04)  # everybody falls asleep: that is what is measured
             publish(keys=["floor:journal", CHANNEL], args=[repr(time.time())])
 
     thread = threading.Thread(target=publisher)
-    thread.start()
     took = []
-    for _ in range(200):
-        sent = float(reader.recv(64))
-        took.append(time.time() - sent)
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as reader:
+        thread.start()
+        for _ in range(200):
+            sent = float(reader.recv(64))
+            took.append(time.time() - sent)
     thread.join()
-    reader.close()
     relay.kill()
     client.delete("floor:journal")
     return round(statistics.median(took) * 1000, 3)
-
-
-def _connected(port: int) -> socket.socket:
-    while True:
-        with suppress(ConnectionRefusedError):
-            return socket.create_connection(("127.0.0.1", port))
-        time.sleep(0.05)
 
 
 async def _relay(port: int) -> None:

@@ -14,7 +14,6 @@ import httpx
 import redis
 from sqlmodel import Session
 
-from benchmarks.delivery.floor import floor_ms
 from loraplex import apikeys
 from loraplex.broker.connection import Unavailable, connect
 from loraplex.database import connect as connect_database
@@ -44,8 +43,8 @@ class Processes:
             "LORAPLEX_MAX_BACKLOG": "1000",
         }
         self.redis: redis.Redis = connect(url)
-        self._spawn([str(find_server()), str(write_config(home / "valkey", port, "secret"))])
-        _until(self._redis_answers)
+        self.spawn([str(find_server()), str(write_config(home / "valkey", port, "secret"))])
+        until(self._redis_answers)
         self.lane = self._deploy(f"sqlite:///{home / 'loraplex.db'}")
         self.ports = {
             "redis": self._api("api"),
@@ -57,8 +56,8 @@ class Processes:
         times = self._home / f"{name}.json"
         command = [sys.executable, "-m", "benchmarks.delivery.fake_replica", "--name", name]
         command += ["--lane", self.lane.name, "--step-s", str(step_s), "--most", str(most)]
-        child = self._spawn([*command, "--times", str(times)])
-        _until(lambda: bool(self.redis.exists(f"{self.lane.lease_prefix}{name}:0")))
+        child = self.spawn([*command, "--times", str(times)])
+        until(lambda: bool(self.redis.exists(f"{self.lane.lease_prefix}{name}:0")))
 
         def end() -> dict[str, Any]:
             child.send_signal(signal.SIGTERM)
@@ -67,9 +66,6 @@ class Processes:
             return noted
 
         return end
-
-    def floor_ms(self) -> float:
-        return floor_ms(self._spawn, free_port(), self.redis)
 
     def stop(self) -> None:
         for child in reversed(self._children):
@@ -96,11 +92,11 @@ class Processes:
 
     def _api(self, module: str) -> int:
         port = free_port()
-        self._spawn([sys.executable, "-m", module], LORAPLEX_PORT=str(port))
-        _until(lambda: _answers(port))
+        self.spawn([sys.executable, "-m", module], LORAPLEX_PORT=str(port))
+        until(lambda: _answers(port))
         return port
 
-    def _spawn(self, command: Sequence[str], **settings: str) -> "subprocess.Popen[bytes]":
+    def spawn(self, command: Sequence[str], **settings: str) -> "subprocess.Popen[bytes]":
         log = (self._home / "log").open("ab")
         environment = self._environment | settings
         child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -121,7 +117,7 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _until(fact: Callable[[], bool]) -> None:
+def until(fact: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not fact():
         assert time.monotonic() < deadline, "a process doesn't come up; see its log"

@@ -1,11 +1,9 @@
 """The API's side: enqueue, come back, leave, cancel, listen, read the journal."""
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any, Literal, cast
 
-import msgspec
 import redis.asyncio
 
 from loraplex.broker.cancellation import arguments
@@ -22,6 +20,7 @@ from loraplex.broker.interface import (
     StillStopping,
 )
 from loraplex.broker.scripts import source
+from loraplex.broker.steps import readable, steps_of
 from loraplex.keys import APIS, GROUP, WAKE_CHANNEL, Lane, reply_channel
 from loraplex.messages import (
     Job,
@@ -31,11 +30,8 @@ from loraplex.messages import (
     decode_job,
     decode_report,
     decode_shown,
-    decode_step,
     encode,
 )
-
-log = logging.getLogger(__name__)
 
 Stopped = Literal["kept", "stopped", "ended"]
 
@@ -174,7 +170,8 @@ class ApiBroker:
                 if message["type"] == "subscribe":
                     yield None
                 elif message["type"] == "message":
-                    for step in _readable(message["data"]):
+                    step = readable(message["data"])
+                    if step is not None:
                         yield step
 
     async def on_lane(self, lane: Lane, entries: Sequence[str]) -> set[str]:
@@ -236,14 +233,5 @@ class ApiBroker:
 
 
 def _page(entries: Any, most: int) -> Page:
-    steps = [(id_.decode(), step) for id_, fields in entries for step in _readable(fields[b"s"])]
-    return Page(steps, entries[-1][0].decode() if entries else None, len(entries) == most)
-
-
-def _readable(raw: bytes) -> list[Step]:
-    """A step; none if another release wrote it. Who waits for it finds that it is missing."""
-    try:
-        return [decode_step(raw)]
-    except msgspec.DecodeError as foreign:
-        log.warning("a step of another release is left out: %s", foreign)
-        return []
+    last = entries[-1][0].decode() if entries else None
+    return Page(list(steps_of(entries)), last, len(entries) == most)

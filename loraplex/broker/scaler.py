@@ -31,9 +31,15 @@ class ScalerBroker:
         self.scaler_id = scaler_id
         self._pubsub: Any = client.pubsub()  # type: ignore[no-untyped-call]
         names = ("lead", "observe", "gate", "close_idle", "answer", "order", "cancel")
-        scripts = [client.register_script(source(name)) for name in names]
-        self._lead, self._observe, self._gate, self._close_idle, *rest = scripts
-        self._answer, self._order, self._cancel = rest
+        (
+            self._lead,
+            self._observe,
+            self._gate,
+            self._close_idle,
+            self._answer,
+            self._order,
+            self._cancel,
+        ) = (client.register_script(source(name)) for name in names)
 
     def lead(self, lease_s: float) -> bool:
         """Take or renew the leadership. False: another scaler leads."""

@@ -10,6 +10,7 @@ import redis
 
 from loraplex.broker.interface import Fenced, Orders, TakenJob
 from loraplex.broker.scripts import source
+from loraplex.broker.steps import steps_of
 from loraplex.broker.stream_ids import before, in_order
 from loraplex.keys import WAKE_CHANNEL, Lane, reply_channel
 from loraplex.messages import (
@@ -20,7 +21,6 @@ from loraplex.messages import (
     TokenEvent,
     decode_cancel,
     decode_job,
-    decode_step,
     encode,
 )
 
@@ -165,9 +165,9 @@ class WorkerBroker:
         start = "({}-{}".format(*min(after.values()))
         while True:
             entries: Any = self._redis.xrange(self.lane.journal, min=start, count=500)
-            for entry, fields in entries:
-                at = in_order(entry.decode())
-                for event in _events(fields[b"s"]):
+            for entry, step in steps_of(entries):  # what is left out is made again
+                at = in_order(entry)
+                for event in step.events:
                     tokens = output.get(event.request)
                     if tokens is None or at <= after[event.request]:
                         continue  # an earlier request with the same Idempotency-Key, say
@@ -190,12 +190,3 @@ class WorkerBroker:
 
     def forget_report(self) -> None:
         self._redis.hdel(self.lane.reports, self.incarnation)
-
-
-def _events(raw: bytes) -> list[TokenEvent]:
-    """Of a journal entry; none if another release wrote it: its tokens are made again."""
-    try:
-        return decode_step(raw).events
-    except msgspec.DecodeError as foreign:
-        log.warning("a step of another release is left out: %s", foreign)
-        return []

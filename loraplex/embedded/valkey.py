@@ -11,13 +11,9 @@ port {port}
 dir {folder}
 requirepass {password}
 daemonize no
-appendonly yes
-appendfsync everysec
-save ""
 maxmemory {max_mib}mb
-maxmemory-policy noeviction
-client-output-buffer-limit pubsub 64mb 32mb 60
 """
+_COMMON = Path(__file__).parent / "valkey.conf"
 
 
 class NoServer(Exception):
@@ -51,7 +47,8 @@ def write_config(folder: Path, port: int, password: str, max_mib: int = 1024) ->
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "valkey.conf"
     file.touch(mode=0o600)
-    file.write_text(_CONFIG.format(port=port, folder=folder, password=password, max_mib=max_mib))
+    ours = _CONFIG.format(port=port, folder=folder, password=password, max_mib=max_mib)
+    file.write_text(ours + _COMMON.read_text())
     return file
 
 

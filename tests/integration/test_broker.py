@@ -324,19 +324,6 @@ def test_a_running_job_is_cancelled_through_its_replica(valkey: "redis.Redis", a
     assert owner.commit(StepResult(), report("a")).cancels == []
 
 
-def test_a_cancellation_is_not_lost_with_the_reply_that_brought_it(
-    valkey: "redis.Redis", api: Api
-) -> None:
-    owner, heir = worker(valkey, "a"), worker(valkey, "b")
-    entry = api.enqueue("r1")
-    owner.take(1)
-    api.cancel(entry, "r1")
-    owner.commit(StepResult(), report("a"))  # and its reply doesn't come
-    die(valkey, owner)
-    heir.take(1)
-    assert heir.commit(StepResult(), report("b")).cancels == [Cancel("r1")]
-
-
 def test_a_job_that_is_removed_leaves_no_count_of_its_deaths(
     valkey: "redis.Redis", api: Api, scaler: ScalerBroker
 ) -> None:
@@ -348,11 +335,17 @@ def test_a_job_that_is_removed_leaves_no_count_of_its_deaths(
     assert valkey.hgetall(LANE.deaths) == {}
 
 
-def test_a_cancellation_follows_a_job_to_its_heir(valkey: "redis.Redis", api: Api) -> None:
+@pytest.mark.parametrize("reply_lost", [False, True])
+def test_a_cancellation_follows_a_job_to_its_heir(
+    valkey: "redis.Redis", api: Api, reply_lost: bool
+) -> None:
+    """Also one that was on its way to the replica that dies."""
     dead, heir = worker(valkey, "a"), worker(valkey, "b")
     entry = api.enqueue("r1")
     dead.take(1)
     api.cancel(entry, "r1")
+    if reply_lost:
+        dead.commit(StepResult(), report("a"))
     die(valkey, dead)
     heir.take(1)
     assert heir.commit(StepResult(), report("b")).cancels == [Cancel("r1")]

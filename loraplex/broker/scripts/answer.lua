@@ -12,7 +12,6 @@ if not owner.err and #owner > 0 then
 end
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
 redis.call('HDEL', KEYS[3], ARGV[1])
-local entry = redis.call('XADD', KEYS[2], '*', 's', ARGV[3])
-entry = entry .. string.rep(' ', 26 - #entry)
+local entry = string.format('%-26s', redis.call('XADD', KEYS[2], '*', 's', ARGV[3]))
 redis.call('PUBLISH', ARGV[4], string.sub(ARGV[3], 1, -27) .. entry)
 return 1

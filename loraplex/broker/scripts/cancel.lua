@@ -27,8 +27,7 @@ for i = 6, #ARGV, 3 do
       redis.call('EXPIRE', ARGV[1] .. owner, 600)
       told = true
     else
-      local entry = redis.call('XADD', KEYS[2], '*', 's', ARGV[i + 2])
-      entry = entry .. string.rep(' ', 26 - #entry)
+      local entry = string.format('%-26s', redis.call('XADD', KEYS[2], '*', 's', ARGV[i + 2]))
       redis.call('PUBLISH', ARGV[3] .. job[2][6], string.sub(ARGV[i + 2], 1, -27) .. entry)
       if owner then redis.call('XACK', KEYS[1], 'replicas', id) end
       redis.call('XDEL', KEYS[1], id)

@@ -41,7 +41,7 @@ for i = at + 1, at + ended do
   redis.call('XDEL', KEYS[3], ARGV[i])
   redis.call('HDEL', KEYS[7], ARGV[i])
 end
-entry = entry .. string.rep(' ', 26 - #entry)
+entry = string.format('%-26s', entry)
 for i = at + ended + 1, #ARGV, 2 do
   local message = ARGV[i + 1] == '' and ARGV[4] or ARGV[i + 1]
   redis.call('PUBLISH', ARGV[i], string.sub(message, 1, -27) .. entry)
