@@ -9,11 +9,16 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from redis import Redis
 
 from gpu_worker.engine.request import ModelRefused
+from gpu_worker.prefetch import Prefetch
+from gpu_worker.split import Split
 from loraplex.broker.connection import Unavailable, connect
 from loraplex.broker.interface import Fenced
 from loraplex.broker.worker import WorkerBroker
@@ -23,24 +28,30 @@ from loraplex.messages import ReplicaReport
 from loraplex.settings import WorkerSettings
 from loraplex.store.models import ModelStore, ModelUnavailable
 
+if TYPE_CHECKING:
+    from gpu_worker.engine.engine import Engine
+
 log = logging.getLogger("gpu_worker")
 
 EXIT_REFUSED = 78  # EX_CONFIG of sysexits.h: starting again can't help
 GIVE_UP_WITHOUT_REDIS_S = 120
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None, began: float | None = None) -> int:
+    """`began`: when this process did, where it is a fork (Unix seconds)."""
     parser = argparse.ArgumentParser(prog="gpu_worker", description=__doc__)
     parser.add_argument("--replica", required=True)
     parser.add_argument("--lane", required=True, type=Lane.parse)
-    options = parser.parse_args()
+    parser.add_argument("--asked-at", type=float, help="Unix seconds: when it was asked for.")
+    options = parser.parse_args(arguments)
     settings = WorkerSettings()
     configure(f"gpu_worker[{options.replica}]", settings.log_level)
     redis = connect(settings.redis_url)
     broker = WorkerBroker(redis, options.lane, f"{options.replica}:0", settings.lease_s)
+    split = Split(options.asked_at, _began() if began is None else began)
     try:
         broker.report(ReplicaReport(options.replica, "loading", time.time()))
-        return _serve(settings, redis, options)
+        return _serve(settings, broker, redis, options, split)
     except Exception as failed:  # the outermost loop: report, then die
         log.exception("replica failed")
         refused = isinstance(failed, (ModelRefused, ModelUnavailable))
@@ -52,15 +63,25 @@ def main() -> int:
         return EXIT_REFUSED if refused else 1
 
 
-def _serve(settings: WorkerSettings, redis: Redis, options: argparse.Namespace) -> int:
+def _began() -> float:
+    """When this process did. Linux tells it to a hundredth of a second since the machine's boot."""
+    if not sys.platform.startswith("linux"):
+        return psutil.Process().create_time()
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
+
+
+def _load(settings: WorkerSettings, broker: WorkerBroker, split: Split) -> "Engine":
+    """The engine. Meanwhile the files of the adapters that are waited for are read."""
     import torch
 
     from gpu_worker.engine.config import EngineConfig
     from gpu_worker.engine.engine import Engine
-    from gpu_worker.worker import Worker
     from loraplex.store.adapter_cache import AdapterCache
     from loraplex.store.adapters import AdapterStore
 
+    split.imported()
     torch.set_num_threads(settings.threads)
     models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
     config = EngineConfig(
@@ -72,14 +93,28 @@ def _serve(settings: WorkerSettings, redis: Redis, options: argparse.Namespace) 
         max_adapters=settings.max_adapters,
         adapter_cache_gib=settings.adapter_cache_gib,
         deterministic=settings.deterministic,
+        findings=settings.findings_dir,
     )
     locate = AdapterStore(settings.adapters_dir).folder
     if settings.adapter_disk is not None:
         quota = int(settings.adapter_disk_gib * 2**30)
         locate = AdapterCache(locate, settings.adapter_disk, quota).folder
-    engine = Engine(models.fetch(options.lane.base_model), config, locate)
-    ready_after_s = time.time() - psutil.Process(os.getpid()).create_time()
-    log.info("ready after %.1f s", ready_after_s)
+    Prefetch(broker, locate)
+    engine = Engine(models.fetch(broker.lane.base_model), config, locate)
+    split.loaded()
+    log.info("ready after %.1f s", split.ready_after_s)
+    return engine
+
+
+def _serve(
+    settings: WorkerSettings,
+    broker: WorkerBroker,
+    redis: Redis,
+    options: argparse.Namespace,
+    split: Split,
+) -> int:
+    engine = _load(settings, broker, split)
+    from gpu_worker.worker import Worker
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -95,7 +130,7 @@ def _serve(settings: WorkerSettings, redis: Redis, options: argparse.Namespace) 
             options.replica,
             stop,
             max_deliveries=settings.max_deliveries,
-            ready_after_s=ready_after_s,
+            split=split,
         )
         try:
             while unresigned:
@@ -119,4 +154,4 @@ def _serve(settings: WorkerSettings, redis: Redis, options: argparse.Namespace) 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -3,11 +3,13 @@
 import logging
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 
 from gpu_worker.engine.engine import Engine
 from gpu_worker.engine.request import EngineError, Grammar, Output, Request, Sampling, TokenLogprobs
 from gpu_worker.probation import MOST_DEATHS_ALONE, Probation
+from gpu_worker.split import Split
 from loraplex.broker.connection import Unavailable
 from loraplex.broker.interface import Orders, TakenJob
 from loraplex.broker.worker import StepResult, WorkerBroker
@@ -55,13 +57,13 @@ class Worker:
         stop: threading.Event,
         *,
         max_deliveries: int,
-        ready_after_s: float,
+        split: Split,
     ) -> None:
         self._engine = engine
         self._broker = broker
         self._replica = replica
         self._max_deliveries = max_deliveries
-        self._ready_after_s = ready_after_s
+        self._split = split
         self._jobs: dict[str, TakenJob] = {}
         self._produced: dict[str, list[int]] = {}  # by others, of suspects that wait for their turn
         self._probation = Probation()
@@ -73,6 +75,8 @@ class Worker:
         self._progress = time.monotonic()
         self._stop = stop  # set by SIGTERM: finish what runs, then leave
         self._ended = threading.Event()
+        self._recorded: deque[tuple[float, int, int, float]] = deque()  # requests that ended
+        self._admitted_at: dict[str, float] = {}
 
     def run(self) -> None:
         """Serve until drained or stopped. Whatever it raises, its jobs are dropped by then."""
@@ -93,12 +97,15 @@ class Worker:
         finally:
             self._ended.set()
             keeper.join()
+            self._keep_record()
         self._broker.leave(self._report("exited"))
 
     def _turn(self) -> None:
         result = StepResult()
         if self._should_take():
-            self._admit(self._broker.take(max(0, self._engine.room)), result)
+            taken = self._broker.take(max(0, self._engine.room))
+            self._split.looked(len(taken))
+            self._admit(taken, result)
         suspect = self._probation.start()
         if suspect is not None:
             self._run(suspect, self._produced.pop(suspect.job.request), result)
@@ -112,6 +119,8 @@ class Worker:
             self._record(output, result)
         if outputs:
             self._count(sum(len(o.tokens) for o in outputs), time.monotonic() - started)
+            if any(output.tokens for output in outputs):
+                self._split.first_token()
         batch = self._probation.announcement(quiet=self._engine.quiet)
         self._obey(self._broker.commit(result, self._report(), batch))
         if not self._jobs and not self._waiting and not self._draining:
@@ -136,6 +145,7 @@ class Worker:
                     result.ended.append(job.entry)
                 continue
             self._jobs[request] = job
+            self._admitted_at[request] = time.time()
             produced = resumed.get(request, [])
             if time.time() > job.job.deadline:
                 self._emit(TokenEvent(request, len(produced), [], "expired"), result)
@@ -189,7 +199,14 @@ class Worker:
             self._probation.ended(event.request)
             self._produced.pop(event.request, None)
             del self._jobs[event.request]
+            self._record_end(taken, event.position + len(event.tokens))
             self._counters.requests_done += 1
+
+    def _record_end(self, taken: TakenJob, output: int) -> None:
+        admitted = self._admitted_at.pop(taken.job.request, time.time())
+        arrived = int(taken.entry.split("-")[0]) / 1000  # the id that Redis gave the job
+        held_s = round(time.time() - admitted, 3)
+        self._recorded.append((arrived, len(taken.job.prompt), output, held_s))
 
     def _obey(self, orders: Orders) -> None:
         self._waiting = orders.waiting
@@ -237,14 +254,25 @@ class Worker:
             mixed_steps=counters.mixed_steps,
             most_adapters_in_step=counters.most_adapters_in_step,
             adapters=self._engine.adapters.resident,
-            ready_after_s=round(self._ready_after_s, 3),
+            ready_after_s=round(self._split.ready_after_s, 3),
+            cold_start=self._split.cold_start,
         )
 
     def _keep_lease(self) -> None:
-        """Renew during a long step or load; a loop that hangs for a minute loses its lease."""
+        """Renew during a long step or load; a loop that hangs for a minute loses its lease. The
+        record of what has ended is kept here, too: no step should wait for it."""
         while not self._ended.wait(1.0):
+            self._keep_record()
             if time.monotonic() - self._progress < HUNG_AFTER_S:
                 try:
                     self._broker.renew()
                 except Unavailable as down:
                     log.warning("lease not renewed: %s", down)
+
+    def _keep_record(self) -> None:
+        ended = [self._recorded.popleft() for _ in range(len(self._recorded))]
+        if ended:
+            try:
+                self._broker.record(ended)
+            except Unavailable as away:
+                log.warning("%d requests are not in the recorded traffic: %s", len(ended), away)

@@ -137,6 +137,15 @@ class Cancel(msgspec.Struct, array_like=True, frozen=True, tag="cancel.1"):
     request: RequestId
 
 
+class ColdStart(msgspec.Struct, array_like=True, frozen=True):
+    """Where the time of a replica's start went, in seconds, one after the other."""
+
+    spawn_s: float  # asked for → its process begins; 0 where nobody said when
+    import_s: float  # → what it needs is imported, and Redis was heard
+    load_s: float  # → the model is ready
+    first_token_s: float = 0.0  # → first token, counted from its first job where none waited
+
+
 class ReplicaReport(msgspec.Struct, array_like=True, frozen=True, tag="replica.1"):
     """What a replica says of itself, renewed with every step and at least each second."""
 
@@ -154,6 +163,15 @@ class ReplicaReport(msgspec.Struct, array_like=True, frozen=True, tag="replica.1
     error: str | None = None  # why it failed
     permanent: bool = False  # starting again can't help
     ready_after_s: float = 0.0  # process start → ready
+    cold_start: ColdStart | None = None
+
+
+class Traffic(msgspec.Struct, array_like=True, frozen=True, tag="traffic.1"):
+    """Requests that ended at a replica within about a second: for the laws that are compared with
+    ours. No prompts."""
+
+    requests: list[tuple[float, int, int, float]]
+    """(arrived, Unix seconds; prompt tokens; output tokens; seconds in a slot)"""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -162,4 +180,5 @@ decode_job = msgspec.msgpack.Decoder(Job).decode
 decode_shown = msgspec.msgpack.Decoder(Shown).decode
 decode_step = msgspec.msgpack.Decoder(Step).decode
 decode_cancel = msgspec.msgpack.Decoder(Cancel).decode
+decode_traffic = msgspec.msgpack.Decoder(Traffic).decode
 decode_report = msgspec.msgpack.Decoder(ReplicaReport).decode

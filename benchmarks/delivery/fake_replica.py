@@ -15,6 +15,7 @@ from typing import Any
 
 from gpu_worker.engine.engine import StepStats
 from gpu_worker.engine.request import Output, Request
+from gpu_worker.split import Split
 from gpu_worker.worker import Worker
 from loraplex.broker.connection import connect
 from loraplex.broker.worker import WorkerBroker
@@ -102,7 +103,7 @@ def main() -> None:
     name = options.name
     client: Any = connect(os.environ["LORAPLEX_REDIS_URL"])
     broker = WorkerBroker(client, options.lane, f"{name}:0", lease_s=60)
-    worker = Worker(engine, broker, name, stop, max_deliveries=5, ready_after_s=0)
+    worker = Worker(engine, broker, name, stop, max_deliveries=5, split=Split(None, time.time()))
     calls, call = itertools.count(), client.execute_command
 
     def counted(*command: Any, **how: Any) -> Any:

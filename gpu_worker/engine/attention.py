@@ -6,6 +6,8 @@ every model passes extra arguments through to its attention. Window, soft cap, s
 with each call: they differ by layer. What the machine has no kernel for, torch computes.
 """
 
+import math
+import mmap
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,37 +39,55 @@ class StepMetadata:
     windows: dict[int, int | None] = field(default_factory=dict)  # by layer that was called
 
 
+# Of a token's key and value, [kv heads, head size], by layer.
+Shapes = dict[int, tuple[tuple[int, ...], tuple[int, ...]]]
+
+
 class KvCache:
     """Keys and values by layer: [slots, kv heads, head size], made when a layer is first met, or
-    at once with the layers of another cache; and the kernels that read and write them."""
+    at once where the layers are known; and the kernels that read and write them."""
 
     def __init__(
         self,
         slots: int,
         dtype: torch.dtype,
         kernels: KernelFamily | None,
-        like: "KvCache | None" = None,
+        device: torch.device,
+        layers: Shapes | None = None,
     ) -> None:
         self.slots = slots
         self.dtype = dtype
         self.kernels = kernels
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        for index, (k, v) in (like.layers if like is not None else {}).items():
-            self.layer(index, k, v)
+        self._device = device
+        for index, (k, v) in (layers or {}).items():
+            self.layers[index] = (self._zeros(k), self._zeros(v))
 
     def layer(
         self, index: int, k: torch.Tensor, v: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The cache of a layer whose rows look like k, v: [tokens, kv heads, head size]."""
         if index not in self.layers:
-            self.layers[index] = (
-                k.new_zeros(self.slots, *k.shape[1:], dtype=self.dtype),
-                v.new_zeros(self.slots, *v.shape[1:], dtype=self.dtype),
-            )
+            self.layers[index] = (self._zeros(k.shape[1:]), self._zeros(v.shape[1:]))
         return self.layers[index]
 
-    def bytes_per_token(self) -> int:
-        return sum(t[0].numel() * t.element_size() for pair in self.layers.values() for t in pair)
+    def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """[slots, *shape]. On a CPU its pages become real when they are first written: filling
+        them at once would take a cold start half a second for each GiB."""
+        if self._device.type != "cpu":
+            return torch.zeros(self.slots, *shape, dtype=self.dtype, device=self._device)
+        count = self.slots * math.prod(shape)
+        size = count * self.dtype.itemsize
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return torch.frombuffer(pages, dtype=self.dtype, count=count).view(self.slots, *shape)
+
+    @property
+    def shapes(self) -> Shapes:
+        return {i: (tuple(k.shape[1:]), tuple(v.shape[1:])) for i, (k, v) in self.layers.items()}
+
+
+def bytes_per_token(shapes: Shapes, dtype: torch.dtype) -> int:
+    return sum(math.prod(s) for pair in shapes.values() for s in pair) * dtype.itemsize
 
 
 class _Current(threading.local):

@@ -1,6 +1,7 @@
 """How an engine is set up."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class EngineConfig:
     # Prompts cost more; see docs/engine.md.
     deterministic: bool = False
     overlap: bool | None = None  # steps; None: where there is a GPU
+    findings: Path | None = None  # folder; a model that was probed is not probed again
 
     def __post_init__(self) -> None:
         for name in ("max_running", "max_step_tokens", "max_adapters"):

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from gpu_worker.engine.lora.linears import LinearGroup
@@ -66,6 +67,7 @@ class Machine:
         halves = self.compiled and dtype == "auto" and checkpoint_dtype == torch.bfloat16
         self.stored = torch.bfloat16 if halves else self.dtype  # KV cache and adapters
         self.deterministic = deterministic
+        self.unpacked: list[OneDnnLinear] = []  # layers that are faster once they are packed
         if deterministic and self.kernels is None:
             raise ModelRefused(
                 "deterministic needs kernels of ours: on a CPU float32 and a C compiler, on a GPU "
@@ -100,19 +102,17 @@ class Machine:
 
     def linear(self, modules: Sequence[nn.Module]) -> nn.Module:
         """One layer that computes all of `modules` (Linear or Conv1D) side by side."""
-        weight = torch.cat([_weight(m) for m in modules])
-        bias = None
-        if modules[0].bias is not None:
-            bias = torch.cat([m.bias.detach() for m in modules])  # type: ignore[arg-type, operator]
+        if self._prepacks and not self.compiled:
+            self.unpacked.append(OneDnnLinear([(_weight(m), _bias(m)) for m in modules]))
+            return self.unpacked[-1]
+        weight = _joined([_weight(m) for m in modules])
+        bias = None if modules[0].bias is None else _joined([_bias(m) for m in modules])
         if self.compiled:
-            exact = torch.equal(weight.bfloat16().float(), weight)
-            return PackedLinear(weight, bias, torch.bfloat16 if exact else torch.float32)
+            return PackedLinear(weight, bias)
         if self.deterministic:
             from kernels.gpu.linear import FixedTileLinear
 
             return FixedTileLinear(weight, bias)
-        if self._prepacks:
-            return OneDnnLinear(weight, bias)
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, "meta")
         layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
         if bias is not None:
@@ -147,16 +147,34 @@ class Machine:
 
 
 class OneDnnLinear(nn.Module):
-    """A Linear whose weight is in oneDNN's layout once, instead of at every call."""
+    """A Linear whose weight is in oneDNN's layout once, instead of at every call.
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    Until `pack` it is torch's own, of the checkpoint's tensors as they lie: a little slower, but
+    ready at once.
+    """
+
+    def __init__(self, parts: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> None:
+        """`parts`: weight [out, in] and bias of layers whose outputs come side by side."""
         super().__init__()
-        self.out_features = weight.shape[0]
+        self.out_features = sum(weight.shape[0] for weight, _ in parts)
+        self._parts = list(parts)
+        self._packed: torch.Tensor | None = None
+        self._bias: torch.Tensor | None = None
+
+    def pack(self) -> None:
+        """Lay the weight out for oneDNN, once, and forget the checkpoint's."""
+        if self._packed is not None:
+            return
         rows = 32  # the layout is chosen for a batch of about this size
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
-        self._bias = bias
+        weight = _joined([weight for weight, _ in self._parts]).contiguous()
+        biases = [bias for _, bias in self._parts if bias is not None]
+        self._bias = _joined(biases) if biases else None
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        self._parts = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self._packed is None:
+            return _joined([F.linear(x, weight, bias) for weight, bias in self._parts], -1)
         y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
             x, self._packed, self._bias, "none", [], ""
         )
@@ -165,6 +183,14 @@ class OneDnnLinear(nn.Module):
 
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
+
+
+def _joined(tensors: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim)
+
+
+def _bias(module: nn.Module) -> Any:
+    return None if module.bias is None else module.bias.detach()  # type: ignore[operator]
 
 
 def _weight(module: nn.Module) -> torch.Tensor:

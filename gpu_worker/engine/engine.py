@@ -19,9 +19,11 @@ import torch
 
 from gpu_worker.engine.admission_probe import eager_logits
 from gpu_worker.engine.allocation import allocate
+from gpu_worker.engine.attention import bytes_per_token
 from gpu_worker.engine.blocks import BLOCK
 from gpu_worker.engine.checks import check_request
 from gpu_worker.engine.config import EngineConfig
+from gpu_worker.engine.findings import Findings
 from gpu_worker.engine.grammar import Grammars
 from gpu_worker.engine.logprobs import PromptLogprobs
 from gpu_worker.engine.lora.checkpoint import read
@@ -76,7 +78,10 @@ class Engine:
         self, model_folder: Path, config: EngineConfig, locate: Callable[[str], Path]
     ) -> None:
         loaded = load(model_folder, config.device, config.dtype, deterministic=config.deterministic)
-        expected = eager_logits(loaded.model, loaded.vocabulary, loaded.machine.device)
+        findings = Findings(config.findings, model_folder, loaded.machine)
+        expected = None
+        if findings.layers is None:
+            expected = eager_logits(loaded.model, loaded.vocabulary, loaded.machine.device)
         prepare(loaded)
         self.eos = loaded.eos
         self.context_length = loaded.context_length
@@ -95,7 +100,9 @@ class Engine:
             slot_bytes=kernel.slot_bytes,
             slab_bytes=int(config.adapter_cache_gib * 2**30),
         )
-        self._forward, pool = allocate(loaded, config, kernel, self.adapters, expected)
+        self._forward, pool, self._later = allocate(
+            loaded, config, kernel, self.adapters, expected, findings
+        )
         self._schedule = Schedule(
             pool,
             config.max_running,
@@ -183,6 +190,7 @@ class Engine:
 
         A token for every sequence that is past its prompt; `only`: the others are paused.
         """
+        self._later.go_on()
         outputs, self._kept = self._kept, []
         outputs += self._join() + self._refuse(self.adapters.poll())
         chunks = self._schedule.next(time.monotonic(), only)
@@ -243,6 +251,7 @@ class Engine:
         if launched is None:
             return []
         self.stats = launched.stats
+        self._later.due = self._later.due or bool(launched.sequences)
         if launched.prompts is not None:
             launched.prompts.give()
         return [
@@ -318,7 +327,8 @@ class Engine:
 
     @property
     def kv_bytes_per_token(self) -> int:
-        return self._forward.cache.bytes_per_token()
+        cache = self._forward.cache
+        return bytes_per_token(cache.shapes, cache.dtype)
 
     def _find(self, request_id: str) -> Sequence | None:
         return self._schedule.find(request_id) or self._compiling.get(request_id)

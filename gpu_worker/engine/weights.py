@@ -1,18 +1,24 @@
 """Load a base model as transformers defines it, ready for paged attention and LoRA."""
 
+import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from safetensors import safe_open
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 
 from gpu_worker.engine.attention import NAME
 from gpu_worker.engine.device import Machine
 from gpu_worker.engine.lora.linears import LinearGroup, install
 from gpu_worker.engine.request import ModelRefused
 from gpu_worker.engine.substitutes import substitute
+
+log = logging.getLogger(__name__)
 
 # transformers patches its own classes while it loads: two loads at once leave them broken, so that
 # tied weights are missing in every later one.
@@ -61,6 +67,20 @@ def load(folder: Path, device: str, dtype: str, *, deterministic: bool = False) 
     return LoadedModel(
         model, machine, [], _eos_ids(model), _context_length(text), int(text.vocab_size)
     )
+
+
+def import_classes(folder: Path) -> None:
+    """Import what `load` will need for this model, if it can be had; computes nothing."""
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        _ = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        get_checkpoint_conversion_mapping(config.model_type)  # compiles a thousand patterns, once
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, "pt") as weights:
+                for tensor in weights.keys():  # noqa: SIM118
+                    WeightRenaming(tensor, tensor)  # one more each, which Python remembers
+    except Exception as unknown:  # `load` will refuse it, with the reason
+        log.info("%s: nothing to import: %s", folder, unknown)
 
 
 def prepare(loaded: LoadedModel) -> None:

@@ -43,7 +43,7 @@ def library() -> ctypes.CDLL | None:
     """The loaded library, compiled if need be; None where there is none and no C compiler."""
     if sys.platform != "linux":
         return None
-    name = f"loraplex-cpu-{_fingerprint()}.so"
+    name = f"loraplex-cpu-{fingerprint()}.so"
     for folder in _folders():
         try:
             if (folder / name).is_file() or compile_into(folder / name):
@@ -88,7 +88,7 @@ def _sources(pattern: str) -> list[Path]:
     return sorted(_HERE.glob(pattern))
 
 
-def _fingerprint(*, cpu: bool = True) -> str:
+def fingerprint(*, cpu: bool = True) -> str:
     """Of the sources, the flags and what this CPU can do: homes are shared between machines."""
     digest = hashlib.sha256(" ".join(_FLAGS).encode())
     for source in _sources("*.[ch]"):
@@ -101,7 +101,7 @@ def _fingerprint(*, cpu: bool = True) -> str:
 
 
 def _portable() -> Path:
-    return _HERE / "_built" / f"loraplex-cpu-{_fingerprint(cpu=False)}.so"
+    return _HERE / "_built" / f"loraplex-cpu-{fingerprint(cpu=False)}.so"
 
 
 if __name__ == "__main__":

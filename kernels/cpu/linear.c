@@ -6,10 +6,12 @@
 
 int64_t lpx_panel_columns(void) { return NR; }
 
-/* W[n, k] as floats → panels, by so many threads; 0: by all. */
-void lpx_pack(const float *w, int64_t n, int64_t k, int64_t kind, void *panels, int64_t threads) {
+/* W[n, k] as floats → panels, by so many threads; 0: by all. Returns whether nothing was lost. */
+int lpx_pack(const float *w, int64_t n, int64_t k, int64_t kind, void *panels, int64_t threads) {
   int64_t count = (n + NR - 1) / NR;
-#pragma omp parallel for schedule(static) num_threads(threads ? threads : omp_get_max_threads())
+  uint32_t lost = 0;
+#pragma omp parallel for schedule(static) reduction(| : lost) \
+    num_threads(threads ? threads : omp_get_max_threads())
   for (int64_t p = 0; p < count; p++) {
     char *panel = (char *)panel_at(panels, p, k, (int)kind);
     for (int64_t i = 0; i < k; i++) {
@@ -17,6 +19,11 @@ void lpx_pack(const float *w, int64_t n, int64_t k, int64_t kind, void *panels, 
       for (int64_t j = 0; j < NR; j++) row[j] = p * NR + j < n ? w[(p * NR + j) * k + i] : 0.0f;
       if (kind == BF16) {
         uint32_t *words = (uint32_t *)panel + i * VL;
+        for (int j = 0; j < NR; j++) {
+          uint32_t bits;
+          memcpy(&bits, &row[j], sizeof bits);
+          lost |= bits & 0xffff;
+        }
         for (int j = 0; j < VL; j++)
           words[j] = ((uint32_t)narrow(row[j]) << 16) | narrow(row[VL + j]);
       } else {
@@ -24,6 +31,7 @@ void lpx_pack(const float *w, int64_t n, int64_t k, int64_t kind, void *panels, 
       }
     }
   }
+  return lost == 0;
 }
 
 /* x [m, k] and y [m, n] have contiguous rows. */

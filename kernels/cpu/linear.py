@@ -18,14 +18,20 @@ def pack(weight: torch.Tensor, dtype: torch.dtype, threads: int = 0) -> torch.Te
 
     `threads`: 0 for all; 1 beside a running batch.
     """
+    return _pack(weight, dtype, threads)[0]
+
+
+def _pack(weight: torch.Tensor, dtype: torch.dtype, threads: int) -> tuple[torch.Tensor, bool]:
+    """The panels, and whether they hold the weight exactly."""
     lib = library()
     assert lib is not None
     n, k = weight.shape
     columns = lib.lpx_panel_columns()
     panels = torch.empty(-(-n // columns) * columns * k, dtype=dtype)
     source = weight.detach().to(torch.float32).contiguous()
-    lib.lpx_pack(source.data_ptr(), n, k, kind_of(dtype), panels.data_ptr(), threads)
-    return panels
+    kind = kind_of(dtype)
+    exact = lib.lpx_pack(source.data_ptr(), n, k, kind, panels.data_ptr(), threads)
+    return panels, bool(exact)
 
 
 class PackedLinear(torch.nn.Module):
@@ -34,13 +40,18 @@ class PackedLinear(torch.nn.Module):
     A row's result doesn't depend on the other rows of the batch (k is summed in one order).
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype | None = None
+    ) -> None:
+        """`dtype` of the panels; None: bfloat16 if that loses nothing, else float32."""
         super().__init__()
         lib = library()
         assert lib is not None
         self.out_features, self.in_features = weight.shape
-        self._kind = kind_of(dtype)
-        self._panels = pack(weight, dtype)
+        self._panels, exact = _pack(weight, dtype or torch.bfloat16, 0)
+        if dtype is None and not exact:
+            self._panels = pack(weight, torch.float32)
+        self._kind = kind_of(self._panels.dtype)
         self._bias = None if bias is None else _padded(bias, lib.lpx_panel_columns())
         self._bias_at = None if self._bias is None else self._bias.data_ptr()
         self._panels_at = self._panels.data_ptr()

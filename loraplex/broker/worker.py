@@ -19,6 +19,7 @@ from loraplex.messages import (
     ReplicaReport,
     Step,
     TokenEvent,
+    Traffic,
     decode_cancel,
     decode_job,
     encode,
@@ -26,6 +27,7 @@ from loraplex.messages import (
 
 log = logging.getLogger(__name__)
 
+TRAFFIC_KEPT = 4000  # entries of a lane's recorded traffic: seconds that were not idle
 _REFUSED = f"refused:{PROTOCOL}"  # owns the jobs that this release can't read
 
 
@@ -87,6 +89,11 @@ class WorkerBroker:
             args=[self.incarnation, encode(report), WAKE_CHANNEL, self.lane.name],
         )
 
+    def record(self, requests: list[tuple[float, int, int, float]]) -> None:
+        """Keep what ended lately (see `Traffic`), beside what is journalled: it may be lost."""
+        fields: Any = {"t": encode(Traffic(requests))}
+        self._redis.xadd(self.lane.traffic, fields, maxlen=TRAFFIC_KEPT, approximate=True)
+
     def renew(self) -> bool:
         """Prolong the lease between commits (a long step or load). False: it was lost."""
         return bool(self._redis.pexpire(self._lease, self._lease_ms))
@@ -114,6 +121,19 @@ class WorkerBroker:
             counts = (int(deliveries), int(deaths), bool(reclaimed))
             taken.append(TakenJob(entry, job, *counts, after.decode() or before(entry)))
         return taken
+
+    def peek_adapters(self, most: int = 64) -> list[str]:
+        """Of the oldest jobs on the lane, each once, in their order. Takes nothing."""
+        entries: Any = self._redis.xrange(self.lane.jobs, count=most)
+        adapters: dict[str, None] = {}
+        for _, fields in entries:
+            try:
+                job = decode_job(fields[b"j"])
+            except msgspec.DecodeError:  # of another release
+                continue
+            if job.adapter is not None:
+                adapters[job.adapter] = None
+        return list(adapters)
 
     def wait(self, seconds: float) -> None:
         """Sleep until a job is enqueued after the last `take`, at most `seconds`."""

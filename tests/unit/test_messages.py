@@ -7,6 +7,7 @@ from loraplex.keys import Lane
 from loraplex.messages import (
     NO_ENTRY,
     Cancel,
+    ColdStart,
     Job,
     ReplicaReport,
     Sampling,
@@ -38,6 +39,16 @@ def test_step_bytes_are_pinned() -> None:
         "94a6737465702e31a57265703a309198a2723103920" + "9cd0190a473746f70c0c0c0c0a0"
     )
     assert decode_step(encode(STEP)) == STEP
+
+
+def test_report_bytes_are_pinned() -> None:
+    report = ReplicaReport("rep", "ready", 1.5, cold_start=ColdStart(0.5, 0.25, 2.0))
+    assert encode(report).hex() == (
+        "dc0010a97265706c6963612e31a3726570a57265616479cb3ff80000000000000000cb0000000000"
+        "0000000000000090c0c2cb000000000000000094cb3fe0000000000000cb3fd0000000000000cb40"
+        "00000000000000cb0000000000000000"
+    )
+    assert decode_report(encode(report)) == report
 
 
 def test_an_encoded_step_ends_with_room_for_its_journal_entry() -> None:
