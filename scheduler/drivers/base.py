@@ -1,7 +1,20 @@
-"""A driver is three verbs, idempotent by replica id."""
+"""A driver is three verbs, idempotent by replica id; every driver passes
+`tests/integration/test_drivers.py`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSpec:
+    """What a replica is started with."""
+
+    id: str
+    lane: str  # name of the lane that it serves
+    host: str = "local"
+    slot: int = 0  # of its host: the GPU that it gets, where there are GPUs
+    settings: Mapping[str, str] = field(default_factory=dict)  # LORAPLEX_* of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +27,11 @@ class Running:
 
 
 class Driver(Protocol):
-    def start(self, replica: str, lane: str) -> None:
-        """Start a replica of a lane. A second call for the same replica does nothing."""
+    def start(self, spec: ReplicaSpec) -> None:
+        """Start a replica. A second call for the same id does nothing.
+
+        Raises OSError when it can't be started now; trying again may help.
+        """
 
     def stop(self, replica: str) -> None:
         """End a replica now and forget it. Safe for one that is gone."""

@@ -7,6 +7,8 @@ folder knows whether it lives: also from another container, where its pid means 
 import builtins
 import fcntl
 import json
+import logging
+import os
 import subprocess
 import sys
 import time
@@ -15,9 +17,11 @@ from typing import TextIO
 
 import psutil
 
-from loraplex import detached
+from loraplex import detached, warm
 from loraplex.settings import Settings
-from scheduler.drivers.base import Running
+from scheduler.drivers.base import ReplicaSpec, Running
+
+log = logging.getLogger(__name__)
 
 GRACE_S = 3.0
 _LOCK_PATIENCE_S = 5.0
@@ -33,20 +37,31 @@ class ProcessDriver:
         for folder in (self._records, self._logs):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def start(self, replica: str, lane: str) -> None:
+    def start(self, spec: ReplicaSpec) -> None:
         self._reap()
-        record = self._records / f"{replica}.json"
+        record = self._records / f"{spec.id}.json"
         with record.with_suffix(".lock").open("w") as lock:
             if not _acquire(lock, unless=record):
                 return
-            command = [sys.executable, "-m", "gpu_worker", "--replica", replica, "--lane", lane]
-            log = self._logs / f"{replica}.log"
-            child = detached.start(command, log, pass_fds=[lock.fileno()])
-            self._children[replica] = child
-            born = psutil.Process(child.pid).create_time()
+            pid = self._run(spec, lock.fileno())
             fresh = record.with_suffix(".new")
-            fresh.write_text(json.dumps({"pid": child.pid, "born": born, "lane": lane}))
+            fresh.write_text(json.dumps({"pid": pid, "born": _born(pid), "lane": spec.lane}))
             fresh.rename(record)
+
+    def _run(self, spec: ReplicaSpec, lock: int) -> int:
+        """Its pid: forked from the warm parent where there is one, else a process from scratch."""
+        arguments = ["--replica", spec.id, "--lane", spec.lane, "--asked-at", repr(time.time())]
+        environment = {**_own_gpu(spec), **os.environ, **spec.settings}
+        file = self._logs / f"{spec.id}.log"
+        ask = warm.Ask(arguments, environment, os.getcwd(), str(file), sys.executable)
+        try:
+            return warm.fork(self._records, ask, lock)
+        except warm.NotForked as reason:
+            log.info("replica %s is started from scratch: %s", spec.id, reason)
+        command = [sys.executable, "-m", "gpu_worker", *arguments]
+        child = detached.start(command, file, env=environment, pass_fds=[lock])
+        self._children[spec.id] = child
+        return child.pid
 
     def stop(self, replica: str) -> None:
         record = self._records / f"{replica}.json"
@@ -80,6 +95,12 @@ class ProcessDriver:
                 del self._children[replica]
 
 
+def _own_gpu(spec: ReplicaSpec) -> dict[str, str]:
+    """The one of its slot, where the settings name no device: replicas must not share one."""
+    has_gpus = Path("/dev/nvidiactl").exists()
+    return {"LORAPLEX_DEVICE": f"cuda:{spec.slot}"} if has_gpus else {}
+
+
 def _process(record: Path) -> psutil.Process | None:
     """The living process of a record. A reused pid is told apart by its time of birth."""
     try:
@@ -89,6 +110,13 @@ def _process(record: Path) -> psutil.Process | None:
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
         return None
+
+
+def _born(pid: int) -> float:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:  # it has ended, and its parent has seen it
+        return time.time()
 
 
 def _acquire(lock: TextIO, unless: Path) -> bool:
@@ -115,14 +143,3 @@ def _is_held(lock: Path) -> bool:
     except BlockingIOError:
         return True
     return False
-
-
-def stop_all(settings: Settings) -> None:
-    """End every replica of this home (the platform goes down)."""
-    driver = ProcessDriver(settings)
-    for running in driver.list():
-        driver.stop(running.replica)
-
-
-if __name__ == "__main__":
-    stop_all(Settings())
