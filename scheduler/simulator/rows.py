@@ -1,0 +1,223 @@
+"""The database in memory: what `scheduler/rows.py` does, fenced by the same epoch, and the facts
+that `observe.py` makes of rows. Statuses change by the one table."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from loraplex.broker.interface import Deposed, SeenLane
+from loraplex.keys import Lane
+from loraplex.replica_state import ReplicaState
+from loraplex.status import Event, Status, next_status
+from scheduler.actions import Intend
+from scheduler.drivers.base import Running
+from scheduler.facts import DeploymentFacts, ReplicaFacts, World
+from scheduler.scaling import Scaling
+
+
+@dataclass(slots=True)
+class DeploymentRow:
+    id: str
+    base_model: str
+    scaling: Scaling
+    priority: int = 0
+    status: Status = Status.STANDBY
+    reason: str = ""
+    revision: int = 1
+    target: int = 1
+    prepared: int = 1
+    failed_starts: int = 0
+    retry_at: float | None = None
+    starts: int = 0
+    models: dict[int, str] = field(default_factory=dict)  # base model by revision, not retired
+
+    @property
+    def lane(self) -> Lane:
+        return Lane(self.base_model, self.id)
+
+    def lane_of(self, revision: int) -> Lane:
+        return Lane(self.models.get(revision, self.base_model), self.id)
+
+
+@dataclass(slots=True)
+class ReplicaRow:
+    id: str
+    deployment: str
+    revision: int
+    host: str
+    slot: int
+    created_at: float
+    asked_at: float
+    state: ReplicaState = ReplicaState.STARTING
+    ready_at: float | None = None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Tables:
+    """What all scalers and tasks share."""
+
+    time: Callable[[], float]  # Redis' clock
+    deployments: dict[str, DeploymentRow] = field(default_factory=dict)
+    replicas: dict[str, ReplicaRow] = field(default_factory=dict)  # those that are gone, too
+    living: dict[str, dict[str, ReplicaRow]] = field(default_factory=dict)  # by deployment
+    epoch: int = 0
+    fencing: bool = True  # tests break it
+    unique_names: bool = False  # the same
+    moved: Callable[[DeploymentRow, Event, Status], None] = lambda row, event, before: None
+
+    intended: Callable[[DeploymentRow], None] = lambda row: None
+
+    def move(self, row: DeploymentRow, event: Event, reason: str) -> bool:
+        after = next_status(row.status, event)
+        if after is None:
+            return False
+        before, row.status, row.reason = row.status, after, reason
+        self.moved(row, event, before)
+        return True
+
+
+class SimRows:
+    """One scaler's."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self.epoch = 0
+
+    def _fence(self) -> None:
+        if self._tables.fencing and self._tables.epoch > self.epoch:
+            raise Deposed(self.epoch)
+        self._tables.epoch = max(self._tables.epoch, self.epoch)
+
+    def move(self, deployment: str, seen: Status, event: Event, reason: str) -> None:
+        self._fence()
+        row = self._tables.deployments[deployment]
+        if row.status == seen:
+            self._tables.move(row, event, reason)
+
+    def change(self, deployment: str, fields: Mapping[str, object]) -> None:
+        self._fence()
+        for name, value in fields.items():
+            setattr(self._tables.deployments[deployment], name, value)
+
+    def intend(self, replica: Intend) -> bool:
+        self._fence()
+        if self._tables.unique_names:
+            replica = replace(replica, id=f"{replica.id}-{len(self._tables.replicas)}")
+        if replica.id in self._tables.replicas:
+            return False
+        now = self._tables.time()
+        row = ReplicaRow(
+            *(replica.id, replica.deployment, replica.revision, replica.host, replica.slot),
+            *(now, now),
+        )
+        self._tables.replicas[replica.id] = row
+        self._tables.living.setdefault(replica.deployment, {})[replica.id] = row
+        self._tables.deployments[replica.deployment].starts = replica.ordinal
+        self._tables.intended(self._tables.deployments[replica.deployment])
+        return True
+
+    def set_state(
+        self,
+        replica: str,
+        state: ReplicaState,
+        reason: str = "",
+        fields: Mapping[str, object] | None = None,
+    ) -> None:
+        self._fence()
+        row = self._tables.replicas[replica]
+        now = self._tables.time()
+        if state == ReplicaState.READY and row.state == ReplicaState.STARTING:
+            row.ready_at = now
+        row.state, row.asked_at, row.reason = state, now, reason
+        if state == ReplicaState.GONE:
+            self._tables.living[row.deployment].pop(replica, None)
+        self.change(row.deployment, fields or {})
+
+    def retire(self, deployment: str, revision: int | None) -> None:
+        self._fence()
+        models = self._tables.deployments[deployment].models
+        for number in list(models) if revision is None else [revision]:
+            models.pop(number, None)
+
+    def note(self, deployment: str, kind: str, reason: str, inputs: Mapping[str, float]) -> None:
+        self._fence()
+
+
+def lanes_of(tables: Tables) -> set[Lane]:
+    found = {row.lane for row in tables.deployments.values()}
+    for row in tables.deployments.values():
+        found.update(Lane(model, row.id) for model in row.models.values())
+    return found
+
+
+def world_of(
+    tables: Tables,
+    lanes: Mapping[Lane, SeenLane],
+    processes: Mapping[str, Running] | None,
+    now: float,
+) -> World:
+    """As `observe.py` makes it; `processes` None: the driver doesn't answer."""
+    known = {name for rows in tables.living.values() for name in rows}
+    return World(
+        now=now,
+        deployments=[_deployment(row) for row in tables.deployments.values()],
+        replicas={
+            name: [
+                _replica(row, tables.deployments[name], lanes, processes) for row in rows.values()
+            ]
+            for name, rows in tables.living.items()
+            if rows
+        },
+        lanes=lanes,
+        driver_heard=processes is not None,
+        orphans=sorted(set(processes or ()) - known),
+    )
+
+
+def _deployment(row: DeploymentRow) -> DeploymentFacts:
+    target_lane = row.lane_of(row.target)
+    return DeploymentFacts(
+        id=row.id,
+        name=row.id,
+        status=row.status,
+        reason=row.reason,
+        scaling=row.scaling,
+        priority=row.priority,
+        lane=row.lane,
+        revision=row.revision,
+        target=row.target,
+        target_lane=target_lane,
+        prepared=row.prepared,
+        failed_starts=row.failed_starts,
+        retry_at=row.retry_at,
+        starts=row.starts,
+        retiring=tuple(
+            (number, lane)
+            for number, model in row.models.items()
+            if (lane := Lane(model, row.id)) not in (row.lane, target_lane)
+        ),
+        forgotten=not row.models,
+    )
+
+
+def _replica(
+    row: ReplicaRow,
+    deployment: DeploymentRow,
+    lanes: Mapping[Lane, SeenLane],
+    processes: Mapping[str, Running] | None,
+) -> ReplicaFacts:
+    lane = deployment.lane_of(row.revision)
+    seen = [r for r in lanes[lane].replicas if r.report.replica == row.id] if lane in lanes else []
+    seen.sort(key=lambda r: r.alive)
+    return ReplicaFacts(
+        id=row.id,
+        lane=lane,
+        revision=row.revision,
+        state=row.state,
+        host=row.host,
+        slot=row.slot,
+        created_at=row.created_at,
+        asked_at=row.asked_at,
+        process=(processes or {}).get(row.id),
+        seen=seen[-1] if seen else None,
+    )
