@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
-from api.control import adapters, dead_letters, deployments, requests
+from api.control import adapters, comparison, dead_letters, deployments, explain, requests
 from api.openai import chat, completions, models
 from api.requests.inflight import Inflight
 from api.requests.models import ServedModels
@@ -63,8 +63,8 @@ def build(settings: ApiSettings) -> FastAPI:
     for router in (chat.router, completions.router, models.router):
         openai.include_router(router)
     control = APIRouter(prefix="/api/v1")
-    for router in (deployments.router, adapters.router, requests.router, dead_letters.router):
-        control.include_router(router)
+    for module in (deployments, explain, comparison, adapters, requests, dead_letters):
+        control.include_router(module.router)
     app.include_router(openai)
     app.include_router(control)
     return app

@@ -8,10 +8,17 @@ from dataclasses import dataclass
 
 GROUP = "replicas"
 WAKE_CHANNEL = "lpx:wake"
-LEADER = "lpx:scaler:leader"
+LEADER = "lpx:{scaler}:leader"
+EPOCH = "lpx:{scaler}:epoch"  # raised with each new leader
+LEARNED = "lpx:{scaler}:learned"  # hash: deployment → what the law remembers of it
+DECISIONS = "lpx:{scaler}:decisions"  # hash: deployment → the latest decision, for its users
+COMPARE = "lpx:{scaler}:compare"  # list: deployments whose laws are to be compared
+COMPARISONS = "lpx:{scaler}:comparison:"  # string of a deployment: how that went
+PUBLISHED = "lpx:{scaler}:published"  # id of the latest event that is on the bus
 REPLY_PREFIX = "lpx:reply:"
 APIS = "lpx:apis"  # sorted set: API process → when it was last heard of, in Redis' ms
 CELERY_PREFIX = "lpx:celery:"
+BUS_PREFIX = "lpx:bus:"  # of kombu's keys
 
 
 def reply_channel(api_id: str) -> str:
@@ -74,6 +81,11 @@ class Lane:
     def dead_letters(self) -> str:
         """Stream of jobs that were given up because replicas died of them."""
         return self._key("dead")
+
+    @property
+    def traffic(self) -> str:
+        """Stream of Traffic: when requests came and what they took, of the latest ones."""
+        return self._key("traffic")
 
     @property
     def request_prefix(self) -> str:

@@ -1,5 +1,6 @@
 """The only code that changes a deployment's status: look in the table, write, store the event."""
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, update
@@ -52,10 +53,20 @@ def demand(
             return None
 
 
-def note(session: Session, deployment: Deployment, kind: str, *, actor: str, reason: str) -> None:
+def note(
+    session: Session,
+    deployment: Deployment,
+    kind: str,
+    *,
+    actor: str,
+    reason: str,
+    inputs: Mapping[str, float] | None = None,
+) -> None:
     """Store something that happened without a change of status (a scaling decision). Commits."""
     status = Status(deployment.status)
-    session.add(_event(deployment, kind, actor, status, status, reason))
+    event = _event(deployment, kind, actor, status, status, reason)
+    event.inputs = dict(inputs) if inputs else None
+    session.add(event)
     session.commit()
     session.refresh(deployment)
 

@@ -46,6 +46,11 @@ class Settings(BaseSettings):
         return self.home / "adapters"
 
     @property
+    def findings_dir(self) -> Path:
+        """What replicas found out about models, so that the next one needn't."""
+        return self.home / "findings"
+
+    @property
     def logs_dir(self) -> Path:
         return self.home / "logs"
 
@@ -90,6 +95,11 @@ class EmbeddedSettings(ApiSettings):
     valkey_max_mib: int = Field(
         1024, ge=16, description="Its memory, in MiB; when it is used up new requests get 503."
     )
+    warm_parent: bool = Field(
+        True,
+        description="A process that has imported what replicas need (400 MB) and forks them: a "
+        "cold start is some seconds faster.",
+    )
 
 
 class ScalerSettings(Settings):
@@ -105,7 +115,50 @@ class ScalerSettings(Settings):
     drain_timeout_s: float = Field(
         660.0, gt=0, description="A draining replica is killed after this long."
     )
-    driver: Literal["process"] = Field("process", description="What starts replicas.")
+    driver: Literal["process", "docker"] = Field(
+        "process",
+        description="What starts replicas: processes beside the task worker, or containers. Who "
+        "may talk to a Docker engine is root on its machine.",
+    )
+    docker_hosts: dict[str, str] = Field(
+        {},
+        description='Engines by host name, as JSON: `{"gpu-1": "tcp://10.0.0.1:2376"}`; TLS as '
+        "`DOCKER_CERT_PATH` says. Empty: one host, `local`, the engine at `DOCKER_HOST`.",
+    )
+    docker_installation: str = Field(
+        "",
+        description="Tells this installation's containers from others' on the same engine. Empty: "
+        "the path of the home folder.",
+    )
+    docker_image: str = Field("loraplex/gpu_worker", description="Image of replicas.")
+    docker_network: str = Field(
+        "",
+        description="Network in which replicas reach Redis; `host` where that listens on loopback.",
+    )
+    docker_volume: str = Field(
+        "",
+        description="Volume, or folder of the engine's machine, that holds the home folder; "
+        "replicas read it. Empty: this home's models and adapters, by their paths here.",
+    )
+    docker_gpus: bool = Field(
+        False, description="Each replica gets one GPU of its host (NVIDIA's container toolkit)."
+    )
+    docker_memory_gib: float | None = Field(
+        None, gt=0, description="Memory limit of a replica, in GiB. Unset: none."
+    )
+    fleet: dict[str, int] = Field(
+        {},
+        description='Replicas that each host may run, as JSON: {"local": 4}. Unset: this machine, '
+        "one for each GPU, or as many as its memory holds.",
+    )
+    replica_memory_gib: float = Field(
+        2.0,
+        gt=0,
+        description="What a replica on a CPU takes, in GiB, to know how many there is room for.",
+    )
+    cold_start_s: float = Field(
+        30.0, gt=0, description="What a cold start is believed to take before one was measured."
+    )
 
 
 class WorkerSettings(Settings):

@@ -26,6 +26,8 @@ class Event(StrEnum):
     LAST_REPLICA_GONE = "last_replica_gone"  # stopped or died; none is left
     START_FAILED = "start_failed"  # given up after backed-off tries, or no use in trying
     CHANGE_ROLLOUT = "change_rollout"  # a change needs new replicas
+    ROLLED_OUT = "rolled_out"  # all replicas have the change
+    ROLLOUT_FAILED = "rollout_failed"  # it was taken back; the old replicas serve on
     STOP = "stop"
     START = "start"
     DELETE = "delete"
@@ -36,26 +38,32 @@ _S, _E = Status, Event
 TRANSITIONS: dict[tuple[Status, Event], Status] = {
     (_S.PENDING, _E.ARTEFACTS_READY): _S.STANDBY,
     (_S.PENDING, _E.ARTEFACTS_FAILED): _S.ERRORED,
+    (_S.PENDING, _E.CHANGE_ROLLOUT): _S.PENDING,
     (_S.PENDING, _E.STOP): _S.STOPPED,
     (_S.STANDBY, _E.REPLICA_STARTING): _S.INITIALIZING,
     (_S.STANDBY, _E.REPLICA_READY): _S.READY,  # a draining replica was kept after all
-    (_S.STANDBY, _E.STOP): _S.STOPPED,
     (_S.STANDBY, _E.CHANGE_ROLLOUT): _S.PENDING,
+    (_S.STANDBY, _E.STOP): _S.STOPPED,
     (_S.INITIALIZING, _E.REPLICA_READY): _S.READY,
     (_S.INITIALIZING, _E.LAST_REPLICA_GONE): _S.STANDBY,
     (_S.INITIALIZING, _E.START_FAILED): _S.ERRORED,
+    (_S.INITIALIZING, _E.CHANGE_ROLLOUT): _S.PENDING,
     (_S.INITIALIZING, _E.STOP): _S.STOPPED,
     (_S.READY, _E.LAST_REPLICA_GONE): _S.STANDBY,
     (_S.READY, _E.CHANGE_ROLLOUT): _S.UPDATING,
     (_S.READY, _E.STOP): _S.STOPPED,
-    (_S.UPDATING, _E.REPLICA_READY): _S.READY,
+    (_S.UPDATING, _E.ROLLED_OUT): _S.READY,
+    (_S.UPDATING, _E.ROLLOUT_FAILED): _S.READY,
+    (_S.UPDATING, _E.ARTEFACTS_FAILED): _S.READY,  # the change is taken back
     (_S.UPDATING, _E.LAST_REPLICA_GONE): _S.STANDBY,
     (_S.UPDATING, _E.START_FAILED): _S.ERRORED,
+    (_S.UPDATING, _E.CHANGE_ROLLOUT): _S.UPDATING,  # another one on top
     (_S.UPDATING, _E.STOP): _S.STOPPED,
     (_S.STOPPED, _E.START): _S.STANDBY,
+    (_S.STOPPED, _E.CHANGE_ROLLOUT): _S.STOPPED,
     (_S.ERRORED, _E.START): _S.PENDING,
-    (_S.ERRORED, _E.STOP): _S.STOPPED,
     (_S.ERRORED, _E.CHANGE_ROLLOUT): _S.PENDING,
+    (_S.ERRORED, _E.STOP): _S.STOPPED,
     **{(status, _E.DELETE): _S.DELETED for status in _S if status is not _S.DELETED},
 }
 

@@ -30,8 +30,7 @@ class Housekeeping:
             self._leave_for_dead_apis(lanes)
         if time.monotonic() - self._trimmed_at > TRIM_EVERY_S:
             self._trimmed_at = time.monotonic()
-            for lane in lanes:
-                self._broker.trim(lane, self._retention_s)
+            self._broker.trim(lanes, self._retention_s)
 
     def _leave_for_dead_apis(self, lanes: Sequence[Lane]) -> None:
         for api_id, silent_s in self._broker.silent_apis(DEAD_API_S).items():

@@ -1,351 +1,310 @@
-"""One look at one deployment: facts → replica rows → status → decision → actions.
+"""One look at everything: facts → actions. Pure; `perform.py` does them, in this order.
 
-Intent before action: a replica's row is written before anything is started, and its start is asked
-for again until a process is seen. So a crash at any line leaves nothing lost or doubled.
+Level-triggered: each look starts from what is there, never from what an earlier one meant to do. So
+an action that was lost, done twice or done by another scaler is just another fact.
 """
 
-import logging
-from datetime import datetime, timedelta
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from sqlmodel import Session, col, select
-
-from loraplex import lifecycle
-from loraplex.broker.interface import SeenLane, SeenReplica
-from loraplex.broker.scaler import ScalerBroker
-from loraplex.entities import Deployment, Replica, ReplicaState, utc_now
-from loraplex.settings import ScalerSettings
+from loraplex.broker.interface import SeenLane
+from loraplex.replica_state import ReplicaState
 from loraplex.status import ADMITTING, Event, Status
-from scheduler.drivers.base import Running
-from scheduler.law import Memory, Observation, Scaling, decide
-from scheduler.plan import ReplicaView, plan
+from scheduler import actions as do
+from scheduler.facts import DeploymentFacts, ReplicaFacts, World
+from scheduler.judge import Limits
+from scheduler.law import decide
+from scheduler.placement import Claim, Fleet, Place, allow
+from scheduler.plan import Plan, in_place, plan, plan_beside
+from scheduler.refusal import refusal
+from scheduler.scaling import Decision, Law, Observation, Scaling
+from scheduler.settle import Settled, settle
+from scheduler.starts import Remembered, expected_start_s
 
-log = logging.getLogger(__name__)
-
-MOST_FAILED_STARTS = 3
-ASK_AGAIN_S = 10.0
-PREPARE_AGAIN_S = 900.0
-_HAD_REPLICAS = (Status.READY, Status.UPDATING)
-SILENT_S = 15.0  # a ready replica without lease and report for this long is killed
-
-
-class Tasks(Protocol):
-    """The slow work that a reconciler asks for."""
-
-    def prepare(self, deployment_id: str) -> None: ...
-    def start(self, replica_id: str) -> None: ...
-    def stop(self, replica_id: str) -> None: ...
+PREPARE_AGAIN_S = 15.0
 
 
-class Reconciler:
-    """Keeps one memory of the law per deployment; everything else is in the database and Redis."""
+@dataclass(frozen=True, slots=True)
+class Rules:
+    fleet: Fleet
+    limits: Limits = field(default_factory=Limits)
+    law: Law = decide
+    slots: int = 32  # requests that a replica runs at once, before any has said it
+    cold_start_s: float = 30.0  # believed before one was measured
 
-    def __init__(self, broker: ScalerBroker, tasks: Tasks, settings: ScalerSettings) -> None:
-        self._broker = broker
-        self._tasks = tasks
-        self._settings = settings
-        self._memory: dict[str, Memory | None] = {}
-        self._prepare_asked_at: dict[str, float] = {}
 
-    def reconcile(
-        self, session: Session, deployment: Deployment, processes: dict[str, Running]
-    ) -> None:
-        """Bring one deployment nearer to what it should be. Raises when Redis is away."""
-        seen = self._broker.observe(deployment.lane)
-        replicas = list(
-            session.exec(
-                select(Replica)
-                .where(
-                    Replica.deployment_id == deployment.id,
-                    Replica.state != ReplicaState.GONE,
-                )
-                .order_by(col(Replica.created_at))
-            )
-        )
-        for replica in replicas:
-            self._sync(session, deployment, replica, _of(replica, seen), processes)
-        self._forget_strangers(deployment, seen, {r.id for r in replicas})
-        living = [r for r in replicas if r.state != ReplicaState.GONE]
-        self._settle_status(session, deployment, living)
-        if deployment.status == Status.PENDING:
-            self._prepare(deployment, seen.at)
-            return
-        self._prepare_asked_at.pop(deployment.id, None)
-        if deployment.status in ADMITTING:
-            self._broker.open(deployment.lane)
-            self._scale(session, deployment, living, seen)
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision with all that it was made of, for whoever explains it."""
+
+    scaling: Scaling
+    seen: Observation
+    memory: Any  # the law's, before
+    decision: Decision
+    allowed: int = 0  # replicas that the fleet has room for
+    starting_since: float | None = None
+
+
+@dataclass(slots=True)
+class Look:
+    """What a look leads to."""
+
+    now: float
+    actions: list[do.Action] = field(default_factory=list)
+    memory: dict[str, Remembered] = field(default_factory=dict)
+    decided: dict[str, Decided] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A deployment after its replicas were judged and its status was settled."""
+
+    facts: DeploymentFacts
+    settled: Settled
+    lane: SeenLane
+    decided: Decided | None = None
+
+    @property
+    def decision(self) -> Decision | None:
+        return self.decided.decision if self.decided else None
+
+
+def reconcile(world: World, memory: Mapping[str, Remembered], rules: Rules) -> Look:
+    look = Look(world.now)
+    cases: list[_Case] = []
+    for facts in world.deployments:
+        if facts.lane not in world.lanes:
+            look.memory[facts.id] = memory.get(facts.id, Remembered())
+            continue  # no data: hold
+        case = _examine(facts, world, memory.get(facts.id, Remembered()), rules, look)
+        cases.append(case)
+    allowed = allow([_claim(case, world.now) for case in cases], rules.fleet.size)
+    free = _free_places(world, rules.fleet)
+    order = sorted(cases, key=lambda c: (-c.facts.priority, c.settled.remembered.used_at))
+    for case in order:
+        room = allowed[case.facts.id]
+        if case.decided is not None:
+            look.decided[case.facts.id] = replace(case.decided, allowed=room)
+        look.actions += _act(case, room, free, world, look)
+    look.actions.extend(do.EndOrphan(name) for name in world.orphans)
+    return look
+
+
+def _examine(
+    facts: DeploymentFacts, world: World, known: Remembered, rules: Rules, look: Look
+) -> _Case:
+    lane = world.lanes[facts.lane]
+    replicas = world.replicas.get(facts.id, ())
+    settled = settle(facts, replicas, world, known, rules.limits)
+    look.actions += settled.actions
+    case = _Case(facts, settled, lane)
+    if settled.status in ADMITTING and settled.status != Status.PENDING:
+        case = _decided(case, world, rules)
+    look.memory[facts.id] = case.settled.remembered
+    return case
+
+
+def _decided(case: _Case, world: World, rules: Rules) -> _Case:
+    facts, settled, lane = case.facts, case.settled, case.lane
+    known = settled.remembered
+    serving = [r for r in settled.living if r.lane == facts.lane]
+    ready = [r for r in serving if r.state == ReplicaState.READY]
+    capacities = [r.seen.report.capacity for r in ready if r.seen and r.seen.report.capacity]
+    seen = Observation(
+        waiting=lane.waiting,
+        running=lane.running,
+        ready=len(ready),
+        starting=sum(r.state == ReplicaState.STARTING for r in settled.living),
+        slots=min(capacities, default=rules.slots),
+        arrived=lane.arrived,
+        starting_s=sum(
+            world.now - r.created_at for r in settled.living if r.state == ReplicaState.STARTING
+        ),
+        cold_start_s=expected_start_s(known, rules.cold_start_s),
+        oldest_wait_s=lane.oldest_wait_s,
+    )
+    decision, law = rules.law(facts.scaling, seen, known.law, world.now)
+    busy = lane.waiting + lane.running > 0
+    used_at = world.now if busy else known.used_at
+    settled.remembered = replace(known, law=law, used_at=used_at)
+    since = [r.created_at for r in settled.living if r.state == ReplicaState.STARTING]
+    decided = Decided(
+        *(facts.scaling, seen, known.law, decision), starting_since=min(since, default=None)
+    )
+    return replace(case, decided=decided)
+
+
+def _claim(case: _Case, now: float) -> Claim:
+    facts, settled = case.facts, case.settled
+    has = sum(r.state != ReplicaState.DRAINING for r in settled.living)
+    if case.decision is None:
+        return Claim(facts.id, 0, 0, 0, has=has)
+    wanted = case.decision.replicas
+    load = case.lane.waiting + case.lane.running
+    slots = case.decision.inputs.get("slots", 16.0)
+    surge = 0
+    if any(r.revision != facts.target for r in settled.living):
+        surge = wanted if facts.target_lane != facts.lane else min(1, wanted)
+    return Claim(
+        deployment=facts.id,
+        wanted=wanted,
+        guaranteed=min(facts.scaling.min_replicas, wanted),
+        busy=min(wanted, -int(-load // slots)),
+        surge=surge,
+        priority=facts.priority,
+        has=has,
+        used_at=settled.remembered.used_at,
+    )
+
+
+def _free_places(world: World, fleet: Fleet) -> Iterator[Place]:
+    taken = {Place(r.host, r.slot) for rows in world.replicas.values() for r in rows}
+    return fleet.free(taken)
+
+
+def _act(
+    case: _Case, allowed: int, free: Iterator[Place], world: World, look: Look
+) -> Iterator[do.Action]:
+    status = case.settled.status
+    yield from _retire(case, world)
+    if status not in ADMITTING:
+        yield from _wind_down(case)
+        return
+    if case.lane.gate == "shut":
+        yield do.OpenGate(case.facts.lane)
+    if status == Status.PENDING or case.facts.prepared < case.facts.target:
+        yield from _prepare(case, world, look)
+    if status != Status.PENDING:
+        yield from _scale(case, allowed, free, world, look)
+
+
+def _prepare(case: _Case, world: World, look: Look) -> Iterator[do.Action]:
+    """Ask for the artefacts, again and again: a task may be lost, and one that finds another at
+    work on the same ends at once."""
+    known = case.settled.remembered
+    asked_for, at = known.prepare_asked
+    if asked_for != case.facts.target or world.now - at > PREPARE_AGAIN_S:
+        asked = (case.facts.target, world.now)
+        look.memory[case.facts.id] = replace(known, prepare_asked=asked)
+        yield do.Prepare(case.facts.id)
+
+
+def _scale(
+    case: _Case, allowed: int, free: Iterator[Place], world: World, look: Look
+) -> Iterator[do.Action]:
+    facts, settled, decision = case.facts, case.settled, case.decision
+    assert decision is not None
+    wanted = min(decision.replicas, allowed)
+    living = settled.living
+    apart = wanted and facts.target_lane != facts.lane
+    current = [r for r in living if not _retired(r, facts)]
+    todo = (plan_beside if apart else plan)(wanted, current, facts.target)
+    rows = {r.id: r for r in living}
+    has = sum(r.state != ReplicaState.DRAINING for r in living)
+    if todo.start and allowed <= has and not case.lane.waiting + case.lane.running:
+        todo = replace(todo, drain=[*todo.drain, *in_place(living, facts.target)])
+    if todo != Plan():
+        yield from _told(case, has, wanted, look)
+    for name in todo.keep:
+        yield from _order(rows[name], drain=False)
+    if facts.prepared >= facts.target and not _backs_off(settled, world.now):
+        yield from _start(case, min(todo.start, allowed - has - len(todo.keep)), free)
+    yield from _stop(case, wanted, todo, rows)
+    if not wanted and not living and case.lane.gate == "open":
+        yield do.ScaleToZero(facts.lane, ())  # so that the next request wakes the scaler
+    if not wanted and not living and settled.status == Status.INITIALIZING:
+        # Its start failed, and nobody waits for another one any more.
+        yield do.Move(facts.id, settled.status, Event.LAST_REPLICA_GONE, decision.reason)
+
+
+def _retired(replica: ReplicaFacts, facts: DeploymentFacts) -> bool:
+    return replica.lane not in (facts.lane, facts.target_lane)
+
+
+def _told(case: _Case, has: int, wanted: int, look: Look) -> Iterator[do.Action]:
+    """A decision becomes an event when it is new, not with each look that carries it out."""
+    facts, decision = case.facts, case.decision
+    known = look.memory[facts.id]
+    if known.told == (wanted, has):
+        return
+    look.memory[facts.id] = replace(known, told=(wanted, has))
+    assert decision is not None
+    reason = f"{has} → {wanted} replicas: {decision.reason}"
+    if wanted < decision.replicas:
+        reason += f"; the fleet has room for {wanted} of {decision.replicas}"
+    yield do.Note(facts.id, "scaled", reason, decision.inputs)
+
+
+def _start(case: _Case, most: int, free: Iterator[Place]) -> Iterator[do.Action]:
+    facts = case.facts
+    for number, place in zip(range(most), free, strict=False):
+        if number == 0 and case.settled.status == Status.STANDBY:
+            assert case.decision is not None
+            reason = case.decision.reason
+            yield do.Move(facts.id, Status.STANDBY, Event.REPLICA_STARTING, reason)
+        ordinal = facts.starts + number + 1
+        name = f"{facts.id.replace('dep-', 'rep-')}-{ordinal}"
+        yield do.Intend(name, facts.id, ordinal, facts.target, place.host, place.slot)
+
+
+def _stop(
+    case: _Case, wanted: int, todo: Plan, rows: Mapping[str, ReplicaFacts]
+) -> Iterator[do.Action]:
+    for name in todo.abort:
+        yield do.Gone(name, case.facts.id, "not needed any more")
+    orders = tuple(order for name in todo.drain for order in _order(rows[name], drain=True))
+    if wanted == 0 and orders:
+        yield do.ScaleToZero(case.facts.lane, orders)
+    else:
+        yield from orders
+
+
+def _order(replica: ReplicaFacts, *, drain: bool) -> Iterator[do.Order]:
+    if replica.seen is not None and replica.seen.alive:
+        yield do.Order(replica.id, replica.lane, replica.seen.incarnation, drain)
+
+
+def _backs_off(settled: Settled, now: float) -> bool:
+    return settled.retry_at is not None and now < settled.retry_at
+
+
+def _retire(case: _Case, world: World) -> Iterator[do.Action]:
+    """Lanes of former base models: served to their end, then forgotten."""
+    for revision, lane in case.facts.retiring:
+        seen = world.lanes.get(lane)
+        if seen is None:
+            continue
+        living = [r for r in case.settled.living if r.lane == lane]
+        if seen.waiting == 0:
+            for replica in living:
+                if replica.state == ReplicaState.READY:
+                    yield from _order(replica, drain=True)
+        if living:
+            continue
+        reason = f"Deployment {case.facts.name!r} serves another base model now. Send it again."
+        if seen.gate != "shut":
+            yield do.ShutGate(lane, reason)
+        elif seen.waiting or seen.running:
+            yield do.AnswerStranded(lane, "deployment_changed", reason)
         else:
-            self._wind_down(session, deployment, living, seen)
+            yield do.ForgetLane(lane, case.facts.id, revision)
 
-    # Facts → replica rows
 
-    def _sync(
-        self,
-        session: Session,
-        deployment: Deployment,
-        replica: Replica,
-        seen: SeenReplica | None,
-        processes: dict[str, Running],
-    ) -> None:
-        process = processes.get(replica.id)
-        alive = seen is not None and seen.alive
-        ended = (process is not None and not process.alive) or (
-            process is None and replica.state != ReplicaState.STARTING
-        )
+def _wind_down(case: _Case) -> Iterator[do.Action]:
+    """Stopped, Errored or Deleted: answer what nobody runs, let the rest finish, stop."""
+    facts, settled, lane = case.facts, case.settled, case.lane
+    reason = refusal(facts.name, settled.status, settled.reason)
+    if (lane.gate, lane.gate_reason) != ("shut", reason):
+        yield do.ShutGate(facts.lane, reason)
+    for replica in settled.living:
         if replica.state == ReplicaState.STARTING:
-            if alive and seen is not None:
-                replica.state = ReplicaState.READY
-                replica.ready_at = utc_now()
-                deployment.failed_starts = 0
-                deployment.retry_at = None
-                session.add_all([replica, deployment])
-                session.commit()
-                log.info(
-                    "%s: %s ready (%.1f s)", deployment.name, replica.id, seen.report.ready_after_s
-                )
-            elif seen is not None and seen.report.phase == "failed":
-                self._start_failed(
-                    session, deployment, replica, seen.report.error or "", seen.report.permanent
-                )
-            elif ended:
-                tail = process.log_tail if process else ""
-                self._start_failed(
-                    session,
-                    deployment,
-                    replica,
-                    f"The replica died at start. {tail}".strip(),
-                    False,
-                )
-            elif _age(replica.created_at) > self._settings.start_timeout_s:
-                limit = self._settings.start_timeout_s
-                self._start_failed(
-                    session, deployment, replica, f"It was not ready after {limit:g} s.", False
-                )
-            elif process is None and _age(replica.asked_at) > ASK_AGAIN_S:
-                self._ask(session, replica)
-        elif not alive and ended:
-            tail = process.log_tail if process is not None else ""
-            died = f"it died. {tail[-500:]}".strip()
-            self._gone(session, deployment, replica, "it drained" if _left(seen) else died)
-        elif not alive and (seen is None or _silence(seen) > SILENT_S):
-            self._gone(session, deployment, replica, "it was silent for too long")
-        elif (
-            replica.state == ReplicaState.DRAINING
-            and _age(replica.asked_at) > self._settings.drain_timeout_s
-        ):
-            self._gone(session, deployment, replica, "draining took too long")
-        elif replica.state == ReplicaState.DRAINING and seen is not None:
-            self._remind(deployment, seen)
-
-    def _remind(self, deployment: Deployment, seen: SeenReplica) -> None:
-        """An incarnation that came after the order has not heard it."""
-        if seen.alive and not seen.ordered_to_drain:
-            self._broker.order(deployment.lane, seen.incarnation, drain=True)
-
-    def _start_failed(
-        self,
-        session: Session,
-        deployment: Deployment,
-        replica: Replica,
-        error: str,
-        permanent: bool,
-    ) -> None:
-        deployment.failed_starts += 1
-        wait = min(5 * 2 ** (deployment.failed_starts - 1), 300)
-        deployment.retry_at = utc_now() + timedelta(seconds=wait)
-        session.add(deployment)
-        self._gone(session, deployment, replica, error)
-        if permanent or deployment.failed_starts >= MOST_FAILED_STARTS:
-            lifecycle.apply(session, deployment, Event.START_FAILED, actor="scaler", reason=error)
-
-    def _gone(
-        self, session: Session, deployment: Deployment, replica: Replica, reason: str
-    ) -> None:
-        replica.state = ReplicaState.GONE
-        replica.gone_at = utc_now()
-        replica.reason = reason
-        session.add(replica)
-        session.commit()
-        log.info("%s: %s is gone: %s", deployment.name, replica.id, reason)
-        lifecycle.note(
-            session,
-            deployment,
-            "replica_gone",
-            actor="scaler",
-            reason=f"{replica.id}: {reason}"[:2000],
-        )
-        self._tasks.stop(replica.id)
-
-    def _forget_strangers(self, deployment: Deployment, seen: SeenLane, known: set[str]) -> None:
-        """Reports that nobody will renew."""
-        newest = {r.report.replica: r.incarnation for r in _by_age(seen)}
-        for replica in seen.replicas:
-            stale = (
-                replica.report.replica not in known
-                or newest[replica.report.replica] != replica.incarnation
-            )
-            if stale and not replica.alive:
-                self._broker.forget_replica(deployment.lane, replica.incarnation)
-
-    # Replica rows → status
-
-    def _settle_status(
-        self, session: Session, deployment: Deployment, living: list[Replica]
-    ) -> None:
-        ready = [r for r in living if r.state == ReplicaState.READY]
-        event = None
-        if ready:
-            event, reason = Event.REPLICA_READY, f"{ready[0].id} is ready"
-        elif not living and (deployment.failed_starts == 0 or deployment.status in _HAD_REPLICAS):
-            event, reason = Event.LAST_REPLICA_GONE, "no replica is left"
-            deployment.retry_at = None  # of scaling up further: it must not hold up the first one
-            session.add(deployment)
-        if event is not None:
-            lifecycle.apply(session, deployment, event, actor="scaler", reason=reason)
-
-    # Status → actions
-
-    def _prepare(self, deployment: Deployment, now: float) -> None:
-        """Ask for the artefacts; again after a while, should the task have been lost."""
-        asked_at = self._prepare_asked_at.get(deployment.id)
-        if asked_at is None or now - asked_at > PREPARE_AGAIN_S:
-            self._prepare_asked_at[deployment.id] = now
-            self._tasks.prepare(deployment.id)
-
-    def _scale(
-        self, session: Session, deployment: Deployment, living: list[Replica], seen: SeenLane
-    ) -> None:
-        serving = [r for r in living if r.state != ReplicaState.DRAINING]
-        bounds = Scaling(
-            deployment.min_replicas,
-            deployment.max_replicas,
-            deployment.cooldown_time,
-            deployment.scale_up_threshold,
-        )
-        observation = Observation(seen.waiting, seen.running, len(serving))
-        decision, memory = decide(bounds, observation, self._memory.get(deployment.id), seen.at)
-        self._memory[deployment.id] = memory
-        if decision is None:
-            return
-        if decision.replicas == 0 and serving and not self._broker.close_idle(deployment.lane):
-            return  # a request came between the look and now
-        if decision.replicas == 0 and not living:  # also ends a back-off that nobody waits for
-            lifecycle.apply(
-                session, deployment, Event.LAST_REPLICA_GONE, actor="scaler", reason=decision.reason
-            )
-        running = {r.report.replica: r.report.running for r in seen.replicas if r.alive}
-        views = [ReplicaView(r.id, r.state, running.get(r.id, 0)) for r in living]
-        todo = plan(decision.replicas, views)
-        backing_off = deployment.retry_at is not None and utc_now() < deployment.retry_at
-        if todo.start and not backing_off:
-            lifecycle.apply(
-                session,
-                deployment,
-                Event.REPLICA_STARTING,
-                actor="scaler",
-                reason=decision.reason,
-            )
-            for _ in range(todo.start):
-                self._start(session, deployment)
-            self._note(session, deployment, len(serving), decision.replicas, decision.reason)
-        rows = {r.id: r for r in living}
-        for replica_id in todo.keep:
-            self._order(session, deployment, rows[replica_id], seen, drain=False)
-        for replica_id in todo.drain:
-            self._order(session, deployment, rows[replica_id], seen, drain=True)
-        for replica_id in todo.abort:
-            self._gone(session, deployment, rows[replica_id], "not needed any more")
-        if todo.drain or todo.abort:
-            self._note(session, deployment, len(serving), decision.replicas, decision.reason)
-
-    def _wind_down(
-        self, session: Session, deployment: Deployment, living: list[Replica], seen: SeenLane
-    ) -> None:
-        """Stopped, Errored or Deleted: answer what nobody runs, let the rest finish, stop."""
-        self._memory.pop(deployment.id, None)
-        self._broker.shut(deployment.lane, refusal(deployment))
-        for replica in living:
-            if replica.state == ReplicaState.STARTING:
-                self._gone(session, deployment, replica, f"deployment is {deployment.status}")
-            elif replica.state == ReplicaState.READY:
-                self._order(session, deployment, replica, seen, drain=True)
-        if seen.waiting or seen.running:
-            code = f"deployment_{deployment.status}"
-            count = self._broker.answer_stranded(deployment.lane, code, refusal(deployment))
-            if count:
-                log.info("%s: answered %d waiting requests", deployment.name, count)
-        if deployment.status == Status.DELETED and not living:
-            self._broker.forget_lane(deployment.lane)
-
-    def _start(self, session: Session, deployment: Deployment) -> None:
-        replica = Replica(deployment_id=deployment.id)
-        session.add(replica)
-        session.commit()
-        self._tasks.start(replica.id)
-
-    def _ask(self, session: Session, replica: Replica) -> None:
-        replica.asked_at = utc_now()
-        session.add(replica)
-        session.commit()
-        self._tasks.start(replica.id)
-
-    def _order(
-        self,
-        session: Session,
-        deployment: Deployment,
-        replica: Replica,
-        seen: SeenLane,
-        *,
-        drain: bool,
-    ) -> None:
-        target = _of(replica, seen)
-        if target is None or not self._broker.order(
-            deployment.lane, target.incarnation, drain=drain
-        ):
-            return
-        replica.state = ReplicaState.DRAINING if drain else ReplicaState.READY
-        replica.asked_at = utc_now()
-        session.add(replica)
-        session.commit()
-
-    def _note(
-        self, session: Session, deployment: Deployment, before: int, after: int, reason: str
-    ) -> None:
-        text = f"{before} → {after} replicas: {reason}"
-        log.info("%s: %s", deployment.name, text)
-        lifecycle.note(session, deployment, "scaled", actor="scaler", reason=text)
-
-
-def refusal(deployment: Deployment) -> str:
-    """What a client reads whose deployment takes no requests."""
-    name = deployment.name
-    if deployment.status == Status.STOPPED:
-        return f"Deployment {name!r} is stopped. Start it: loraplex start {name}"
-    if deployment.status == Status.ERRORED:
-        return (
-            f"Deployment {name!r} could not start: {deployment.reason} "
-            f"Try again with: loraplex start {name}"
-        )
-    return f"Deployment {name!r} was deleted."
-
-
-def _of(replica: Replica, seen: SeenLane) -> SeenReplica | None:
-    """The replica's newest incarnation."""
-    mine = [r for r in _by_age(seen) if r.report.replica == replica.id]
-    return mine[-1] if mine else None
-
-
-def _by_age(seen: SeenLane) -> list[SeenReplica]:
-    return sorted(seen.replicas, key=lambda r: (r.alive, r.report.at))
-
-
-def _left(seen: SeenReplica | None) -> bool:
-    return seen is not None and seen.report.phase == "exited"
-
-
-def _silence(seen: SeenReplica) -> float:
-    return utc_now().timestamp() - seen.report.at
-
-
-def _age(since: datetime) -> float:
-    return (utc_now() - since).total_seconds()
+            yield do.Gone(replica.id, facts.id, f"deployment is {settled.status}")
+        elif replica.state == ReplicaState.READY:
+            yield from _order(replica, drain=True)
+    if lane.waiting or lane.running:
+        yield do.AnswerStranded(facts.lane, f"deployment_{settled.status}", reason)
+        return
+    left = settled.living or facts.retiring or facts.forgotten
+    if settled.status == Status.DELETED and not left:
+        yield do.ForgetLane(facts.lane, facts.id)

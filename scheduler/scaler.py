@@ -1,4 +1,8 @@
-"""The scaler process: lead or stand by, look at every deployment, wake when something happens."""
+"""The scaler process: lead, look at everything, act; wake up early when something happens.
+
+Any number may run: one leads, the others stand by. A look is: observe (`observe.py`), decide
+(`reconcile.py`, pure), do (`perform.py`, fenced by the leader's epoch).
+"""
 
 import logging
 import random
@@ -6,19 +10,25 @@ import secrets
 import signal
 import threading
 import time
-
-from sqlmodel import Session, col, select
+from collections.abc import Iterable, Iterator
 
 from loraplex.broker.connection import Unavailable, check, connect
+from loraplex.broker.interface import Deposed
 from loraplex.broker.scaler import ScalerBroker
 from loraplex.database import connect as connect_database
-from loraplex.entities import Deployment, Replica, ReplicaState, utc_now
 from loraplex.settings import ScalerSettings
-from loraplex.status import Status
-from scheduler.drivers.base import Driver, Running
-from scheduler.drivers.process import ProcessDriver
+from scheduler import actions as do
+from scheduler.drivers.choose import driver_for
+from scheduler.event_relay import EventRelay
+from scheduler.fleet import fleet_of
 from scheduler.housekeeping import Housekeeping
-from scheduler.reconcile import Reconciler
+from scheduler.judge import Limits
+from scheduler.memory import Memory
+from scheduler.observe import observe
+from scheduler.perform import Performer
+from scheduler.reconcile import Rules, reconcile
+from scheduler.rows import SqlRows
+from scheduler.tasks.compare import compare_laws
 from scheduler.tasks.imports import prepare_deployment
 from scheduler.tasks.replicas import start_replica, stop_replica
 
@@ -26,20 +36,19 @@ log = logging.getLogger(__name__)
 
 SHORTEST_PAUSE_S = 0.05  # a burst of wake-ups is one look
 SETTLE_S = 3.0  # after Redis was away: replicas renew their leases first, or they'd look dead
-DELETED_LINGERS_S = 3600.0  # a deleted deployment is looked at until its last replica is gone
 
 
 class CeleryTasks:
     """Asks the task workers; nothing is done in the scaler itself."""
 
-    def prepare(self, deployment_id: str) -> None:
-        prepare_deployment.delay(deployment_id)
+    def prepare(self, deployment: str) -> None:
+        prepare_deployment.delay(deployment)
 
-    def start(self, replica_id: str) -> None:
-        start_replica.delay(replica_id)
+    def start(self, replica: str) -> None:
+        start_replica.delay(replica)
 
-    def stop(self, replica_id: str) -> None:
-        stop_replica.delay(replica_id)
+    def stop(self, replica: str) -> None:
+        stop_replica.delay(replica)
 
 
 class Scaler:
@@ -48,14 +57,19 @@ class Scaler:
         redis = connect(settings.redis_url)
         check(redis)
         self._broker = ScalerBroker(redis, f"scaler-{secrets.token_hex(4)}")
-        self._driver: Driver = ProcessDriver(settings)
-        self._database = connect_database(settings.database)
-        self._tasks = CeleryTasks()
-        self._reconciler = Reconciler(self._broker, self._tasks, settings)
+        self._driver = driver_for(settings)
+        database = connect_database(settings.database)
+        self._rows = SqlRows(database)
+        self._performer = Performer(self._rows, self._broker, CeleryTasks())
+        self._memory = Memory(self._broker)
+        self._rules = Rules(
+            fleet=fleet_of(settings),
+            limits=Limits(settings.start_timeout_s, settings.drain_timeout_s),
+            cold_start_s=settings.cold_start_s,
+        )
+        self._relay = EventRelay(database, self._broker, settings.redis_url)
         self._housekeeping = Housekeeping(self._broker, settings.retention_s)
-        self._leads = False
         self._look_from = 0.0
-        self._settled: set[str] = set()  # deployments that have been looked at for the last time
         self.stop = threading.Event()
 
     def run(self) -> None:
@@ -70,65 +84,75 @@ class Scaler:
                 log.warning("Redis is away, trying again: %s", away)
                 self._look_from = time.monotonic() + SETTLE_S
                 self._pause()
+            except Deposed as deposed:
+                log.warning("%s", deposed)
+                self._pause()
             except Exception:  # the outermost loop: the database is away, say
                 log.exception("this look failed, trying again")
                 self._pause()
-        if self._leads:
+        if self._broker.epoch:
             self._broker.resign()
 
     def _pause(self) -> None:
-        self._leads = False
+        self._broker.epoch = 0
         self.stop.wait(random.uniform(0.2, 1.5))
 
     def _turn(self) -> None:
-        leads = self._broker.lead(self._settings.leader_lease_s)
-        if leads != self._leads:
-            log.info("%s %s", self._broker.scaler_id, "leads" if leads else "stands by")
-            self._leads = leads
-            self._housekeeping.blind()
-        if leads and time.monotonic() >= self._look_from:
+        if self._lead() and time.monotonic() >= self._look_from:
             self._look()
 
-    def _look(self) -> None:
-        processes = {p.replica: p for p in self._driver.list()}
-        with Session(self._database) as session:
-            deployments = self._deployments(session)
-            for deployment in deployments:
-                self._reconcile(session, deployment, processes)
-                if not self._broker.lead(self._settings.leader_lease_s):
-                    return  # this look took too long; another scaler acts now
-            self._stop_orphans(session, processes)
-            self._housekeeping.run([deployment.lane for deployment in deployments])
+    def _lead(self) -> bool:
+        """True: this scaler leads. What it does is done in the name of its epoch."""
+        before = self._broker.epoch
+        least = self._rows.latest_epoch() if not before else 0
+        epoch = self._broker.lead(self._settings.leader_lease_s, least) or 0
+        if epoch == before:
+            return epoch > 0
+        name = self._broker.scaler_id
+        log.info("%s %s", name, f"leads, epoch {epoch}" if epoch else "stands by")
+        self._broker.epoch = self._rows.epoch = epoch
+        self._housekeeping.blind()
+        if epoch:
+            self._memory.load()
+            world = observe(self._rows, self._broker, self._driver)
+            self._broker.fence(list(world.lanes))
+        return epoch > 0
 
-    def _reconcile(
-        self, session: Session, deployment: Deployment, processes: dict[str, Running]
-    ) -> None:
-        """One deployment that can't be looked at must not hide those behind it."""
-        name = deployment.name
+    def _look(self) -> None:
+        world = observe(self._rows, self._broker, self._driver)
+        look = reconcile(world, self._memory.known, self._rules)
+        for name, actions in _by_deployment(look.actions):
+            self._perform(name, actions)
+        self._memory.learn(look, self._rules)
+        self._housekeeping.run(list(world.lanes))
+        for deployment in self._broker.asked_comparisons():
+            compare_laws.delay(deployment)
+        self._relay.publish()
+
+    def _perform(self, name: str, actions: list[do.Action]) -> None:
+        """What can't be done for one deployment must not hide those behind it."""
         try:
-            self._reconciler.reconcile(session, deployment, processes)
-            age_s = utc_now().timestamp() - deployment.changed_at.timestamp()
-            if deployment.status == Status.DELETED and age_s > DELETED_LINGERS_S:
-                self._settled.add(deployment.id)
+            self._performer.perform(self._while_leading(actions))
+        except Deposed:
+            raise
         except Unavailable:
             raise
         except Exception:
-            session.rollback()
             log.exception("%s: this look failed", name)
 
-    def _deployments(self, session: Session) -> list[Deployment]:
-        """All but those that were deleted a while ago and have left nothing."""
-        rows = list(session.exec(select(Deployment).order_by(col(Deployment.created_at))))
-        replicas = select(Replica.deployment_id).where(Replica.state != ReplicaState.GONE)
-        have_replicas = set(session.exec(replicas))
-        return [d for d in rows if d.id not in self._settled or d.id in have_replicas]
+    def _while_leading(self, actions: Iterable[do.Action]) -> Iterator[do.Action]:
+        for action in actions:
+            if self._broker.lead(self._settings.leader_lease_s) != self._broker.epoch:
+                raise Deposed(self._broker.epoch)
+            yield action
 
-    def _stop_orphans(self, session: Session, processes: dict[str, Running]) -> None:
-        """Processes that no row wants: left over from a crash between two lines of ours."""
-        for replica_id in processes:
-            row = session.get(Replica, replica_id)
-            if row is None or row.state == ReplicaState.GONE:
-                self._tasks.stop(replica_id)
+
+def _by_deployment(actions: Iterable[do.Action]) -> Iterator[tuple[str, list[do.Action]]]:
+    """In the order of their first actions."""
+    groups: dict[str, list[do.Action]] = {}
+    for action in actions:
+        groups.setdefault(do.of(action), []).append(action)
+    yield from groups.items()
 
 
 def main() -> None:
@@ -140,3 +164,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scaler.stop.set())
     scaler.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,90 +1,35 @@
 """/api/v1/deployments: create, list, change, stop, start, delete; their events and replicas."""
 
 import re
-from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+import msgspec
+from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
+from api.control.deployment_schemas import (
+    DeploymentCreate,
+    DeploymentOut,
+    DeploymentPatch,
+    EventOut,
+    ReplicaOut,
+    ReplicaRowOut,
+    engine_shown,
+)
 from api.errors import ApiError, bad_request
 from api.requests.resolve import deployments_of, need_deployment
 from api.security import TenantDep
 from api.state import State, StateDep
 from loraplex import lifecycle
-from loraplex.entities import Deployment, DeploymentEvent, Replica
-from loraplex.status import Event
+from loraplex.entities import Deployment, DeploymentEvent, Replica, Revision
+from loraplex.status import Event, Status
 from loraplex.store.models import ModelUnavailable
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
-
-
-class DeploymentCreate(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    base_model: str = Field(min_length=1, max_length=512)
-    min_replicas: int = Field(0, ge=0, le=64)
-    max_replicas: int = Field(1, ge=1, le=64)
-    cooldown_time: int = Field(3600, ge=0, le=7 * 86400, description="Seconds without work.")
-    scale_up_threshold: int = Field(16, ge=1, le=4096, description="Queued + running per replica.")
-
-
-class DeploymentPatch(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    min_replicas: int | None = Field(None, ge=0, le=64)
-    max_replicas: int | None = Field(None, ge=1, le=64)
-    cooldown_time: int | None = Field(None, ge=0, le=7 * 86400)
-    scale_up_threshold: int | None = Field(None, ge=1, le=4096)
-
-
-class ReplicaOut(BaseModel):
-    id: str
-    phase: str
-    running: int
-    requests_done: int
-    tokens_per_s: float
-    steps: int
-    mixed_steps: int
-    most_adapters_in_step: int
-    adapters: list[str]
-    ready_after_s: float
-
-
-class DeploymentOut(BaseModel):
-    name: str
-    base_model: str
-    status: str
-    reason: str
-    min_replicas: int
-    max_replicas: int
-    cooldown_time: int
-    scale_up_threshold: int
-    created_at: datetime
-    changed_at: datetime
-    replicas: list[ReplicaOut]
-
-
-class EventOut(BaseModel):
-    at: datetime
-    kind: str
-    actor: str
-    from_status: str
-    to_status: str
-    reason: str
-
-
-class ReplicaRowOut(BaseModel):
-    id: str
-    state: str
-    reason: str
-    created_at: datetime
-    ready_at: datetime | None
-    gone_at: datetime | None
 
 
 @router.post("", status_code=201)
@@ -114,13 +59,18 @@ async def get(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut:
 
 
 @router.get("/{name}/events")
-def events(name: str, tenant: TenantDep, state: StateDep) -> dict[str, list[EventOut]]:
+def events(
+    name: str,
+    tenant: TenantDep,
+    state: StateDep,
+    after: Annotated[int, Query(ge=0, description="Only events with a higher id.")] = 0,
+) -> dict[str, list[EventOut]]:
     """The latest 200 status changes and scaling decisions, oldest first."""
     with Session(state.database) as session:
         deployment = need_deployment(session, tenant, name)
         rows = session.exec(
             select(DeploymentEvent)
-            .where(DeploymentEvent.deployment_id == deployment.id)
+            .where(DeploymentEvent.deployment_id == deployment.id, col(DeploymentEvent.id) > after)
             .order_by(col(DeploymentEvent.id).desc())
             .limit(200)
         ).all()
@@ -147,24 +97,69 @@ def replicas(name: str, tenant: TenantDep, state: StateDep) -> dict[str, list[Re
 async def change(
     name: str, body: DeploymentPatch, tenant: TenantDep, state: StateDep
 ) -> DeploymentOut:
-    """Change the scaling bounds; running replicas and requests aren't disturbed."""
+    """Change knobs at once; another base model or other engine settings are rolled out: new
+    replicas come before the old ones go, and no request is disturbed."""
 
     def write() -> Deployment:
         with Session(state.database, expire_on_commit=False) as session:
-            deployment = need_deployment(session, tenant, name)
-            for field, value in body.model_dump(exclude_none=True).items():
-                setattr(deployment, field, value)
-            _check_bounds(deployment.min_replicas, deployment.max_replicas)
-            session.add(deployment)
-            changes = ", ".join(f"{k}={v}" for k, v in body.model_dump(exclude_none=True).items())
-            lifecycle.note(
-                session, deployment, "changed", actor=f"user:{tenant}", reason=changes or "nothing"
-            )
-            return deployment
+            return _change(state, session, need_deployment(session, tenant, name), body, tenant)
 
     deployment = await run_in_threadpool(write)
     await state.broker.wake_scaler(deployment.lane)
     return await _out(state, deployment)
+
+
+def _change(
+    state: State, session: Session, deployment: Deployment, body: DeploymentPatch, tenant: str
+) -> Deployment:
+    given = body.model_dump(exclude_none=True, exclude={"base_model", "engine"})
+    for field, value in given.items():
+        setattr(deployment, field, value)
+    _check_bounds(deployment.min_replicas, deployment.max_replicas)
+    if body.base_model is not None:
+        check_base_model(state, body.base_model)
+    revision = _next_revision(session, deployment, body)
+    actor = f"user:{tenant}"
+    changes = ", ".join(f"{k}={v}" for k, v in body.model_dump(exclude_none=True).items())
+    if revision is not None:
+        session.add(revision)
+        deployment.target = revision.number
+    if given or revision is not None:  # whatever was wrong may be mended
+        deployment.failed_starts, deployment.retry_at = 0, None
+    session.add(deployment)
+    name = deployment.name
+    try:
+        session.commit()
+    except IntegrityError as other:  # another change has made this revision
+        message = f"Deployment {name!r} was changed at this moment. Look, and try again."
+        raise ApiError(409, "conflict", message) from other
+    session.refresh(deployment)
+    lifecycle.note(session, deployment, "changed", actor=actor, reason=changes or "nothing")
+    mends = given and deployment.status == Status.ERRORED
+    if revision is not None or mends:
+        what = f"revision {deployment.target}: {changes}"
+        lifecycle.demand(session, deployment, Event.CHANGE_ROLLOUT, actor=actor, reason=what)
+    return deployment
+
+
+def _next_revision(
+    session: Session, deployment: Deployment, body: DeploymentPatch
+) -> Revision | None:
+    """None: nothing changes that replicas are made of."""
+    latest = session.exec(
+        select(Revision)
+        .where(Revision.deployment_id == deployment.id)
+        .order_by(col(Revision.number).desc())
+    ).first()
+    target = session.get_one(Revision, (deployment.id, deployment.target))
+    base_model = body.base_model or target.base_model
+    engine = body.engine.environment() if body.engine is not None else target.engine
+    if (base_model, engine) == (target.base_model, target.engine):
+        return None
+    number = (latest.number if latest else 0) + 1
+    return Revision(
+        deployment_id=deployment.id, number=number, base_model=base_model, engine=engine
+    )
 
 
 @router.post("/{name}/stop")
@@ -216,7 +211,13 @@ def _create(state: State, tenant: str, body: DeploymentCreate) -> Deployment:
         )
     check_base_model(state, body.base_model)
     _check_bounds(body.min_replicas, body.max_replicas)
-    deployment = Deployment(tenant_id=tenant, **body.model_dump())
+    deployment = Deployment(tenant_id=tenant, **body.model_dump(exclude={"engine"}))
+    first = Revision(
+        deployment_id=deployment.id,
+        number=1,
+        base_model=body.base_model,
+        engine=body.engine.environment(),
+    )
     with Session(state.database, expire_on_commit=False) as session:
         session.add(deployment)
         try:
@@ -225,6 +226,7 @@ def _create(state: State, tenant: str, body: DeploymentCreate) -> Deployment:
             raise ApiError(
                 409, "already_exists", f"Deployment {body.name!r} exists already.", param="name"
             ) from exists
+        session.add(first)
         lifecycle.note(session, deployment, "created", actor=f"user:{tenant}", reason="")
     return deployment
 
@@ -251,9 +253,17 @@ async def _out(state: State, deployment: Deployment) -> DeploymentOut:
     replicas = [
         ReplicaOut(
             id=r.replica,
-            **{f: getattr(r, f) for f in ReplicaOut.model_fields if f != "id"},
+            cold_start=msgspec.structs.asdict(r.cold_start) if r.cold_start else None,
+            **{f: getattr(r, f) for f in ReplicaOut.model_fields if f not in ("id", "cold_start")},
         )
         for r in serving
     ]
     fields: dict[str, Any] = deployment.model_dump(include=set(DeploymentOut.model_fields))
-    return DeploymentOut(**fields, replicas=replicas)
+    engine = await run_in_threadpool(_engine_of, state, deployment)
+    return DeploymentOut(**fields, engine=engine, replicas=replicas)
+
+
+def _engine_of(state: State, deployment: Deployment) -> dict[str, str]:
+    with Session(state.database) as session:
+        revision = session.get(Revision, (deployment.id, deployment.target))
+        return engine_shown(revision.engine) if revision else {}

@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from sqlmodel import Session
 
 from api.errors import ApiError, redis_away
+from api.requests.expectation import expected_at
 from api.requests.inflight import Ongoing
 from api.requests.models import ServedModel
 from api.requests.prepare import prepare
@@ -37,6 +38,7 @@ class Admitted:
     served: ServedModel
     ongoing: Ongoing
     received: list[int] | None = None  # positions of its answers that the client has
+    expected_at: float | None = None  # when a replica comes, if none serves (Unix seconds)
 
     @property
     def shown(self) -> Shown:
@@ -45,6 +47,17 @@ class Admitted:
 
 async def admit(state: State, tenant: str, terms: Terms, request: GenerationRequest) -> Admitted:
     """Resolve, tokenize, check, enqueue: all of its answers or none. Raises ApiError."""
+    try:
+        return await _admit(state, tenant, terms, request)
+    except LaneMoved:  # the deployment went over to another base model at this moment
+        return await _admit(state, tenant, terms, request)
+
+
+class LaneMoved(Exception):
+    """The lane was shut because its deployment has another one now."""
+
+
+async def _admit(state: State, tenant: str, terms: Terms, request: GenerationRequest) -> Admitted:
     target, served = await run_in_threadpool(_resolve, state, tenant, request)
     # In a thread: long prompts would hold up everybody's tokens.
     work_out = partial(_work_out, state, tenant, terms, request, target, served)
@@ -53,7 +66,7 @@ async def admit(state: State, tenant: str, terms: Terms, request: GenerationRequ
         ongoing = await _enqueue(state, target, jobs, shown)
     except AlreadyKnown:
         return await _sent_before(state, target, served, shown)
-    return Admitted(served, ongoing)
+    return Admitted(served, ongoing, expected_at=await expected_at(state, target.deployment))
 
 
 def _work_out(
@@ -95,7 +108,7 @@ async def _sent_before(state: State, target: Target, served: ServedModel, shown:
         state.inflight.done(ongoing)
         reason = "This Idempotency-Key was used for another request."
         raise ApiError(409, "idempotency_key_reused", reason, param="Idempotency-Key")
-    return Admitted(served, ongoing)
+    return Admitted(served, ongoing, expected_at=await expected_at(state, target.deployment))
 
 
 def _shown(
@@ -143,7 +156,15 @@ async def _enqueue(state: State, target: Target, jobs: list[Job], shown: Shown) 
             keep_s=shown.deadline - time.time() + settings.retention_s,
         )
     except REFUSALS as refused:
+        if isinstance(refused, GateShut) and await run_in_threadpool(_moved, state, target):
+            raise LaneMoved from refused
         raise await refusal(state, target.deployment, refused) from refused
+
+
+def _moved(state: State, target: Target) -> bool:
+    with Session(state.database) as session:
+        now = session.get(Deployment, target.deployment.id)
+        return now is not None and now.lane != target.deployment.lane
 
 
 REFUSALS = (BacklogFull, GateShut, MemoryFull, StillStopping, TimeoutError)

@@ -5,6 +5,7 @@ has when it has this event. Positions count tokens; the one after the last is th
 that the usage. A client that was cut off sends the last one back as `Last-Event-ID`.
 """
 
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
@@ -53,6 +54,8 @@ def stream(
     async def events() -> AsyncIterator[bytes]:
         served = False
         try:
+            if admitted.expected_at is not None:
+                yield _heartbeat(admitted)
             for first in opening if received is None else ():
                 yield event(first)
             async for pieces in generation.pieces():
@@ -99,8 +102,13 @@ def _heartbeat(admitted: Admitted) -> bytes:
     The OpenAI SDK keeps the last `id:`, as the specification says, and takes a blank line after
     it for an (empty) event, which it then fails to parse.
     """
-    started = any(answer.position for answer in admitted.ongoing.answers)
-    return b": running\n" if started else b": queued, waiting for a replica\n"
+    if any(answer.position for answer in admitted.ongoing.answers):
+        return b": running\n"
+    if admitted.expected_at is not None:
+        left = admitted.expected_at - time.time()
+        if left > 0:
+            return f": starting a replica, ready in about {left:.2g} s\n".encode()
+    return b": queued, waiting for a replica\n"
 
 
 def encode(data: dict[str, Any], id_: str = "") -> bytes:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any, Literal, cast
 
+import msgspec
 import redis.asyncio
 
 from loraplex.broker.cancellation import arguments
@@ -21,7 +22,18 @@ from loraplex.broker.interface import (
 )
 from loraplex.broker.scripts import source
 from loraplex.broker.steps import readable, steps_of
-from loraplex.keys import APIS, GROUP, WAKE_CHANNEL, Lane, reply_channel
+from loraplex.comparison import Comparison, decode_comparison
+from loraplex.explanation import Explanation, decode_explanation
+from loraplex.keys import (
+    APIS,
+    COMPARE,
+    COMPARISONS,
+    DECISIONS,
+    GROUP,
+    WAKE_CHANNEL,
+    Lane,
+    reply_channel,
+)
 from loraplex.messages import (
     Job,
     ReplicaReport,
@@ -211,6 +223,27 @@ class ApiBroker:
         rows = await cast(Any, self._redis.hvals(lane.reports))
         return [decode_report(row) for row in rows]
 
+    async def explanation(self, deployment_id: str) -> Explanation | None:
+        """The scaler's latest decision. None: it has not looked, or is of another release."""
+        raw = await cast(Any, self._redis.hget(DECISIONS, deployment_id))
+        try:
+            return decode_explanation(raw) if raw else None
+        except msgspec.DecodeError:
+            return None
+
+    async def ask_comparison(self, deployment_id: str) -> None:
+        """Have other laws compared on its traffic; what was found before is forgotten."""
+        await self._redis.delete(COMPARISONS + deployment_id)
+        await cast(Any, self._redis.rpush(COMPARE, deployment_id))
+
+    async def comparison(self, deployment_id: str) -> Comparison | None:
+        """None: it is not done, or nobody has asked for it within the hour."""
+        raw: Any = await self._redis.get(COMPARISONS + deployment_id)
+        try:
+            return decode_comparison(raw) if raw else None
+        except msgspec.DecodeError:
+            return None
+
     async def tokens_per_s(self, lane: Lane) -> float:
         """The lane's latest measured throughput; 0 when no replica has run."""
         return sum(report.tokens_per_s for report in await self.reports(lane))
@@ -220,7 +253,7 @@ class ApiBroker:
         nothing is lost, only later, while Redis is away."""
         state = "shut" if shut_reason else "open"
         with suppress(*Unavailable):
-            await self._gate(keys=[lane.gate], args=[state, shut_reason or ""])
+            await self._gate(keys=[lane.gate], args=[state, shut_reason or "", ""])
             await self.wake_scaler(lane)
 
     async def wake_scaler(self, lane: Lane) -> None:

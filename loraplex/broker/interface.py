@@ -8,6 +8,7 @@ readers drop repeats and fill gaps from the journal.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from loraplex.keys import Lane
 from loraplex.messages import Cancel, Job, ReplicaReport, Shown, Step
 
 
@@ -33,6 +34,13 @@ class AlreadyKnown(Exception):
 
 class StillStopping(Exception):
     """The same, and it was stopped, but a replica has not heard of that yet."""
+
+
+class Deposed(Exception):
+    """Another scaler has led since this one's epoch: what it does is refused."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"another scaler leads since epoch {epoch}")
 
 
 class Fenced(Exception):
@@ -115,8 +123,16 @@ class SeenReplica:
 class SeenLane:
     """A lane at one instant."""
 
+    lane: Lane
     at: float  # Unix seconds, Redis' clock
     waiting: int
     running: int
     oldest_wait_s: float
     replicas: list[SeenReplica]
+    arrived: int = 0  # jobs since the lane exists
+    gate: str = ""  # open, idle or shut; "": no request has ever come
+    gate_reason: str = ""  # what senders read at a shut gate
+
+    def by_age(self) -> list[SeenReplica]:
+        """The newest incarnation of a replica comes last."""
+        return sorted(self.replicas, key=lambda r: (r.alive, r.report.at))

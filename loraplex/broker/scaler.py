@@ -1,24 +1,41 @@
 """The scaler's side: lead, observe lanes, open and shut gates, order, answer stranded jobs."""
 
 import logging
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import msgspec
 import redis
 
 from loraplex.broker.cancellation import arguments, request_of
-from loraplex.broker.interface import SeenLane, SeenReplica
+from loraplex.broker.interface import Deposed, SeenLane, SeenReplica
 from loraplex.broker.scripts import source
-from loraplex.keys import APIS, LEADER, WAKE_CHANNEL, Lane, reply_channel
+from loraplex.keys import (
+    APIS,
+    COMPARE,
+    COMPARISONS,
+    DECISIONS,
+    EPOCH,
+    LEADER,
+    LEARNED,
+    PUBLISHED,
+    WAKE_CHANNEL,
+    Lane,
+    reply_channel,
+)
 from loraplex.messages import (
     NO_ENTRY,
     Step,
     TokenEvent,
+    Traffic,
     decode_job,
     decode_report,
     decode_shown,
+    decode_traffic,
     encode,
 )
+
+COMPARISON_KEPT_S = 3600
 
 log = logging.getLogger(__name__)
 
@@ -29,21 +46,50 @@ class ScalerBroker:
     def __init__(self, client: "redis.Redis", scaler_id: str) -> None:
         self._redis = client
         self.scaler_id = scaler_id
+        self.epoch = 0  # in whose name it acts
         self._pubsub: Any = client.pubsub()  # type: ignore[no-untyped-call]
-        names = ("lead", "observe", "gate", "close_idle", "answer", "order", "cancel")
+        names = (
+            "lead",
+            "fence",
+            "observe",
+            "gate",
+            "close_idle",
+            "answer",
+            "order",
+            "cancel",
+            "trim",
+        )
         (
             self._lead,
+            self._fence,
             self._observe,
             self._gate,
             self._close_idle,
             self._answer,
             self._order,
             self._cancel,
+            self._trim,
         ) = (client.register_script(source(name)) for name in names)
 
-    def lead(self, lease_s: float) -> bool:
-        """Take or renew the leadership. False: another scaler leads."""
-        return bool(self._lead(keys=[LEADER], args=[self.scaler_id, int(lease_s * 1000)]))
+    def lead(self, lease_s: float, least_epoch: int = 0) -> int | None:
+        """Take or renew the leadership: its epoch, over `least_epoch`. None: another one leads."""
+        args: list[str | int] = [self.scaler_id, int(lease_s * 1000), least_epoch]
+        epoch = int(cast(int, self._lead(keys=[LEADER, EPOCH], args=args)))
+        return epoch or None
+
+    def fence(self, lanes: Sequence[Lane]) -> None:
+        """Make lanes refuse what earlier leaders do late."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for lane in lanes:
+                self._fence(keys=[lane.gate], args=[self.epoch], client=pipeline)
+            refused = any(int(reply) < 0 for reply in pipeline.execute())
+        if refused:
+            raise Deposed(self.epoch)
+
+    def time(self) -> float:
+        """Redis' clock, which is everybody's: Unix seconds."""
+        seconds, microseconds = self._redis.time()
+        return seconds + microseconds / 1e6
 
     def resign(self) -> None:
         """Let a standby take over at once."""
@@ -61,9 +107,18 @@ class ScalerBroker:
         while self._pubsub.subscribed and self._pubsub.get_message(timeout=0) is not None:
             pass
 
-    def observe(self, lane: Lane) -> SeenLane:
-        reply: Any = self._observe(keys=[lane.jobs, lane.reports], args=[lane.lease_prefix])
-        now_ms, jobs, taken, oldest, rows = reply
+    def observe(self, lanes: Sequence[Lane]) -> dict[Lane, SeenLane]:
+        """One round trip for all of them."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for lane in lanes:
+                keys = [lane.jobs, lane.reports, lane.gate]
+                self._observe(keys=keys, args=[lane.lease_prefix], client=pipeline)
+            replies = pipeline.execute()
+        return {lane: self._seen(lane, reply) for lane, reply in zip(lanes, replies, strict=True)}
+
+    def _seen(self, lane: Lane, reply: Any) -> SeenLane:
+        now_ms, jobs, taken, oldest, rows, gate = reply
+        state, reason, arrived = (each.decode() if each else "" for each in gate)
         wait_ms = int(now_ms) - int(oldest.split(b"-")[0]) if oldest else 0
         replicas = [
             SeenReplica(rows[i].decode(), bool(rows[i + 1]), rows[i + 1] == b"drain", report)
@@ -71,29 +126,79 @@ class ScalerBroker:
             for report in [decode_report(rows[i + 2])]
         ]
         return SeenLane(
+            lane=lane,
             at=int(now_ms) / 1000,
             waiting=max(0, int(jobs) - int(taken)),
             running=int(taken),
             oldest_wait_s=max(0, wait_ms) / 1000,
             replicas=replicas,
+            arrived=int(arrived or 0),
+            gate=state,
+            gate_reason=reason,
         )
 
     def close_idle(self, lane: Lane) -> bool:
-        """Close the gate for zero replicas. False: there is work, keep them."""
-        return bool(self._close_idle(keys=[lane.jobs, lane.gate]))
+        """Close the gate for zero replicas. False: there is work, keep them. Raises Deposed."""
+        return self._fenced(self._close_idle(keys=[lane.jobs, lane.gate], args=[self.epoch]))
 
     def shut(self, lane: Lane, reason: str) -> None:
-        """Take no more requests; `reason` is what their senders read."""
-        self._gate(keys=[lane.gate], args=["shut", reason])
+        """Take no more requests; `reason` is what their senders read. Raises Deposed."""
+        self._fenced(self._gate(keys=[lane.gate], args=["shut", reason, self.epoch]))
 
     def open(self, lane: Lane) -> None:
-        """Take requests again, if the gate was shut."""
-        self._gate(keys=[lane.gate], args=["open", ""])
+        """Take requests again, if the gate was shut. Raises Deposed."""
+        self._fenced(self._gate(keys=[lane.gate], args=["open", "", self.epoch]))
 
     def order(self, lane: Lane, incarnation: str, *, drain: bool) -> bool:
-        """Tell a replica to drain, or to serve after all. False: it is not alive."""
+        """Tell a replica to drain, or to serve after all. False: it is dead. Raises Deposed."""
         order = "drain" if drain else "serve"
-        return bool(self._order(keys=[lane.lease_prefix + incarnation], args=[order]))
+        keys = [lane.lease_prefix + incarnation, lane.gate]
+        return self._fenced(self._order(keys=keys, args=[order, self.epoch]))
+
+    def _fenced(self, reply: Any) -> bool:
+        if int(reply) < 0:
+            raise Deposed(self.epoch)
+        return bool(reply)
+
+    def learned(self) -> dict[str, bytes]:
+        """What was kept of earlier looks, by deployment."""
+        rows: Any = self._redis.hgetall(LEARNED)
+        return {name.decode(): value for name, value in rows.items()}
+
+    def keep(self, learned: dict[str, bytes], decisions: dict[str, bytes]) -> None:
+        """Store what has changed of both; one round trip."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for key, values in ((LEARNED, learned), (DECISIONS, decisions)):
+                if values:
+                    pipeline.hset(key, mapping=cast(Any, values))
+            pipeline.execute()
+
+    def forget(self, deployment: str) -> None:
+        """What was kept of a deleted deployment."""
+        for key in (LEARNED, DECISIONS):
+            self._redis.hdel(key, deployment)
+
+    def decision(self, deployment: str) -> bytes | None:
+        return cast(bytes | None, self._redis.hget(DECISIONS, deployment))
+
+    def asked_comparisons(self) -> list[str]:
+        """Deployments whose laws somebody wants compared; they are told once."""
+        names = cast(list[bytes] | None, self._redis.lpop(COMPARE, 10))
+        return [name.decode() for name in names or ()]
+
+    def traffic(self, lane: Lane) -> list[Traffic]:
+        """What was recorded of a lane, oldest first."""
+        entries: Any = self._redis.xrange(lane.traffic)
+        return [decode_traffic(fields[b"t"]) for _, fields in entries]
+
+    def keep_comparison(self, deployment: str, comparison: bytes) -> None:
+        self._redis.set(COMPARISONS + deployment, comparison, ex=COMPARISON_KEPT_S)
+
+    def published(self) -> int:
+        return int(cast(bytes | None, self._redis.get(PUBLISHED)) or 0)
+
+    def set_published(self, event: int) -> None:
+        self._redis.set(PUBLISHED, event)
 
     def answer_stranded(self, lane: Lane, code: str, error: str) -> int:
         """Answer every job that no living replica has with an error. Returns how many."""
@@ -107,15 +212,17 @@ class ScalerBroker:
                 continue
             # The position is beyond all tokens: whatever was journalled before is still delivered.
             event = TokenEvent(job.request, job.sampling.max_tokens, [], "error", error, code)
-            answered += self._answer(
-                keys=[lane.jobs, lane.journal, lane.deaths],
+            done = self._answer(
+                keys=[lane.jobs, lane.journal, lane.deaths, lane.gate],
                 args=[
                     entry,
                     lane.lease_prefix,
                     encode(Step(self.scaler_id, [event], NO_ENTRY)),
                     reply_channel(job.reply_to),
+                    self.epoch,
                 ],
             )
+            answered += self._fenced(done)
         return answered
 
     def silent_apis(self, seconds: float) -> dict[str, float]:
@@ -148,14 +255,13 @@ class ScalerBroker:
                 stopped += self._cancel(keys=keys, args=args) == b"STOPPED"
         return stopped, kept
 
-    def trim(self, lane: Lane, retention_s: float) -> None:
-        """Drop what the journal needs no longer; replicas do so too, but only while they work."""
-        now_s, now_us = self._redis.time()
-        oldest = int((now_s - retention_s) * 1000) + now_us // 1000
-        first: Any = self._redis.xrange(lane.jobs, count=1)
-        if first:
-            oldest = min(oldest, int(first[0][0].split(b"-")[0]))
-        self._redis.xtrim(lane.journal, minid=f"{max(0, oldest)}-0", approximate=False)
+    def trim(self, lanes: Sequence[Lane], retention_s: float) -> None:
+        """Drop what journals need no longer; replicas do so too, but only while they work."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for lane in lanes:
+                keys = [lane.jobs, lane.journal]
+                self._trim(keys=keys, args=[int(retention_s * 1000)], client=pipeline)
+            pipeline.execute()
 
     def forget_replica(self, lane: Lane, incarnation: str) -> None:
         self._redis.hdel(lane.reports, incarnation)
@@ -164,6 +270,6 @@ class ScalerBroker:
         """Remove what a deleted deployment leaves behind, an hour from the first call."""
         for key in (
             *(lane.jobs, lane.journal, lane.reports, lane.gate),
-            *(lane.batches, lane.deaths, lane.dead_letters),
+            *(lane.batches, lane.deaths, lane.dead_letters, lane.traffic),
         ):
             self._redis.expire(key, 3600, nx=True)

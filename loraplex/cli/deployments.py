@@ -1,19 +1,27 @@
-"""deploy, deployments, start, stop, scale, rm, events."""
+"""deploy, deployments, start, stop, scale, update, rm, events, explain."""
 
 import json
+import re
 import sys
+import time
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, deployment_path, out
+from loraplex.cli.client import client, deployment_path, fail, out
+
+_POLL_S = 1.0
+_COMPARED_WITHIN_S = 120.0
+_SCHEDULE = re.compile(
+    r"(?:([a-z,]+)\s+)?(\d\d:\d\d)-(\d\d:\d\d)(?:\s+([A-Za-z_]+(?:/[A-Za-z_/+-]+)?))?\s+min=(\d+)"
+)
 
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (deploy, deployments, scale, start, stop, rm, events):
+    for command in (deploy, deployments, scale, update, start, stop, rm, events, explain):
         app.command()(command)
 
 
@@ -54,18 +62,68 @@ def deployments(as_json: Json = False) -> None:
 
 def scale(
     name: str,
-    min_replicas: int | None = None,
-    max_replicas: int | None = None,
-    cooldown_time: int | None = None,
+    min_replicas: Annotated[int | None, typer.Option("--min", "--min-replicas")] = None,
+    max_replicas: Annotated[int | None, typer.Option("--max", "--max-replicas")] = None,
+    cooldown_time: Annotated[int | None, typer.Option(help="No idle replica stays longer.")] = None,
+    scale_up_threshold: Annotated[int | None, typer.Option(help="Requests a replica.")] = None,
+    target_wait: Annotated[float | None, typer.Option(help="Seconds in the queue.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Who yields on a full fleet.")] = None,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(help="'mon,tue,wed,thu,fri 08:00-18:00 Europe/Berlin min=2'; '' clears."),
+    ] = None,
 ) -> None:
-    """Change the scaling bounds."""
+    """Change the scaling bounds; replicas that run and their requests aren't disturbed."""
     wanted = {
         "min_replicas": min_replicas,
         "max_replicas": max_replicas,
         "cooldown_time": cooldown_time,
+        "scale_up_threshold": scale_up_threshold,
+        "target_wait_s": target_wait,
+        "priority": priority,
+        "schedules": None if schedule is None else [_schedule(s) for s in schedule if s],
     }
+    _patch(name, wanted)
+
+
+def update(
+    name: str,
+    base_model: Annotated[str | None, typer.Option(help="Another base model.")] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="dtype=float32, max_running=64 …; replaces all.")
+    ] = None,
+) -> None:
+    """Change what replicas are made of: rolled out one by one, without losing a request."""
+    wanted: dict[str, Any] = {"base_model": base_model}
+    if engine is not None:
+        wanted["engine"] = dict(_pair(each) for each in engine if each)
+    _patch(name, wanted)
+
+
+def _patch(name: str, wanted: dict[str, Any]) -> None:
     body = {key: value for key, value in wanted.items() if value is not None}
+    if not body:
+        raise fail("Nothing to change: give an option (--help lists them).", 2)
     _say(client().call("PATCH", deployment_path(name), json=body))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise fail(f"{text!r} is not NAME=VALUE.", 2)
+    return key, value
+
+
+def _schedule(text: str) -> dict[str, Any]:
+    """`[days] HH:MM-HH:MM [zone] min=N`, in that order."""
+    found = _SCHEDULE.fullmatch(text.strip())
+    if found is None:
+        raise fail(f"{text!r} is no schedule such as 'mon,fri 08:00-18:00 Europe/Berlin min=2'.", 2)
+    days, start, end, zone, low = found.groups()
+    given = {"start": start, "end": end, "min_replicas": int(low)}
+    if days:
+        given["days"] = days.split(",")
+    return given | ({"timezone": zone} if zone else {})
 
 
 def start(name: str) -> None:
@@ -83,16 +141,85 @@ def rm(name: str) -> None:
     _say(client().call("DELETE", deployment_path(name)))
 
 
-def events(name: str, as_json: Json = False) -> None:
+def events(
+    name: str,
+    as_json: Json = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f")] = False,
+) -> None:
     """What happened to a deployment, and why."""
-    rows = client().call("GET", deployment_path(name, "/events"))["data"]
-    if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+    after = 0
+    while True:
+        path = deployment_path(name, f"/events?after={after}")
+        rows = client().call("GET", path)["data"]
+        if as_json:
+            sys.stdout.write(json.dumps(rows) + "\n")
+        for e in rows:
+            after = e["id"]
+            if not as_json:
+                _show_event(e)
+        if not follow:
+            return
+        time.sleep(_POLL_S)
+
+
+def _show_event(e: dict[str, Any]) -> None:
+    moved = f"{e['from_status']} → {e['to_status']}"
+    change = moved if e["from_status"] != e["to_status"] else e["kind"]
+    out.print(f"{e['at'][:19]}  {change:26} {e['actor']:10} {e['reason']}", markup=False)
+
+
+def explain(
+    name: str,
+    as_json: Json = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="What other laws would have made of its traffic.")
+    ] = False,
+) -> None:
+    """Why this many replicas: the latest decision, its inputs, what would change it."""
+    if compare:
+        _compare(name, as_json)
         return
-    for e in rows:
-        moved = f"{e['from_status']} → {e['to_status']}"
-        change = moved if e["from_status"] != e["to_status"] else e["kind"]
-        out.print(f"{e['at'][:19]}  {change:26} {e['actor']:10} {e['reason']}", markup=False)
+    facts = client().call("GET", deployment_path(name, "/explain"))
+    if as_json:
+        sys.stdout.write(json.dumps(facts) + "\n")
+        return
+    out.print(f"{name} is {facts['status']}: {facts['reason']}", markup=False)
+    if facts["wanted"] is None:
+        out.print(facts["why"], markup=False)
+    else:
+        at = facts["decided_at"][:19]
+        out.print(f"{at}  has {facts['has']}, wants {facts['wanted']}", markup=False)
+        out.print(f"  why     {facts['why']}", markup=False)
+        for line in facts["would_change"]:
+            out.print(f"  change  {line}", markup=False)
+        shown = "  ".join(f"{key} {value:g}" for key, value in facts["inputs"].items())
+        out.print(f"  inputs  {shown}", markup=False)
+    for decision in facts["last_decisions"]:
+        out.print(f"{decision['at'][:19]}  {decision['reason']}", markup=False)
+
+
+def _compare(name: str, as_json: bool) -> None:
+    path, api = deployment_path(name, "/comparison"), client()
+    api.call("POST", path)
+    deadline = time.monotonic() + _COMPARED_WITHIN_S
+    while (answer := api.http.get(path)).status_code == 404 and time.monotonic() < deadline:
+        time.sleep(_POLL_S / 2)
+    found = api.call("GET", path) if answer.is_error else answer.json()
+    if as_json:
+        sys.stdout.write(json.dumps(found) + "\n")
+        return
+    target = found["target_wait_s"]
+    out.print(
+        f"{found['requests']} requests within {found['seconds']:.0f} s, {found['slots']} at once "
+        f"on a replica, cold start {found['cold_start_s']:.1f} s"
+    )
+    table = Table("law", "replica-seconds", "cold starts", "wait p50", "p95", f"≤ {target:g} s")
+    for law in found["laws"]:
+        share = f"{100 * law['within_target']:.1f} %"
+        waits = (f"{law['wait_p50_s']:.1f} s", f"{law['wait_p95_s']:.1f} s")
+        row = (law["law"], f"{law['replica_seconds']:.0f}", str(law["starts"]), *waits, share)
+        table.add_row(*row)
+    out.print(table)
 
 
 def _say(deployment: dict[str, Any]) -> None:

@@ -67,6 +67,8 @@ class Supervisor:
             with Session(connect(self._settings.database)) as session:
                 apikeys.store(session, apikeys.FIRST_TENANT, "embedded", self.record.api_key)
             python = sys.executable
+            if self._settings.warm_parent:  # replicas start without it, too: nobody waits for it
+                self._spawn("warm", [python, "-m", "gpu_worker.warm_parent"])
             self._spawn("api", [python, "-m", "api"])
             self._spawn("scaler", [python, "-m", "scheduler"])
             for queue in _TASK_QUEUES:
@@ -89,7 +91,8 @@ class Supervisor:
     def stop(self) -> None:
         """Everything down: those that start others first, Valkey last."""
         records = {p.name: p for p in self.record.processes}
-        end(records[name] for name in ("api", "scaler", *_TASK_QUEUES) if name in records)
+        starters = ("api", "scaler", *_TASK_QUEUES, "warm")
+        end(records[name] for name in starters if name in records)
         stop_replicas(self._settings)
         end([records["valkey"]] if "valkey" in records else [])
         for child in self._children.values():
@@ -157,9 +160,9 @@ def _celery_worker(queue: str) -> list[str]:
 
 
 def stop_replicas(settings: ApiSettings) -> None:
-    """End every replica process of this home, whoever started it."""
+    """End every replica of this home, whoever started it."""
     subprocess.run(
-        [sys.executable, "-m", "scheduler.drivers.process"],
+        [sys.executable, "-m", "scheduler.drivers.choose"],
         env=os.environ | {"LORAPLEX_HOME": str(settings.home)},
         check=True,
     )

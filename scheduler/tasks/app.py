@@ -9,7 +9,7 @@ settings = ScalerSettings()
 
 app = Celery("loraplex", broker=settings.redis_url)
 app.conf.update(
-    include=["scheduler.tasks.replicas", "scheduler.tasks.imports"],
+    include=["scheduler.tasks.replicas", "scheduler.tasks.imports", "scheduler.tasks.compare"],
     accept_content=["json"],
     task_serializer="json",
     task_ignore_result=True,
@@ -17,7 +17,10 @@ app.conf.update(
     task_reject_on_worker_lost=True,
     task_default_queue="tasks",
     # A download may take an hour: it must not stand before the start of a replica.
-    task_routes={"scheduler.tasks.imports.*": {"queue": "imports"}},
+    task_routes={
+        "scheduler.tasks.imports.*": {"queue": "imports"},
+        "scheduler.tasks.compare.*": {"queue": "imports"},
+    },
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
     broker_transport_options={

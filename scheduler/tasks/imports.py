@@ -2,17 +2,17 @@
 
 import logging
 
-from celery import Task
 from sqlmodel import Session
 
 from loraplex.broker.connection import connect as connect_redis
 from loraplex.database import connect
-from loraplex.entities import Deployment
+from loraplex.entities import Deployment, Revision
 from loraplex.keys import WAKE_CHANNEL
 from loraplex.lifecycle import apply
-from loraplex.status import Event, Status
+from loraplex.status import ADMITTING, Event, Status
 from loraplex.store.models import ModelBusy, ModelStore, ModelUnavailable
 from scheduler.tasks.app import app, settings
+from scheduler.tasks.progress import ProgressRow
 
 log = logging.getLogger(__name__)
 _engine = connect(settings.database)
@@ -20,19 +20,22 @@ _redis = connect_redis(settings.redis_url)
 _models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
 
 
-@app.task(bind=True, max_retries=None)
-def prepare_deployment(self: Task, deployment_id: str) -> None:
-    """Pending → Standby, or Errored with the reason. Safe to run twice: the status decides."""
+@app.task
+def prepare_deployment(deployment_id: str) -> None:
+    """Fetch what the target revision needs. Pending → Standby, or Errored with the reason; a change
+    of what serves meanwhile is taken back. Safe to run twice: the row decides."""
     with Session(_engine) as session:
         deployment = session.get(Deployment, deployment_id)
-        if deployment is None or deployment.status != Status.PENDING:
+        if deployment is None or not _wanted(deployment):
             return
-        base_model = deployment.base_model
+        target = deployment.target
+        revision = session.get(Revision, (deployment_id, target))
+        base_model = revision.base_model if revision else deployment.base_model
     try:
-        _models.fetch(base_model)
+        _models.fetch(base_model, ProgressRow(_engine, deployment_id))
         event, reason = Event.ARTEFACTS_READY, "base model is in the store"
-    except ModelBusy as busy:  # another task fetches it: don't hold a thread for that
-        raise self.retry(exc=busy, countdown=5) from busy
+    except ModelBusy:  # another task fetches it; the scaler asks again
+        return
     except ModelUnavailable as missing:
         event, reason = Event.ARTEFACTS_FAILED, str(missing)
     except Exception as failed:  # whatever it is, the owner of the deployment must read it
@@ -40,7 +43,24 @@ def prepare_deployment(self: Task, deployment_id: str) -> None:
         event, reason = Event.ARTEFACTS_FAILED, f"{type(failed).__name__}: {failed}"
     with Session(_engine) as session:
         deployment = session.get_one(Deployment, deployment_id)
-        if deployment.status == Status.PENDING:
-            apply(session, deployment, event, actor="task", reason=reason)
-            log.info("%s: %s", deployment.name, reason)
+        if _wanted(deployment) and deployment.target == target:
+            _settle(session, deployment, event, reason)
     _redis.publish(WAKE_CHANNEL, deployment_id)
+
+
+def _wanted(deployment: Deployment) -> bool:
+    behind = deployment.prepared < deployment.target and deployment.status in ADMITTING
+    return deployment.status == Status.PENDING or behind
+
+
+def _settle(session: Session, deployment: Deployment, event: Event, reason: str) -> None:
+    if event is Event.ARTEFACTS_READY:
+        deployment.prepared = deployment.target
+    elif deployment.status == Status.UPDATING:
+        reason = f"The change was taken back: {reason}"
+        deployment.target = deployment.revision
+    deployment.progress = None
+    session.add(deployment)
+    session.commit()
+    apply(session, deployment, event, actor="task", reason=reason)
+    log.info("%s: %s", deployment.name, reason)

@@ -1,14 +1,17 @@
-"""Start and stop one replica."""
+"""Start and stop one replica. Both go by its row, whoever asks and however late."""
 
 from sqlmodel import Session
 
 from loraplex.database import connect
-from loraplex.entities import Deployment, Replica, ReplicaState
-from scheduler.drivers.process import ProcessDriver
+from loraplex.entities import Deployment, Replica, Revision
+from loraplex.keys import Lane
+from loraplex.replica_state import ReplicaState
+from scheduler.drivers.base import ReplicaSpec
+from scheduler.drivers.choose import driver_for
 from scheduler.tasks.app import app, settings
 
 _engine = connect(settings.database)
-_driver = ProcessDriver(settings)
+_driver = driver_for(settings)
 
 
 @app.task(autoretry_for=(OSError,), retry_backoff=True, max_retries=3)
@@ -18,11 +21,24 @@ def start_replica(replica_id: str) -> None:
         replica = session.get(Replica, replica_id)
         if replica is None or replica.state != ReplicaState.STARTING:
             return
-        deployment = session.get_one(Deployment, replica.deployment_id)
-        _driver.start(replica_id, deployment.lane.name)
+        spec = _spec(session, replica)
+    _driver.start(spec)
 
 
 @app.task(autoretry_for=(OSError,), retry_backoff=True, max_retries=3)
 def stop_replica(replica_id: str) -> None:
-    """End it now, whatever it is doing. Safe to run twice."""
+    """End it now, whatever it is doing, unless a row wants it. Safe to run twice."""
+    with Session(_engine) as session:
+        replica = session.get(Replica, replica_id)
+        if replica is not None and replica.state != ReplicaState.GONE:
+            return
     _driver.stop(replica_id)
+
+
+def _spec(session: Session, replica: Replica) -> ReplicaSpec:
+    revision = session.get(Revision, (replica.deployment_id, replica.revision))
+    deployment = session.get_one(Deployment, replica.deployment_id)
+    base_model = revision.base_model if revision else deployment.base_model
+    lane = Lane(base_model, deployment.id).name
+    engine = revision.engine if revision else {}
+    return ReplicaSpec(replica.id, lane, replica.host, replica.slot, engine)

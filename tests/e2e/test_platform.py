@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from loraplex.store.models import ModelStore
-from tests.e2e.conftest import Platform, make_platform, until
+from tests.e2e.conftest import COOLDOWN_S, Platform, make_platform, until
 
 pytestmark = pytest.mark.e2e
 
@@ -64,6 +64,7 @@ def test_twelve_chats_over_three_variants_then_zero_then_back(platform: Platform
     wait_for_standby(platform)
     assert platform.deployment("chat")["replicas"] == []
     assert "Paris" in ask(client, "chat")
+    until(lambda: platform.deployment("chat")["status"], lambda s: s == "ready")
     kinds = [e["kind"] for e in platform.events("chat")[before:]]
     assert kinds.count("replica_ready") == 2
     assert kinds.count("last_replica_gone") == 1
@@ -183,6 +184,7 @@ def test_a_model_that_cannot_be_loaded_ends_errored_with_its_reason(
 
 
 def test_a_restarted_scaler_adopts_replicas_and_stops_orphans(platform: Platform) -> None:
+    assert platform.loraplex("scale", "chat", "--cooldown-time", "60").returncode == 0
     ask(platform.openai(), "chat")
     before = platform.deployment("chat")["replicas"]
     scaler = platform.process("scaler")
@@ -196,6 +198,8 @@ def test_a_restarted_scaler_adopts_replicas_and_stops_orphans(platform: Platform
     until(lambda: platform.process("scaler").pid, lambda pid: pid != scaler.pid)
     after = platform.deployment("chat")["replicas"]
     assert [r["id"] for r in after] == [r["id"] for r in before]
+    back = platform.loraplex("scale", "chat", "--cooldown-time", str(COOLDOWN_S))
+    assert back.returncode == 0
 
 
 def test_two_installations_run_side_by_side_and_a_taken_port_is_told(

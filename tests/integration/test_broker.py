@@ -220,11 +220,11 @@ def test_the_journal_keeps_what_unfinished_jobs_and_the_retention_need(
     owner.take(1)
     for position in range(300):
         commit(owner, entry, TokenEvent("r1", position, [1]))
-    scaler.trim(LANE, 0.0)
+    scaler.trim([LANE], 0.0)
     assert len(api.journalled("r1")) == 300
     commit(owner, entry, TokenEvent("r1", 300, [1], "stop"))
     valkey.time()
-    scaler.trim(LANE, -2.0)
+    scaler.trim([LANE], -2.0)
     assert valkey.xlen(LANE.journal) == 0
 
 
@@ -393,14 +393,14 @@ def test_only_jobs_without_a_living_owner_are_answered_as_stranded(
 def test_observation_counts_waiting_running_and_the_living(
     valkey: "redis.Redis", api: Api, scaler: ScalerBroker
 ) -> None:
-    empty = scaler.observe(LANE)
+    empty = scaler.observe([LANE])[LANE]
     assert (empty.waiting, empty.running, empty.replicas) == (0, 0, [])
     alive, dead = worker(valkey, "a"), worker(valkey, "b")
     for name in ("r1", "r2", "r3"):
         api.enqueue(name)
     alive.take(1)
     die(valkey, dead)
-    seen = scaler.observe(LANE)
+    seen = scaler.observe([LANE])[LANE]
     assert (seen.waiting, seen.running) == (2, 1)
     assert {r.report.replica: r.alive for r in seen.replicas} == {"a": True, "b": False}
     assert seen.oldest_wait_s < 60

@@ -80,7 +80,7 @@ def test_the_journal_holds_the_tokens_of_unfinished_jobs_and_of_the_retention(
         assert api.leave(entry, f"r{number}", WAITER) == "ended"
         longest = max(longest, valkey.xlen(LANE.journal))
     assert longest < 250, "trimmed by whole nodes of a hundred entries"
-    scaler.trim(LANE, retention_s=-1)
+    scaler.trim([LANE], retention_s=-1)
     assert (valkey.xlen(LANE.journal), valkey.xlen(LANE.jobs)) == (0, 0)
     assert all(0 < valkey.ttl(key) <= 61 for key in valkey.keys(LANE.request_prefix + "*"))
     lasting = {LANE.jobs, LANE.journal, LANE.gate, LANE.reports, LANE.lease_prefix + "a:0"}

@@ -21,7 +21,7 @@ def test_no_reason_holds_a_nul_however_it_is_written(tmp_path: Path) -> None:
         deployment = Deployment(tenant_id="t", name="d", base_model="m", **bounds)
         session.add(deployment)
         session.flush()
-        session.add(Replica(deployment_id=deployment.id, reason="a\0b"))
+        session.add(Replica(id="rep-1", deployment_id=deployment.id, reason="a\0b"))
         why = {"actor": "scaler", "reason": "a\0b"}
         lifecycle.note(session, deployment, "replica_gone", **why)
         lifecycle.apply(session, deployment, Event.ARTEFACTS_FAILED, **why)

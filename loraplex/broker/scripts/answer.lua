@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
 -- Answer a job that nobody runs (its deployment was stopped or can't start) and remove it.
--- KEYS: 1 jobs, 2 journal, 3 deaths
+-- KEYS: 1 jobs, 2 journal, 3 deaths, 4 gate
 -- ARGV: 1 stream id, 2 lease prefix, 3 step message (its last 26 bytes are for its id in
---       the journal), 4 channel
--- Returns 1 if answered, 0 if a living replica has it or it is gone.
+--       the journal), 4 channel, 5 epoch of the scaler
+-- Returns 1 if answered, 0 if a living replica has it or it is gone, -1: a later scaler leads.
 -- Atomic because: a replica could take the job between the look and the answer.
+if tonumber(redis.call('HGET', KEYS[4], 'epoch') or 0) > tonumber(ARGV[5]) then return -1 end
 local owner = redis.pcall('XPENDING', KEYS[1], 'replicas', ARGV[1], ARGV[1], 1)
 if not owner.err and #owner > 0 then
   if redis.call('EXISTS', ARGV[2] .. owner[1][2]) == 1 then return 0 end

@@ -42,6 +42,10 @@ redis.call('HSET', KEYS[3], 'shown', ARGV[4], 'entries', table.concat(reply, ' '
            'after', last,
            'w:' .. ARGV[6], '1')
 redis.call('EXPIRE', KEYS[3], ARGV[5])
-redis.call('HSET', KEYS[2], 'state', 'open')
-redis.call('PUBLISH', ARGV[2], ARGV[3])
+redis.call('HINCRBY', KEYS[2], 'arrived', (#ARGV - 7) / 2)
+-- Where replicas are, or were asked for, the scaler's tick is soon enough.
+if redis.call('HGET', KEYS[2], 'state') ~= 'open' then
+  redis.call('HSET', KEYS[2], 'state', 'open')
+  redis.call('PUBLISH', ARGV[2], ARGV[3])
+end
 return reply

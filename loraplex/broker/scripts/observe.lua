@@ -1,7 +1,8 @@
 #!lua flags=no-writes,allow-oom
 -- A lane at one instant, for the scaler.
--- KEYS: 1 jobs, 2 reports   ARGV: 1 lease prefix
--- Returns {now ms, jobs, jobs taken, oldest waiting id ('' = none), {incarnation, lease, report, …}}
+-- KEYS: 1 jobs, 2 reports, 3 gate   ARGV: 1 lease prefix
+-- Returns {now ms, jobs, jobs taken, oldest waiting id ('' = none), {incarnation, lease, report, …},
+--          {gate's state, its reason, jobs that ever arrived}}
 -- (lease: "serve", "drain" or "" when it has run out). Atomic because: the parts must fit together.
 local now = redis.call('TIME')
 local jobs, taken, oldest = redis.call('XLEN', KEYS[1]), 0, ''
@@ -23,4 +24,5 @@ for i = 1, #reports, 2 do
   replicas[#replicas + 1] = reports[i + 1]
 end
 return {string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)),
-        jobs, taken, oldest, replicas}
+        jobs, taken, oldest, replicas,
+        redis.call('HMGET', KEYS[3], 'state', 'reason', 'arrived')}

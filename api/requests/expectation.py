@@ -1,0 +1,26 @@
+"""When a deployment without a replica is expected to serve: told to clients that wait for it."""
+
+import time
+
+from api.state import State
+from loraplex.broker.connection import Unavailable
+from loraplex.entities import Deployment
+from loraplex.status import Status
+
+_NO_REPLICA = (Status.STANDBY, Status.INITIALIZING)
+
+
+async def expected_at(state: State, deployment: Deployment) -> float | None:
+    """Unix seconds, from how long cold starts have taken here. None: a replica serves, or nothing
+    is known yet."""
+    if deployment.status not in _NO_REPLICA:
+        return None
+    try:
+        known = await state.broker.explanation(deployment.id)
+    except Unavailable:
+        return None
+    if known is None or known.cold_start_s <= 0:
+        return None
+    now = time.time()
+    since = known.starting_since if known.starting_since is not None else now
+    return max(now, min(since, now) + known.cold_start_s)

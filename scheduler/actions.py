@@ -1,0 +1,180 @@
+"""What a reconciler may do, as values: `reconcile.py` decides on them, `perform.py` does them.
+
+Each is safe to do twice, and safe to be the last one before a crash.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from loraplex.keys import Lane
+from loraplex.replica_state import ReplicaState
+from loraplex.status import Event, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The status, by the one table; nothing when the deployment isn't in `seen` any more."""
+
+    deployment: str
+    seen: Status
+    event: Event
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Columns of a deployment's row."""
+
+    deployment: str
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Intend:
+    """A replica's row, before anything is started; then ask for its start."""
+
+    id: str
+    deployment: str
+    ordinal: int
+    revision: int
+    host: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask (again) for the start of a replica whose row is there."""
+
+    id: str
+    deployment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Became:
+    """A replica is ready: its row says so, and that starts succeed."""
+
+    id: str
+    deployment: str
+    state: ReplicaState
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A replica is no more: its row says so, then its process is ended."""
+
+    id: str
+    deployment: str
+    reason: str
+    fields: Mapping[str, object] = field(default_factory=dict)  # of the deployment, with it
+
+
+@dataclass(frozen=True, slots=True)
+class EndOrphan:
+    """A process that no row wants."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Tell a replica to drain, or to serve after all; its row follows when it was told."""
+
+    id: str
+    lane: Lane
+    incarnation: str
+    drain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleToZero:
+    """Close the gate if the lane is empty, and only then drain its replicas."""
+
+    lane: Lane
+    orders: tuple[Order, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Ask for a revision's artefacts."""
+
+    deployment: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenGate:
+    lane: Lane
+
+
+@dataclass(frozen=True, slots=True)
+class ShutGate:
+    """Take no more requests; `reason` is what their senders read."""
+
+    lane: Lane
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerStranded:
+    """Answer every job that no living replica has with an error."""
+
+    lane: Lane
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetReplica:
+    """A report that nobody will renew."""
+
+    lane: Lane
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetLane:
+    """What a deleted deployment, or a former base model, leaves behind."""
+
+    lane: Lane
+    deployment: str
+    revision: int | None = None  # None: all of them, the deployment is deleted
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An event that is no change of status."""
+
+    deployment: str
+    kind: str
+    reason: str
+    inputs: Mapping[str, float] = field(default_factory=dict)
+
+
+Action = (
+    Move
+    | Change
+    | Intend
+    | Ask
+    | Became
+    | Gone
+    | EndOrphan
+    | Order
+    | ScaleToZero
+    | Prepare
+    | OpenGate
+    | ShutGate
+    | AnswerStranded
+    | ForgetReplica
+    | ForgetLane
+    | Note
+)
+
+
+def of(action: Action) -> str:
+    """The deployment that an action is about; of an orphan, its own id."""
+    if isinstance(action, EndOrphan):
+        return action.id
+    if isinstance(action, Order | ScaleToZero | OpenGate | ShutGate | AnswerStranded):
+        return action.lane.deployment_id
+    if isinstance(action, ForgetReplica):
+        return action.lane.deployment_id
+    return action.deployment

@@ -1,0 +1,148 @@
+"""Actions → rows, Redis, tasks. The order inside each makes a crash after any line harmless: a row
+first, then what it stands for.
+
+All is done in the name of an epoch (`Rows`, `Lanes`): what a later leader has touched refuses it,
+and `Deposed` ends the look.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import singledispatchmethod
+from typing import Protocol
+
+from loraplex.keys import Lane
+from loraplex.replica_state import ReplicaState
+from loraplex.status import Event, Status
+from scheduler import actions as do
+
+
+class Rows(Protocol):
+    """The database, written in the name of an epoch. All raise Deposed."""
+
+    def move(self, deployment: str, seen: Status, event: Event, reason: str) -> None: ...
+    def change(self, deployment: str, fields: Mapping[str, object]) -> None: ...
+    def intend(self, replica: do.Intend) -> bool:
+        """False: there is a replica of this name."""
+
+    def set_state(
+        self,
+        replica: str,
+        state: ReplicaState,
+        reason: str = "",
+        fields: Mapping[str, object] | None = None,
+    ) -> None:
+        """With `fields` of its deployment's row, together."""
+
+    def retire(self, deployment: str, revision: int | None) -> None:
+        """A revision of which nothing is left; None: all."""
+
+    def note(
+        self, deployment: str, kind: str, reason: str, inputs: Mapping[str, float]
+    ) -> None: ...
+
+
+class Lanes(Protocol):
+    """Redis, the same. All raise Deposed."""
+
+    def order(self, lane: Lane, incarnation: str, *, drain: bool) -> bool: ...
+    def close_idle(self, lane: Lane) -> bool: ...
+    def open(self, lane: Lane) -> None: ...
+    def shut(self, lane: Lane, reason: str) -> None: ...
+    def answer_stranded(self, lane: Lane, code: str, error: str) -> int: ...
+    def forget_replica(self, lane: Lane, incarnation: str) -> None: ...
+    def forget_lane(self, lane: Lane) -> None: ...
+
+
+class Tasks(Protocol):
+    """The slow work. It goes by the rows: what a deposed leader asks for finds them changed."""
+
+    def prepare(self, deployment: str) -> None: ...
+    def start(self, replica: str) -> None: ...
+    def stop(self, replica: str) -> None: ...
+
+
+class Performer:
+    def __init__(self, rows: Rows, lanes: Lanes, tasks: Tasks) -> None:
+        self._rows = rows
+        self._lanes = lanes
+        self._tasks = tasks
+
+    def perform(self, actions: Iterable[do.Action]) -> None:
+        for action in actions:
+            self._do(action)
+
+    @singledispatchmethod
+    def _do(self, action: object) -> None:
+        raise AssertionError(f"no such action: {action!r}")
+
+    @_do.register
+    def _(self, it: do.Move) -> None:
+        self._rows.move(it.deployment, it.seen, it.event, it.reason)
+
+    @_do.register
+    def _(self, it: do.Change) -> None:
+        self._rows.change(it.deployment, it.fields)
+
+    @_do.register
+    def _(self, it: do.Intend) -> None:
+        if self._rows.intend(it):
+            self._tasks.start(it.id)
+
+    @_do.register
+    def _(self, it: do.Ask) -> None:
+        self._rows.set_state(it.id, ReplicaState.STARTING)
+        self._tasks.start(it.id)
+
+    @_do.register
+    def _(self, it: do.Became) -> None:
+        succeeded = {"failed_starts": 0, "retry_at": None}
+        self._rows.set_state(it.id, it.state, fields=succeeded)
+
+    @_do.register
+    def _(self, it: do.Gone) -> None:
+        self._rows.set_state(it.id, ReplicaState.GONE, it.reason, it.fields)
+        self._rows.note(it.deployment, "replica_gone", f"{it.id}: {it.reason}", {})
+        self._tasks.stop(it.id)
+
+    @_do.register
+    def _(self, it: do.EndOrphan) -> None:
+        self._tasks.stop(it.id)
+
+    @_do.register
+    def _(self, it: do.Order) -> None:
+        if self._lanes.order(it.lane, it.incarnation, drain=it.drain):
+            state = ReplicaState.DRAINING if it.drain else ReplicaState.READY
+            self._rows.set_state(it.id, state)
+
+    @_do.register
+    def _(self, it: do.ScaleToZero) -> None:
+        if self._lanes.close_idle(it.lane):
+            self.perform(it.orders)
+
+    @_do.register
+    def _(self, it: do.Prepare) -> None:
+        self._tasks.prepare(it.deployment)
+
+    @_do.register
+    def _(self, it: do.OpenGate) -> None:
+        self._lanes.open(it.lane)
+
+    @_do.register
+    def _(self, it: do.ShutGate) -> None:
+        self._lanes.shut(it.lane, it.reason)
+
+    @_do.register
+    def _(self, it: do.AnswerStranded) -> None:
+        self._lanes.answer_stranded(it.lane, it.code, it.reason)
+
+    @_do.register
+    def _(self, it: do.ForgetReplica) -> None:
+        self._lanes.forget_replica(it.lane, it.incarnation)
+
+    @_do.register
+    def _(self, it: do.ForgetLane) -> None:
+        self._lanes.forget_lane(it.lane)
+        self._rows.retire(it.deployment, it.revision)
+
+    @_do.register
+    def _(self, it: do.Note) -> None:
+        self._rows.note(it.deployment, it.kind, it.reason, it.inputs)

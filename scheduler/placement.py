@@ -1,0 +1,76 @@
+"""Who may have how many replicas, and where, on a fleet with a limit. Pure, and without memory:
+all claims are ranked anew at each look, so that whoever must yield does so by falling out.
+
+Rank: guaranteed replicas (`min_replicas`); those that have work; those of a rollout; idle ones, the
+latest used first. Within a rank: priority, then who has fewest, then who holds its place already.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    host: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one deployment would like."""
+
+    deployment: str
+    wanted: int  # replicas that its law wants, guaranteed ones included
+    guaranteed: int
+    busy: int  # of them, those that have work
+    surge: int = 0  # more, while a change is rolled out
+    priority: int = 0
+    has: int = 0  # starting and ready ones
+    used_at: float = 0.0  # when it last had work
+
+
+class Fleet(NamedTuple):
+    slots: Mapping[str, int]  # by host
+
+    @property
+    def size(self) -> int:
+        return sum(self.slots.values())
+
+    def free(self, taken: set[Place]) -> Iterator[Place]:
+        """Free places, spread over hosts: those with most room first."""
+        taken = set(taken)
+        room = dict(self.slots)
+        for place in taken:
+            room[place.host] = room.get(place.host, 0) - 1
+        while room and max(room.values()) > 0:
+            host = max(room, key=room.__getitem__)
+            slot = next(s for s in range(self.slots[host]) if Place(host, s) not in taken)
+            taken.add(Place(host, slot))
+            room[host] -= 1
+            yield Place(host, slot)
+
+
+def allow(claims: Sequence[Claim], size: int) -> dict[str, int]:
+    """How many replicas each deployment may have; together at most `size`."""
+    if sum(c.wanted + c.surge for c in claims) <= size:
+        return {c.deployment: c.wanted + c.surge for c in claims}
+    ranked: list[tuple[tuple[float, ...], str]] = []
+    for claim in claims:
+        for index in range(claim.wanted + claim.surge):
+            ranked.append((_rank(claim, index), claim.deployment))
+    ranked.sort()
+    allowed = {c.deployment: 0 for c in claims}
+    for _, deployment in ranked[:size]:
+        allowed[deployment] += 1
+    return allowed
+
+
+def _rank(claim: Claim, index: int) -> tuple[float, ...]:
+    held = index >= claim.has
+    if index < claim.guaranteed:
+        return (0, -claim.priority, index, held, -claim.used_at)
+    if index < claim.busy:
+        return (1, -claim.priority, index, held, claim.used_at)
+    if index >= claim.wanted:
+        return (2, -claim.priority, index, held, -claim.used_at)
+    return (3, -claim.used_at, -claim.priority, index, held)

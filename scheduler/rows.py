@@ -1,0 +1,172 @@
+"""The scaler's side of the database: what it reads in a look, and fenced writes.
+
+Each write first raises the one row of `Leadership` to this scaler's epoch, in its own transaction:
+where a later leader has written, nothing is changed and `Deposed` is raised.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, Engine, or_, update
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select
+
+from loraplex import lifecycle
+from loraplex.broker.interface import Deposed
+from loraplex.entities import Deployment, Leadership, Replica, Revision
+from loraplex.replica_state import ReplicaState
+from loraplex.status import Event, Status
+from scheduler.actions import Intend
+
+DELETED_LINGERS_S = (
+    3600.0  # a deleted deployment is looked at for so long, or while it has replicas
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Rows of one look."""
+
+    deployments: list[Deployment]
+    revisions: dict[str, list[Revision]]  # those that aren't retired, by deployment
+    replicas: dict[str, list[Replica]]  # those that aren't gone, by deployment, oldest first
+
+
+class SqlRows:
+    """`now`: seconds, Redis' clock, of the look that is under way."""
+
+    def __init__(self, database: Engine) -> None:
+        self._database = database
+        self.epoch = 0
+        self.now = 0.0
+
+    def latest_epoch(self) -> int:
+        """The latest one that anybody has written in."""
+        with Session(self._database) as session:
+            row = session.get(Leadership, 1)
+            return row.epoch if row else 0
+
+    def load(self) -> Loaded:
+        """Three queries, whatever there is."""
+        with Session(self._database, expire_on_commit=False) as session:
+            replicas: dict[str, list[Replica]] = {}
+            for replica in session.exec(
+                select(Replica)
+                .where(Replica.state != ReplicaState.GONE)
+                .order_by(col(Replica.created_at))
+            ):
+                replicas.setdefault(replica.deployment_id, []).append(replica)
+            since = datetime.fromtimestamp(self.now - DELETED_LINGERS_S, UTC)
+            wanted = select(Deployment).where(
+                or_(
+                    col(Deployment.status) != Status.DELETED.value,
+                    col(Deployment.changed_at) > since,
+                    col(Deployment.id).in_(list(replicas)),
+                )
+            )
+            deployments = list(session.exec(wanted.order_by(col(Deployment.created_at))))
+            revisions: dict[str, list[Revision]] = {d.id: [] for d in deployments}
+            for revision in session.exec(select(Revision).where(~col(Revision.retired))):
+                if revision.deployment_id in revisions:
+                    revisions[revision.deployment_id].append(revision)
+            return Loaded(deployments, revisions, replicas)
+
+    def known_replicas(self, names: list[str]) -> set[str]:
+        """Of these, those that a row wants."""
+        wanted = select(Replica.id).where(
+            col(Replica.id).in_(names), Replica.state != ReplicaState.GONE
+        )
+        with Session(self._database) as session:
+            return set(session.exec(wanted))
+
+    @contextmanager
+    def _fenced(self) -> Iterator[Session]:
+        with Session(self._database) as session:
+            held = cast(
+                CursorResult[Any],
+                session.execute(
+                    update(Leadership)
+                    .where(col(Leadership.id) == 1, col(Leadership.epoch) <= self.epoch)
+                    .values(epoch=self.epoch)
+                ),
+            )
+            if held.rowcount != 1:
+                session.rollback()
+                raise Deposed(self.epoch)
+            yield session
+
+    def move(self, deployment: str, seen: Status, event: Event, reason: str) -> None:
+        with self._fenced() as session:
+            row = session.get_one(Deployment, deployment)
+            if row.status == seen:
+                lifecycle.apply(session, row, event, actor="scaler", reason=reason)
+
+    def change(self, deployment: str, fields: Mapping[str, object]) -> None:
+        with self._fenced() as session:
+            _set(session.get_one(Deployment, deployment), fields)
+            session.commit()
+
+    def intend(self, replica: Intend) -> bool:
+        row = Replica(
+            id=replica.id,
+            deployment_id=replica.deployment,
+            revision=replica.revision,
+            host=replica.host,
+            slot=replica.slot,
+            created_at=self._time(),
+            asked_at=self._time(),
+        )
+        with self._fenced() as session:
+            session.get_one(Deployment, replica.deployment).starts = replica.ordinal
+            session.add(row)
+            try:
+                session.commit()
+            except IntegrityError:
+                session.rollback()
+                return False
+            return True
+
+    def set_state(
+        self,
+        replica: str,
+        state: ReplicaState,
+        reason: str = "",
+        fields: Mapping[str, object] | None = None,
+    ) -> None:
+        with self._fenced() as session:
+            row = session.get_one(Replica, replica)
+            if state == ReplicaState.GONE:
+                row.gone_at, row.reason = self._time(), reason
+            elif state == ReplicaState.READY and row.state == ReplicaState.STARTING:
+                row.ready_at = self._time()
+            row.state = state.value
+            row.asked_at = self._time()
+            if fields:
+                _set(session.get_one(Deployment, row.deployment_id), fields)
+            session.commit()
+
+    def retire(self, deployment: str, revision: int | None) -> None:
+        wanted = update(Revision).where(col(Revision.deployment_id) == deployment)
+        if revision is not None:
+            wanted = wanted.where(col(Revision.number) == revision)
+        with self._fenced() as session:
+            session.execute(wanted.values(retired=True))
+            session.commit()
+
+    def note(self, deployment: str, kind: str, reason: str, inputs: Mapping[str, float]) -> None:
+        with self._fenced() as session:
+            row = session.get_one(Deployment, deployment)
+            lifecycle.note(session, row, kind, actor="scaler", reason=reason, inputs=inputs)
+
+    def _time(self) -> datetime:
+        return datetime.fromtimestamp(self.now, UTC)
+
+
+def _set(row: Deployment, fields: Mapping[str, object]) -> None:
+    for name, value in fields.items():
+        if name.endswith("_at") and isinstance(value, float):
+            value = datetime.fromtimestamp(value, UTC)
+        setattr(row, name, value)

@@ -1,0 +1,185 @@
+"""Facts → what has become of a deployment's replicas, and with them of its status. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from loraplex.broker.interface import SeenLane
+from loraplex.replica_state import ReplicaState
+from loraplex.status import Event, Status, next_status
+from scheduler import actions as do
+from scheduler.facts import DeploymentFacts, ReplicaFacts, World
+from scheduler.judge import Limits, Verdict, judge
+from scheduler.starts import MOST_FAILED_STARTS, Remembered, back_off_s, with_start
+
+_HAD_REPLICAS = (Status.READY, Status.UPDATING)
+_LONGEST_REASON = 2000
+
+
+@dataclass(slots=True)
+class Settled:
+    """A deployment after its facts were taken note of; `actions` make the rows say so."""
+
+    status: Status
+    reason: str
+    failed_starts: int
+    retry_at: float | None
+    remembered: Remembered
+    living: list[ReplicaFacts] = field(default_factory=list)
+    actions: list[do.Action] = field(default_factory=list)
+    given_up: str = ""  # why there is no use in another start
+
+
+def settle(
+    facts: DeploymentFacts,
+    replicas: Sequence[ReplicaFacts],
+    world: World,
+    known: Remembered,
+    limits: Limits,
+) -> Settled:
+    settled = Settled(facts.status, facts.reason, facts.failed_starts, facts.retry_at, known)
+    silent: dict[str, float] = {}
+    for replica in replicas:
+        if not replica.alive:
+            silent[replica.id] = known.silent_since.get(replica.id, world.now)
+        silent_s = world.now - silent.get(replica.id, world.now)
+        heard = world.driver_heard
+        verdict = judge(replica, world.now, silent_s, limits, driver_heard=heard)
+        _take_note(settled, facts, replica, verdict, world.now)
+    told = settled.remembered.split_told & {r.id for r in replicas}
+    if silent or known.silent_since or told != settled.remembered.split_told:
+        settled.remembered = replace(settled.remembered, silent_since=silent, split_told=told)
+    for lane in {facts.lane, facts.target_lane, *(r.lane for r in replicas)}:
+        if lane in world.lanes:
+            settled.actions += _strangers(world.lanes[lane], {r.id for r in replicas})
+    _follow_lane(settled, facts)
+    _move(settled, facts)
+    return settled
+
+
+def _take_note(
+    settled: Settled,
+    facts: DeploymentFacts,
+    replica: ReplicaFacts,
+    verdict: Verdict | None,
+    now: float,
+) -> None:
+    if verdict is None:
+        _note_split(settled, facts, replica)
+        told = replica.seen is not None and replica.alive and replica.seen.ordered_to_drain
+        if told and replica.state != ReplicaState.DRAINING:
+            # A crash came between the order and the row.
+            replica = replace(replica, state=ReplicaState.DRAINING)
+        settled.living.append(replica)
+    elif verdict.what == "ready":
+        settled.living.append(replace(replica, state=ReplicaState.READY))
+        settled.failed_starts, settled.retry_at = 0, None
+        starts = with_start(settled.remembered.starts, now - replica.created_at)
+        settled.remembered = replace(settled.remembered, starts=starts)
+        settled.actions.append(do.Became(replica.id, facts.id, ReplicaState.READY))
+    elif verdict.what == "failed":
+        settled.failed_starts += 1
+        settled.retry_at = now + back_off_s(settled.failed_starts)
+        if verdict.permanent or settled.failed_starts >= MOST_FAILED_STARTS:
+            settled.given_up = verdict.reason[-_LONGEST_REASON:]
+        settled.actions.append(
+            do.Gone(
+                *(replica.id, facts.id, verdict.reason[-_LONGEST_REASON:]),
+                {"failed_starts": settled.failed_starts, "retry_at": settled.retry_at},
+            )
+        )
+    elif verdict.what == "gone":
+        settled.actions.append(do.Gone(replica.id, facts.id, verdict.reason[-_LONGEST_REASON:]))
+    else:
+        settled.living.append(replica)
+        if verdict.what == "ask":
+            settled.actions.append(do.Ask(replica.id, facts.id))
+        elif replica.seen is not None:
+            order = do.Order(replica.id, replica.lane, replica.seen.incarnation, drain=True)
+            settled.actions.append(order)
+
+
+def _note_split(settled: Settled, facts: DeploymentFacts, replica: ReplicaFacts) -> None:
+    """Once it has given its first token, a replica tells how its cold start went."""
+    known = settled.remembered
+    split = replica.seen.report.cold_start if replica.seen is not None else None
+    if split is None or not split.first_token_s or replica.id in known.split_told:
+        return
+    settled.remembered = replace(
+        known,
+        first_tokens=with_start(known.first_tokens, split.first_token_s),
+        split_told=known.split_told | {replica.id},
+    )
+    parts = {name: getattr(split, name) for name in split.__struct_fields__}
+    text = ", ".join(
+        f"{name.removesuffix('_s').replace('_', ' ')} {s:.3f} s" for name, s in parts.items()
+    )
+    settled.actions.append(do.Note(facts.id, "cold_start", f"{replica.id}: {text}", parts))
+
+
+def _strangers(lane: SeenLane, known: set[str]) -> list[do.Action]:
+    """Reports that nobody will renew: of replicas that are gone, of earlier incarnations."""
+    newest = {r.report.replica: r.incarnation for r in lane.by_age()}
+    return [
+        do.ForgetReplica(lane.lane, r.incarnation)
+        for r in lane.replicas
+        if not r.alive
+        and (r.report.replica not in known or newest[r.report.replica] != r.incarnation)
+    ]
+
+
+def _follow_lane(settled: Settled, facts: DeploymentFacts) -> None:
+    """Requests go where the target serves, once it can carry them; at once if nothing serves."""
+    if facts.revision == facts.target:
+        return
+    old = [r for r in settled.living if r.revision != facts.target]
+    new = [r for r in settled.living if r.revision == facts.target]
+    ready = sum(r.state == ReplicaState.READY for r in new)
+    carried = sum(r.state == ReplicaState.READY for r in old)
+    if facts.lane == facts.target_lane:  # one after the other, see `plan`
+        rolled_out = ready > 0 and all(r.state == ReplicaState.DRAINING for r in old)
+    else:
+        rolled_out = ready >= max(1, carried)
+    if rolled_out or not old:
+        fields = {"revision": facts.target, "base_model": facts.target_lane.base_model}
+        settled.actions.append(do.Change(facts.id, fields))
+
+
+def _move(settled: Settled, facts: DeploymentFacts) -> None:
+    event, reason = _event(settled, facts)
+    if event is None:
+        return
+    after = next_status(settled.status, event)
+    if after is None:
+        return
+    settled.actions.append(do.Move(facts.id, settled.status, event, reason))
+    settled.status, settled.reason = after, reason
+
+
+def _event(settled: Settled, facts: DeploymentFacts) -> tuple[Event | None, str]:
+    status, living = settled.status, settled.living
+    ready = [r for r in living if r.state == ReplicaState.READY]
+    old = [r for r in living if r.revision != facts.target and r.state != ReplicaState.DRAINING]
+    if settled.given_up:
+        if status != Status.UPDATING:
+            return Event.START_FAILED, settled.given_up
+        if old:
+            settled.actions.append(do.Change(facts.id, {"target": facts.revision}))
+            return Event.ROLLOUT_FAILED, f"The change was taken back: {settled.given_up}"
+        return Event.START_FAILED, settled.given_up
+    if not living and (settled.failed_starts == 0 or status in _HAD_REPLICAS):
+        if status in _HAD_REPLICAS and settled.retry_at is not None:
+            # It was of scaling up further: it must not hold up the first one.
+            settled.retry_at = None
+            settled.actions.append(do.Change(facts.id, {"retry_at": None}))
+        if status == Status.STANDBY and facts.prepared < facts.target:
+            return Event.CHANGE_ROLLOUT, "a change is prepared"
+        return Event.LAST_REPLICA_GONE, "no replica is left"
+    if status == Status.UPDATING:
+        if ready and not old and facts.revision == facts.target:
+            return Event.ROLLED_OUT, f"{ready[0].id} and all others have the change"
+        return None, ""
+    if ready and status == Status.READY and old:
+        return Event.CHANGE_ROLLOUT, "a change needs new replicas"
+    if ready:
+        return Event.REPLICA_READY, f"{ready[0].id} is ready"
+    return None, ""

@@ -1,0 +1,159 @@
+"""One leads; what a deposed leader does late is refused, by the database and by every lane."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kombu
+import pytest
+import redis as redis_module
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from loraplex.broker.interface import Deposed
+from loraplex.broker.scaler import ScalerBroker
+from loraplex.database import connect, migrate
+from loraplex.entities import Deployment, DeploymentEvent, Replica, Revision, Tenant
+from loraplex.keys import BUS_PREFIX, EPOCH, LEADER, Lane
+from loraplex.replica_state import ReplicaState
+from loraplex.status import Event, Status
+from scheduler.actions import Intend
+from scheduler.event_relay import EXCHANGE, EventRelay
+from scheduler.rows import SqlRows
+
+INTENT = Intend("rep-1-1", "dep-1", 1, 1, "local", 0)
+LANE = Lane("m", "dep-1")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Engine]:
+    url = f"sqlite:///{tmp_path / 'test.db'}"
+    migrate(url)
+    engine = connect(url)
+    with Session(engine) as session:
+        session.add(Tenant(id="t"))
+        session.flush()
+        bounds = {"min_replicas": 0, "max_replicas": 1, "cooldown_time": 1, "scale_up_threshold": 1}
+        session.add(
+            Deployment(
+                id="dep-1", tenant_id="t", name="d", base_model="m", status="standby", **bounds
+            )
+        )
+        session.flush()
+        session.add(Revision(deployment_id="dep-1", number=1, base_model="m"))
+        session.commit()
+    yield engine
+    engine.dispose()
+
+
+def rows(database: Engine, epoch: int) -> SqlRows:
+    made = SqlRows(database)
+    made.epoch, made.now = epoch, 1000.0
+    return made
+
+
+def test_a_replica_is_meant_once_whoever_means_it(database: Engine) -> None:
+    first, second = rows(database, 1), rows(database, 1)
+    assert first.intend(INTENT)
+    assert not second.intend(INTENT)
+    assert [r.id for r in first.load().replicas["dep-1"]] == ["rep-1-1"]
+
+
+def test_a_deposed_leader_writes_nothing(database: Engine) -> None:
+    old, new = rows(database, 1), rows(database, 2)
+    assert old.intend(INTENT)
+    new.move("dep-1", Status.STANDBY, Event.REPLICA_STARTING, "work")
+    attempts = (
+        lambda: old.intend(Intend("rep-1-2", "dep-1", 2, 1, "local", 1)),
+        lambda: old.set_state("rep-1-1", ReplicaState.GONE, "late"),
+        lambda: old.move("dep-1", Status.INITIALIZING, Event.START_FAILED, "late"),
+        lambda: old.change("dep-1", {"failed_starts": 3}),
+        lambda: old.note("dep-1", "scaled", "late", {}),
+        lambda: old.retire("dep-1", 1),
+    )
+    for attempt in attempts:
+        with pytest.raises(Deposed):
+            attempt()
+    with Session(database) as session:
+        deployment = session.get_one(Deployment, "dep-1")
+        assert (deployment.status, deployment.failed_starts) == ("initializing", 0)
+        assert session.get_one(Replica, "rep-1-1").state == ReplicaState.STARTING
+        assert session.get(Replica, "rep-1-2") is None
+    assert new.latest_epoch() == 2
+
+
+def test_a_deposed_leader_moves_no_lane(valkey: "redis_module.Redis") -> None:
+    old, new = ScalerBroker(valkey, "old"), ScalerBroker(valkey, "new")
+    old.epoch = old.lead(5) or 0
+    valkey.delete(LEADER)  # its lease has run out
+    new.epoch = new.lead(5) or 0
+    assert new.epoch == old.epoch + 1
+    new.fence([LANE])
+    attempts = (
+        lambda: old.close_idle(LANE),
+        lambda: old.shut(LANE, "late"),
+        lambda: old.open(LANE),
+        lambda: old.order(LANE, "rep-1:0", drain=True),
+        lambda: old.fence([LANE]),
+    )
+    for attempt in attempts:
+        with pytest.raises(Deposed):
+            attempt()
+    assert new.observe([LANE])[LANE].gate == ""
+    assert new.close_idle(LANE)
+
+
+def test_an_epoch_never_comes_again_though_redis_forgot_it(valkey: "redis_module.Redis") -> None:
+    broker = ScalerBroker(valkey, "one")
+    assert broker.lead(5, least_epoch=7) == 8
+    valkey.delete(LEADER, EPOCH)
+    assert broker.lead(5, least_epoch=8) == 9
+    assert broker.lead(5, least_epoch=0) == 9, "renewed, not raised"
+
+
+def test_one_round_trip_for_all_lanes(valkey: "redis_module.Redis") -> None:
+    broker = ScalerBroker(valkey, "one")
+    lanes = [Lane("m", f"dep-{i}") for i in range(50)]
+    assert set(broker.observe(lanes)) == set(lanes)
+    before = valkey.info("stats")["total_reads_processed"]
+    broker.observe(lanes)
+    reads = valkey.info("stats")["total_reads_processed"] - before
+    assert reads < 10, "a pipeline comes in a few pieces"
+
+
+def test_stored_events_are_published_in_order_also_by_the_next_leader(
+    database: Engine, valkey: "redis_module.Redis", valkey_url: str
+) -> None:
+    broker = ScalerBroker(valkey, "one")
+    relay = EventRelay(database, broker, valkey_url)
+    options = {"global_keyprefix": BUS_PREFIX}
+    got: list[Any] = []
+    with kombu.Connection(valkey_url, transport_options=options) as bus:
+        queue = kombu.Queue("listener", EXCHANGE, routing_key="deployment.#")
+        with bus.Consumer([queue], callbacks=[lambda body, m: (got.append(body), m.ack())]):
+            _store(database, "one", "two")
+            relay.publish()
+            relay.publish()
+            _store(database, "three")
+            EventRelay(database, broker, valkey_url).publish()  # another leader's
+            while not got or got[-1]["kind"] != "three":
+                bus.drain_events(timeout=10)
+    kinds = [event["kind"] for event in got]
+    assert kinds[:2] == ["one", "two"]
+    assert set(kinds[2:-1]) <= {"one", "two"}, "at least once: the next one can't know"
+    assert (got[0]["deployment"], got[0]["tenant"]) == ("d", "t")
+
+
+def _store(database: Engine, *kinds: str) -> None:
+    with Session(database) as session:
+        for kind in kinds:
+            session.add(
+                DeploymentEvent(
+                    deployment_id="dep-1",
+                    kind=kind,
+                    actor="user:t",
+                    from_status="ready",
+                    to_status="ready",
+                )
+            )
+        session.commit()
