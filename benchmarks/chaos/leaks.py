@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.chaos.platform import REPLICAS, Platform
 from benchmarks.chaos.verdict import Verdict
-from loraplex.keys import APIS, GROUP, LEADER
+from loraplex.keys import APIS, DECISIONS, EPOCH, GROUP, LEADER, LEARNED, PUBLISHED
 
 SETTLE_S = 90.0  # grace periods, dead API processes and dead replicas' consumers pass by then
 
@@ -47,8 +47,12 @@ async def _keys_for_ever(platform: Platform) -> list[str]:
     """Keys without an end, but for those of which there is one a lane."""
     lane = platform.lane
     one = {lane.jobs, lane.journal, lane.gate, lane.reports, lane.batches, lane.deaths}
-    one |= {lane.dead_letters, APIS, LEADER}
+    one |= {lane.dead_letters, APIS, LEADER, EPOCH, PUBLISHED}
+    one |= {LEARNED, DECISIONS, lane.traffic}
     found = []
+    for hash_ in (LEARNED, DECISIONS):  # one deployment
+        if await platform.redis.hlen(hash_) > 1:
+            found.append(f"{hash_}: {await platform.redis.hkeys(hash_)}")
     async for raw in platform.redis.scan_iter(match="lpx:*", count=500):
         key = raw.decode()
         ours = key not in one and not key.startswith("lpx:celery:")

@@ -1,0 +1,1 @@
+"""How well do scaling laws follow a load: cost, waits and cold starts, each law a frontier."""

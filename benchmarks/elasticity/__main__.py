@@ -1,0 +1,102 @@
+"""`python -m benchmarks.elasticity [--quick]`: the scaling law against others, and the reconciler
+against faults. All in virtual time: a busy machine changes nothing but how long it takes."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks.elasticity import traces
+from benchmarks.elasticity.faults import run_faults
+from benchmarks.elasticity.frontier import Point, cheapest, dominating
+from benchmarks.elasticity.judge import OURS, judge_all, load
+from benchmarks.elasticity.plot import draw
+from benchmarks.elasticity.tick import measure_tick
+from benchmarks.report import RESULTS, publish, table
+
+SEEDS, QUICK_SEEDS = 10_000, 200
+QUICK_TRACES = ("azure_conv", "code_completion", "flash_crowd", "hourly")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.elasticity")
+    parser.add_argument("--quick", action="store_true", help="within five minutes")
+    quick = parser.parse_args().quick
+    load_before = os.getloadavg()[0]
+    names = QUICK_TRACES if quick else (*traces.TUNING, *traces.HELD_OUT)
+    found: dict[str, list[Point]] = {}
+    for name, points in judge_all(names, quick=quick):
+        found[name] = points
+        _show(name, points)
+    result = verdict(found)
+    result |= run_faults(QUICK_SEEDS if quick else SEEDS)
+    result["tick"] = measure_tick(1000, 20 if quick else 200)
+    result["table"] = {name: [asdict(p) for p in points] for name, points in found.items()}
+    if not quick:
+        RESULTS.mkdir(exist_ok=True)
+        draw(found, RESULTS / "elasticity.svg")
+    _summary(result)
+    publish("elasticity", result, ["msgspec", "sqlmodel", "redis"], load_before, save=not quick)
+
+
+def verdict(found: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
+    """What the curves say, by the keys of the result."""
+    dominated: dict[str, list[str]] = {}
+    cost_at_best: dict[str, float | None] = {}
+    starts_over: dict[str, float | None] = {}
+    default: dict[str, float] = {}
+    for name, points in found.items():
+        ours = [p for p in points if p.law == OURS]
+        others = [p for p in points if p.law != OURS]
+        better = dominating(others, ours)
+        if better:
+            dominated[name] = [f"{p.law} {p.setting}" for p in better]
+        best = _best(others)
+        mine = cheapest(ours, best.within)
+        cost_at_best[name] = mine and round(mine.cost / best.cost, 3)
+        starts_over[name] = mine and round(mine.starts / max(1, best.starts), 3)
+        arrivals, seconds, _ = load(name)
+        if len(arrivals) > seconds / 60:
+            default[name] = round(next(p.cost for p in ours if p.default), 3)
+    return {
+        "traces_dominated_by_a_baseline": len(dominated),
+        "dominating": dominated,
+        "cost_at_best_slo": cost_at_best,
+        "cold_starts_over_best_baseline": starts_over,
+        "worst_cost_over_clairvoyant": max(default.values()),
+        "cost_over_clairvoyant": default,
+    }
+
+
+def _best(others: Sequence[Point]) -> Point:
+    """Of the documented defaults, the one with the most requests in time, and of these the
+    cheapest."""
+    defaults = [p for p in others if p.default]
+    most = max(p.within for p in defaults)
+    return min((p for p in defaults if p.within >= most), key=lambda p: p.cost)
+
+
+def _show(name: str, points: Sequence[Point]) -> None:
+    rows = [
+        (p.law, p.setting, f"{p.cost:.2f}", f"{100 * p.within:.2f}", f"{p.wait_p95:.1f}", p.starts)
+        for p in points
+    ]
+    columns = ("law", "setting", "cost/clairvoyant", "% ≤ 10 s", "p95 s", "cold starts")
+    table(name, columns, rows)
+
+
+def _summary(result: Mapping[str, Any]) -> None:
+    rows = [
+        (name, cost, result["cold_starts_over_best_baseline"][name])
+        for name, cost in result["cost_at_best_slo"].items()
+    ]
+    title = "At the best baseline's share of requests in time, ours over it"
+    table(title, ("trace", "cost", "cold starts"), rows)
+    shown = ("seeds", "double_starts", "lost_wakeups", "stuck", "below_min", "requests")
+    table("Faults", shown, [[result[key] for key in shown]])
+    table("A look at 1,000 deployments", tuple(result["tick"]), [list(result["tick"].values())])
+
+
+if __name__ == "__main__":
+    main()
