@@ -40,7 +40,7 @@ test: lint ## Everything that CI checks
 	$(BIN)/pytest tests
 
 bench: install-dev ## The quick benchmarks (some minutes each)
-	for name in engine_vs_peft engine_lora_overhead engine_vs_vllm_cpu delivery chaos; do \
+	for name in engine_vs_peft engine_lora_overhead engine_vs_vllm_cpu delivery cold_start chaos; do \
 	  $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 gpu-check: install-dev ## The GPU's kernels: interpreted, compiled, and measured where there is a GPU
