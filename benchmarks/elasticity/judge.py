@@ -19,7 +19,7 @@ OURS = "loraplex"
 COLD_START_S = 60.0
 MOST_REPLICAS = 400
 _BOUNDS = Scaling(max_replicas=MOST_REPLICAS, threshold=SLOTS)
-_COOLDOWNS_S = (15, 30, 60, 120, 300, 600, 1200, 1800)
+_COOLDOWNS_S = (15, 30, 60, 90, 120, 150, 200, 300, 400, 600, 900, 1800)
 _KNOBS: list[dict[str, float]] = [
     {},
     *({"weight": w, "target_s": t} for w in (0, 3, 10, 30, 100) for t in (1, 3, 10)),
