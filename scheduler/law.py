@@ -138,7 +138,9 @@ def _need(
         return 0, "no work"
     level = max(1, min(have, ceil(load / (busy * slots))))
     if have == 0:
-        return max(1, ceil(demand / busy)), "work has come and there is no replica"
+        return max(
+            1, ceil(min(cfg.max_replicas + 1.0, demand / busy))
+        ), "work has come and there is no replica"
     over = max(0, load - slots * have)  # those that find no slot
     clear_s = _CLEAR_WAITS * cfg.target_wait_s * (1.0 if seen.ready else _COLD)
     if over:
@@ -147,7 +149,7 @@ def _need(
         served_s = (seen.ready - demand) * seen.cold_start_s + seen.starting_s
         left = over * hold_s / slots - served_s
         if left > 0:
-            want = ceil(demand / busy + left / clear_s)
+            want = ceil(min(cfg.max_replicas + 1.0, demand / busy + left / clear_s))
             if want > level:
                 return want, f"the backlog outlasts a cold start by {left:.0f} replica-seconds"
         return level, "the present replicas clear the backlog before another would be ready"

@@ -210,7 +210,7 @@ def _scale(
         yield from _order(rows[name], drain=False)
     if facts.prepared >= facts.target and not _backs_off(settled, world.now):
         yield from _start(case, min(todo.start, allowed - has - len(todo.keep)), free)
-    yield from _stop(case, wanted, todo, rows)
+    yield from _stop(case, todo, rows)
     if not wanted and not living and case.lane.gate == "open":
         yield do.ScaleToZero(facts.lane, ())  # so that the next request wakes the scaler
     if not wanted and not living and settled.status == Status.INITIALIZING:
@@ -248,13 +248,12 @@ def _start(case: _Case, most: int, free: Iterator[Place]) -> Iterator[do.Action]
         yield do.Intend(name, facts.id, ordinal, facts.target, place.host, place.slot)
 
 
-def _stop(
-    case: _Case, wanted: int, todo: Plan, rows: Mapping[str, ReplicaFacts]
-) -> Iterator[do.Action]:
+def _stop(case: _Case, todo: Plan, rows: Mapping[str, ReplicaFacts]) -> Iterator[do.Action]:
     for name in todo.abort:
         yield do.Gone(name, case.facts.id, "not needed any more")
     orders = tuple(order for name in todo.drain for order in _order(rows[name], drain=True))
-    if wanted == 0 and orders:
+    assert case.decision is not None
+    if case.decision.replicas == 0 and orders:  # else it yields its place, work or not
         yield do.ScaleToZero(case.facts.lane, orders)
     else:
         yield from orders

@@ -163,14 +163,15 @@ def _event(settled: Settled, facts: DeploymentFacts) -> tuple[Event | None, str]
         if status != Status.UPDATING:
             return Event.START_FAILED, settled.given_up
         if old:
-            settled.actions.append(do.Change(facts.id, {"target": facts.revision}))
+            forgiven = {"target": facts.revision, "failed_starts": 0, "retry_at": None}
+            settled.actions.append(do.Change(facts.id, forgiven))
             return Event.ROLLOUT_FAILED, f"The change was taken back: {settled.given_up}"
         return Event.START_FAILED, settled.given_up
     if not living and (settled.failed_starts == 0 or status in _HAD_REPLICAS):
-        if status in _HAD_REPLICAS and settled.retry_at is not None:
-            # It was of scaling up further: it must not hold up the first one.
-            settled.retry_at = None
-            settled.actions.append(do.Change(facts.id, {"retry_at": None}))
+        if status in _HAD_REPLICAS and settled.failed_starts:
+            # They were of scaling up further: they must not hold up the first one.
+            settled.failed_starts, settled.retry_at = 0, None
+            settled.actions.append(do.Change(facts.id, {"failed_starts": 0, "retry_at": None}))
         if status == Status.STANDBY and facts.prepared < facts.target:
             return Event.CHANGE_ROLLOUT, "a change is prepared"
         return Event.LAST_REPLICA_GONE, "no replica is left"

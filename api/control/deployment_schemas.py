@@ -67,7 +67,7 @@ class DeploymentCreate(BaseModel):
     max_replicas: int = Field(1, ge=1, le=64)
     cooldown_time: Seconds = Field(3600, description="No idle replica is kept for longer.")
     scale_up_threshold: int = Field(16, ge=1, le=4096, description="Queued + running per replica.")
-    target_wait_s: float = Field(10.0, gt=0, le=3600, description="A request's longest wait.")
+    target_wait_s: float = Field(10.0, ge=0.1, le=3600, description="A request's longest wait.")
     cold_start_weight: float = Field(
         3.0, ge=0, le=1000, description="Idle seconds that a second of a cold start is worth."
     )
@@ -83,7 +83,7 @@ class DeploymentPatch(BaseModel):
     max_replicas: int | None = Field(None, ge=1, le=64)
     cooldown_time: Seconds | None = None
     scale_up_threshold: int | None = Field(None, ge=1, le=4096)
-    target_wait_s: float | None = Field(None, gt=0, le=3600)
+    target_wait_s: float | None = Field(None, ge=0.1, le=3600)
     cold_start_weight: float | None = Field(None, ge=0, le=1000)
     schedules: list[Schedule] | None = Field(None, max_length=32)
     priority: int | None = Field(None, ge=-100, le=100)

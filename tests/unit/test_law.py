@@ -40,6 +40,13 @@ def test_more_for_a_backlog_that_outlasts_a_start() -> None:
     assert "max_replicas is 4" in decision.reason
 
 
+def test_an_absurd_target_wait_is_no_reason_to_fail() -> None:
+    """Of one deployment: it would end the look at all others."""
+    absurd = replace(BOUNDS, target_wait_s=1e-310)
+    decision, _ = decide(absurd, replace(IDLE, waiting=400, ready=1, arrived=400), at_rest(), now=1)
+    assert decision.replicas == absurd.max_replicas
+
+
 def test_arrivals_that_one_replica_cannot_carry_bring_another() -> None:
     """Two a second, each for 5 s, keep 10 of 8 slots busy."""
     memory = at_rest()

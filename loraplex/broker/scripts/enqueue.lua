@@ -37,6 +37,9 @@ for i = 8, #ARGV, 2 do
   reply[#reply + 1] = redis.call('XADD', KEYS[1], '*', 'j', ARGV[i + 1], 'r', ARGV[i], 'to', ARGV[7],
                                  'after', last)
 end
+for _, key in ipairs({KEYS[1], KEYS[2], KEYS[4]}) do
+  redis.call('PERSIST', key)  -- a lane that was forgotten may be used again
+end
 redis.call('DEL', KEYS[3])
 redis.call('HSET', KEYS[3], 'shown', ARGV[4], 'entries', table.concat(reply, ' ', 3),
            'after', last,
