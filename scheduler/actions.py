@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from loraplex.keys import Lane
-from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status
 
 
@@ -50,12 +49,11 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Became:
+class BecameReady:
     """A replica is ready: its row says so, and that starts succeed."""
 
     id: str
     deployment: str
-    state: ReplicaState
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +152,7 @@ Action = (
     | Change
     | Intend
     | Ask
-    | Became
+    | BecameReady
     | Gone
     | EndOrphan
     | Order

@@ -93,9 +93,9 @@ class Performer:
         self._tasks.start(it.id)
 
     @_do.register
-    def _(self, it: do.Became) -> None:
+    def _(self, it: do.BecameReady) -> None:
         succeeded = {"failed_starts": 0, "retry_at": None}
-        self._rows.set_state(it.id, it.state, fields=succeeded)
+        self._rows.set_state(it.id, ReplicaState.READY, fields=succeeded)
 
     @_do.register
     def _(self, it: do.Gone) -> None:

@@ -17,10 +17,10 @@ from scheduler.judge import Limits
 from scheduler.law import decide
 from scheduler.placement import Claim, Fleet, Place, allow
 from scheduler.plan import Plan, in_place, plan, plan_beside
-from scheduler.refusal import refusal
 from scheduler.scaling import Decision, Law, Observation, Scaling
 from scheduler.settle import Settled, settle
 from scheduler.starts import Remembered, expected_start_s
+from scheduler.wind_down import order, retire, wind_down
 
 PREPARE_AGAIN_S = 15.0
 
@@ -79,10 +79,10 @@ def reconcile(world: World, memory: Mapping[str, Remembered], rules: Rules) -> L
             continue  # no data: hold
         case = _examine(facts, world, memory.get(facts.id, Remembered()), rules, look)
         cases.append(case)
-    allowed = allow([_claim(case, world.now) for case in cases], rules.fleet.size)
+    allowed = allow([_claim(case) for case in cases], rules.fleet.size)
     free = _free_places(world, rules.fleet)
-    order = sorted(cases, key=lambda c: (-c.facts.priority, c.settled.remembered.used_at))
-    for case in order:
+    ranked = sorted(cases, key=lambda c: (-c.facts.priority, c.settled.remembered.used_at))
+    for case in ranked:
         room = allowed[case.facts.id]
         if case.decided is not None:
             look.decided[case.facts.id] = replace(case.decided, allowed=room)
@@ -122,7 +122,6 @@ def _decided(case: _Case, world: World, rules: Rules) -> _Case:
             world.now - r.created_at for r in settled.living if r.state == ReplicaState.STARTING
         ),
         cold_start_s=expected_start_s(known, rules.cold_start_s),
-        oldest_wait_s=lane.oldest_wait_s,
     )
     decision, law = rules.law(facts.scaling, seen, known.law, world.now)
     busy = lane.waiting + lane.running > 0
@@ -135,7 +134,7 @@ def _decided(case: _Case, world: World, rules: Rules) -> _Case:
     return replace(case, decided=decided)
 
 
-def _claim(case: _Case, now: float) -> Claim:
+def _claim(case: _Case) -> Claim:
     facts, settled = case.facts, case.settled
     has = sum(r.state != ReplicaState.DRAINING for r in settled.living)
     if case.decision is None:
@@ -167,9 +166,9 @@ def _act(
     case: _Case, allowed: int, free: Iterator[Place], world: World, look: Look
 ) -> Iterator[do.Action]:
     status = case.settled.status
-    yield from _retire(case, world)
+    yield from retire(case.facts, case.settled, world)
     if status not in ADMITTING:
-        yield from _wind_down(case)
+        yield from wind_down(case.facts, case.settled, case.lane)
         return
     if case.lane.gate == "shut":
         yield do.OpenGate(case.facts.lane)
@@ -207,7 +206,7 @@ def _scale(
     if todo != Plan():
         yield from _told(case, has, wanted, look)
     for name in todo.keep:
-        yield from _order(rows[name], drain=False)
+        yield from order(rows[name], drain=False)
     if facts.prepared >= facts.target and not _backs_off(settled, world.now):
         yield from _start(case, min(todo.start, allowed - has - len(todo.keep)), free)
     yield from _stop(case, todo, rows)
@@ -251,7 +250,7 @@ def _start(case: _Case, most: int, free: Iterator[Place]) -> Iterator[do.Action]
 def _stop(case: _Case, todo: Plan, rows: Mapping[str, ReplicaFacts]) -> Iterator[do.Action]:
     for name in todo.abort:
         yield do.Gone(name, case.facts.id, "not needed any more")
-    orders = tuple(order for name in todo.drain for order in _order(rows[name], drain=True))
+    orders = tuple(each for name in todo.drain for each in order(rows[name], drain=True))
     assert case.decision is not None
     if case.decision.replicas == 0 and orders:  # else it yields its place, work or not
         yield do.ScaleToZero(case.facts.lane, orders)
@@ -259,51 +258,5 @@ def _stop(case: _Case, todo: Plan, rows: Mapping[str, ReplicaFacts]) -> Iterator
         yield from orders
 
 
-def _order(replica: ReplicaFacts, *, drain: bool) -> Iterator[do.Order]:
-    if replica.seen is not None and replica.seen.alive:
-        yield do.Order(replica.id, replica.lane, replica.seen.incarnation, drain)
-
-
 def _backs_off(settled: Settled, now: float) -> bool:
     return settled.retry_at is not None and now < settled.retry_at
-
-
-def _retire(case: _Case, world: World) -> Iterator[do.Action]:
-    """Lanes of former base models: served to their end, then forgotten."""
-    for revision, lane in case.facts.retiring:
-        seen = world.lanes.get(lane)
-        if seen is None:
-            continue
-        living = [r for r in case.settled.living if r.lane == lane]
-        if seen.waiting == 0:
-            for replica in living:
-                if replica.state == ReplicaState.READY:
-                    yield from _order(replica, drain=True)
-        if living:
-            continue
-        reason = f"Deployment {case.facts.name!r} serves another base model now. Send it again."
-        if seen.gate != "shut":
-            yield do.ShutGate(lane, reason)
-        elif seen.waiting or seen.running:
-            yield do.AnswerStranded(lane, "deployment_changed", reason)
-        else:
-            yield do.ForgetLane(lane, case.facts.id, revision)
-
-
-def _wind_down(case: _Case) -> Iterator[do.Action]:
-    """Stopped, Errored or Deleted: answer what nobody runs, let the rest finish, stop."""
-    facts, settled, lane = case.facts, case.settled, case.lane
-    reason = refusal(facts.name, settled.status, settled.reason)
-    if (lane.gate, lane.gate_reason) != ("shut", reason):
-        yield do.ShutGate(facts.lane, reason)
-    for replica in settled.living:
-        if replica.state == ReplicaState.STARTING:
-            yield do.Gone(replica.id, facts.id, f"deployment is {settled.status}")
-        elif replica.state == ReplicaState.READY:
-            yield from _order(replica, drain=True)
-    if lane.waiting or lane.running:
-        yield do.AnswerStranded(facts.lane, f"deployment_{settled.status}", reason)
-        return
-    left = settled.living or facts.retiring or facts.forgotten
-    if settled.status == Status.DELETED and not left:
-        yield do.ForgetLane(facts.lane, facts.id)

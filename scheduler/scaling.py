@@ -31,7 +31,6 @@ class Observation:
     arrived: int  # jobs since the lane exists: a counter
     cold_start_s: float  # from asking for a replica to its first job, as measured here
     starting_s: float = 0.0  # for how long those that start have done so, together
-    oldest_wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

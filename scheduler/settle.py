@@ -75,7 +75,7 @@ def _take_note(
         settled.failed_starts, settled.retry_at = 0, None
         starts = with_start(settled.remembered.starts, now - replica.created_at)
         settled.remembered = replace(settled.remembered, starts=starts)
-        settled.actions.append(do.Became(replica.id, facts.id, ReplicaState.READY))
+        settled.actions.append(do.BecameReady(replica.id, facts.id))
     elif verdict.what == "failed":
         settled.failed_starts += 1
         settled.retry_at = now + back_off_s(settled.failed_starts)

@@ -11,7 +11,6 @@ from scheduler.simulator.lanes import Incarnation, Job, LaneState, SharedLanes
 from scheduler.simulator.loop import Loop
 
 LEASE_S = 5.0
-_HEARS_AFTER_S = 0.1  # orders, jobs: with the next commit
 
 
 @dataclass(slots=True)
@@ -21,7 +20,6 @@ class Usage:
     replica_s: float = 0.0
     starts: int = 0
     born: dict[str, float] = field(default_factory=dict)
-    most_alive: dict[str, int] = field(default_factory=dict)  # processes at once, by replica id
 
 
 class SimReplicas:
@@ -35,7 +33,6 @@ class SimReplicas:
         self._serving: dict[str, tuple[Lane, Incarnation]] = {}
         self._incarnations = 0
         self.usage = Usage()
-        self.job_ended: Callable[[Job], None] = lambda job: None
         self.driver = FakeDriver(lambda: loop.now, self._begin)
 
     # Life
@@ -106,7 +103,7 @@ class SimReplicas:
                 if incarnation.replica in self._serving:
                     self._fill(state, incarnation)
             elif incarnation.drain and incarnation.alive and not incarnation.jobs:
-                self._leave(incarnation)
+                self._leave(lane, incarnation)
 
     def _fill(self, state: LaneState, incarnation: Incarnation) -> None:
         dead = [i for i in state.incarnations.values() if not i.alive and i.jobs]
@@ -136,19 +133,15 @@ class SimReplicas:
                 return
             del incarnation.jobs[job]
             job.ended_at = self._loop.now
-            self.job_ended(job)
             self.take(lane)
 
         return end
 
-    def _leave(self, incarnation: Incarnation) -> None:
+    def _leave(self, lane: Lane, incarnation: Incarnation) -> None:
         incarnation.alive, incarnation.phase = False, "exited"
         self._serving.pop(incarnation.replica, None)
         self.driver.kill(incarnation.replica)
         self._ended(incarnation.replica)
-        lane = next(
-            s.lane for s in self._shared.states.values() if incarnation.name in s.incarnations
-        )
         self._shared.wake(lane)
 
     def outage_over(self, seconds: float) -> None:
