@@ -87,9 +87,10 @@ class Deployment(SQLModel, table=True):
         default_factory=list, sa_column=Column(JSON, nullable=False)
     )
     priority: int = 0  # who yields where the fleet is full
-    revision: int = 1  # what serves
+    revision: int = 1  # whose lane requests go to
     target: int = 1  # what shall serve
     prepared: int = 0  # newest revision whose artefacts are in the store
+    served: int = 0  # the latest one that had a ready replica: a change that fails goes back to it
     progress: float | None = None  # of fetching them, 0 to 1
     starts: int = 0  # replicas that it ever had
     status: str = Field(default=Status.PENDING.value, index=True)
@@ -114,6 +115,10 @@ class Revision(SQLModel, table=True):
     engine: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     retired: bool = False  # nothing of it is left
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+    @property
+    def lane(self) -> Lane:
+        return Lane(self.base_model, self.deployment_id)
 
 
 class Leadership(SQLModel, table=True):

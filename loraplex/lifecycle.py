@@ -11,9 +11,15 @@ from loraplex.status import Event, Status, next_status
 
 
 def apply(
-    session: Session, deployment: Deployment, event: Event, *, actor: str, reason: str
+    session: Session,
+    deployment: Deployment,
+    event: Event,
+    *,
+    actor: str,
+    reason: str,
+    also: Mapping[str, object] | None = None,
 ) -> Status | None:
-    """Move `deployment` by `event` and store why. Commits.
+    """Move `deployment` by `event` and store why; `also`: columns that change with it. Commits.
 
     Returns the new status, or None when the table has no such move or another process moved the
     deployment first (compare and set on the status that the caller saw): nothing is written then.
@@ -27,7 +33,7 @@ def apply(
         session.execute(
             update(Deployment)
             .where(col(Deployment.id) == deployment.id, col(Deployment.status) == before.value)
-            .values(status=after.value, reason=reason, changed_at=utc_now())
+            .values(status=after.value, reason=reason, changed_at=utc_now(), **(also or {}))
         ),
     )
     if changed.rowcount != 1:
@@ -40,12 +46,18 @@ def apply(
 
 
 def demand(
-    session: Session, deployment: Deployment, event: Event, *, actor: str, reason: str
+    session: Session,
+    deployment: Deployment,
+    event: Event,
+    *,
+    actor: str,
+    reason: str,
+    also: Mapping[str, object] | None = None,
 ) -> Status | None:
     """`apply` for a user's word, which doesn't yield to a process that moves the deployment at the
     same moment: it is tried again from the new status. None: the table has no such move."""
     while True:
-        after = apply(session, deployment, event, actor=actor, reason=reason)
+        after = apply(session, deployment, event, actor=actor, reason=reason, also=also)
         if after is not None:
             return after
         session.refresh(deployment)

@@ -21,6 +21,7 @@ class Status(StrEnum):
 class Event(StrEnum):
     ARTEFACTS_READY = "artefacts_ready"
     ARTEFACTS_FAILED = "artefacts_failed"
+    ARTEFACTS_MISSING = "artefacts_missing"  # none of its revisions can start
     REPLICA_STARTING = "replica_starting"  # the first replica was asked for
     REPLICA_READY = "replica_ready"
     LAST_REPLICA_GONE = "last_replica_gone"  # stopped or died; none is left
@@ -35,26 +36,33 @@ class Event(StrEnum):
 
 _S, _E = Status, Event
 
+# A change is fetched, and taken back if it can't be, beside whatever serves meanwhile.
+_WITH_A_REVISION = (_S.STANDBY, _S.INITIALIZING, _S.READY, _S.UPDATING)
+
 TRANSITIONS: dict[tuple[Status, Event], Status] = {
     (_S.PENDING, _E.ARTEFACTS_READY): _S.STANDBY,
     (_S.PENDING, _E.ARTEFACTS_FAILED): _S.ERRORED,
     (_S.PENDING, _E.CHANGE_ROLLOUT): _S.PENDING,
     (_S.PENDING, _E.STOP): _S.STOPPED,
+    **{(status, _E.ARTEFACTS_READY): status for status in _WITH_A_REVISION},
+    **{(status, _E.ARTEFACTS_FAILED): status for status in _WITH_A_REVISION},
+    (_S.STANDBY, _E.ARTEFACTS_MISSING): _S.PENDING,
     (_S.STANDBY, _E.REPLICA_STARTING): _S.INITIALIZING,
     (_S.STANDBY, _E.REPLICA_READY): _S.READY,  # a draining replica was kept after all
-    (_S.STANDBY, _E.CHANGE_ROLLOUT): _S.PENDING,
+    (_S.STANDBY, _E.CHANGE_ROLLOUT): _S.STANDBY,
     (_S.STANDBY, _E.STOP): _S.STOPPED,
     (_S.INITIALIZING, _E.REPLICA_READY): _S.READY,
     (_S.INITIALIZING, _E.LAST_REPLICA_GONE): _S.STANDBY,
     (_S.INITIALIZING, _E.START_FAILED): _S.ERRORED,
-    (_S.INITIALIZING, _E.CHANGE_ROLLOUT): _S.PENDING,
+    (_S.INITIALIZING, _E.CHANGE_ROLLOUT): _S.INITIALIZING,
+    (_S.INITIALIZING, _E.ROLLOUT_FAILED): _S.STANDBY,  # what served before starts when asked for
     (_S.INITIALIZING, _E.STOP): _S.STOPPED,
     (_S.READY, _E.LAST_REPLICA_GONE): _S.STANDBY,
     (_S.READY, _E.CHANGE_ROLLOUT): _S.UPDATING,
+    (_S.READY, _E.ROLLOUT_FAILED): _S.READY,
     (_S.READY, _E.STOP): _S.STOPPED,
     (_S.UPDATING, _E.ROLLED_OUT): _S.READY,
     (_S.UPDATING, _E.ROLLOUT_FAILED): _S.READY,
-    (_S.UPDATING, _E.ARTEFACTS_FAILED): _S.READY,  # the change is taken back
     (_S.UPDATING, _E.LAST_REPLICA_GONE): _S.STANDBY,
     (_S.UPDATING, _E.START_FAILED): _S.ERRORED,
     (_S.UPDATING, _E.CHANGE_ROLLOUT): _S.UPDATING,  # another one on top

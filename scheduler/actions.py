@@ -3,7 +3,7 @@
 Each is safe to do twice, and safe to be the last one before a crash.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from loraplex.keys import Lane
@@ -21,11 +21,29 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """Columns of a deployment's row."""
+class Serve:
+    """Requests go to this revision from now on, and to the lane of its base model."""
 
     deployment: str
-    fields: Mapping[str, object]
+    revision: int
+    base_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """A change that didn't start: what served last is the target again; nothing when the target
+    isn't `seen` any more."""
+
+    deployment: str
+    seen: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgive:
+    """Failed starts of before count no more."""
+
+    deployment: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +68,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class BecameReady:
-    """A replica is ready: its row says so, and that starts succeed."""
+    """A replica is ready: its row says so, and that starts succeed; `served`: the goal that serves
+    with it, 0 for a replica of another revision."""
 
     id: str
     deployment: str
+    served: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +154,15 @@ class ForgetLane:
 
     lane: Lane
     deployment: str
-    revision: int | None = None  # None: all of them, the deployment is deleted
+    revisions: Sequence[int] | None = None  # None: all of them, the deployment is deleted
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Revisions of which nothing is left, on lanes that others use."""
+
+    deployment: str
+    revisions: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +177,9 @@ class Note:
 
 Action = (
     Move
-    | Change
+    | Serve
+    | TakeBack
+    | Forgive
     | Intend
     | Ask
     | BecameReady
@@ -163,6 +193,7 @@ Action = (
     | AnswerStranded
     | ForgetReplica
     | ForgetLane
+    | Retire
     | Note
 )
 

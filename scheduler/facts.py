@@ -1,13 +1,15 @@
 """What the scaler sees in one look: values out of the database, Redis and the driver."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from loraplex.broker.interface import SeenLane, SeenReplica
 from loraplex.keys import Lane
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Status
 from scheduler.drivers.base import Running
+from scheduler.placement import Place
 from scheduler.scaling import Scaling
 
 
@@ -45,15 +47,108 @@ class DeploymentFacts:
     scaling: Scaling  # as its schedules have it now
     priority: int
     lane: Lane  # where requests go
-    revision: int  # what serves
+    lanes: Mapping[int, Lane]  # by revision, without those of which nothing is left
+    revision: int  # what `lane` belongs to
     target: int  # what shall serve
-    target_lane: Lane
     prepared: int  # newest revision whose artefacts are in the store
-    failed_starts: int  # in a row
+    served: int  # the latest goal that had a ready replica; 0: none yet
+    failed_starts: int  # of the goal, in a row
     retry_at: float | None
     starts: int  # replicas that it ever had
-    retiring: tuple[tuple[int, Lane], ...] = ()  # lanes of former base models, by revision
-    forgotten: bool = False  # deleted, and nothing is left of it
+
+    @property
+    def goal(self) -> int:
+        """What replicas are started of: the target, once its artefacts are here."""
+        return self.target if self.prepared >= self.target else self.revision
+
+    @property
+    def goal_lane(self) -> Lane:
+        return self.lanes.get(self.goal, self.lane)
+
+    @property
+    def retiring(self) -> dict[Lane, list[int]]:
+        """Lanes that requests go to no more, with their revisions."""
+        found: dict[Lane, list[int]] = {}
+        in_use = (self.lane, self.goal_lane, self.lanes.get(self.target))
+        for revision, lane in self.lanes.items():
+            if lane not in in_use:
+                found.setdefault(lane, []).append(revision)
+        return found
+
+
+class DeploymentRow(Protocol):
+    """What facts are made of, in the database and in the simulator."""
+
+    id: str
+    status: Any
+    reason: str
+    priority: int
+    revision: int
+    target: int
+    prepared: int
+    served: int
+    failed_starts: int
+    starts: int
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def lane(self) -> Lane: ...
+
+
+def deployment_facts(
+    row: DeploymentRow, lanes: Mapping[int, Lane], scaling: Scaling, retry_at: float | None
+) -> DeploymentFacts:
+    return DeploymentFacts(
+        id=row.id,
+        name=row.name,
+        status=Status(row.status),
+        reason=row.reason,
+        scaling=scaling,
+        priority=row.priority,
+        lane=row.lane,
+        lanes=lanes,
+        revision=row.revision,
+        target=row.target,
+        prepared=row.prepared,
+        served=row.served,
+        failed_starts=row.failed_starts,
+        retry_at=retry_at,
+        starts=row.starts,
+    )
+
+
+class ReplicaRow(Protocol):
+    id: str
+    revision: int
+    state: Any
+    host: str
+    slot: int
+
+
+def replica_facts(
+    row: ReplicaRow,
+    lane: Lane,
+    seen: SeenLane | None,
+    processes: Mapping[str, Running] | None,
+    created_at: float,
+    asked_at: float,
+) -> ReplicaFacts:
+    """`seen`: its lane; `processes` None: the driver doesn't answer."""
+    mine = [r for r in seen.by_age() if r.report.replica == row.id] if seen else []
+    return ReplicaFacts(
+        id=row.id,
+        lane=lane,
+        revision=row.revision,
+        state=ReplicaState(row.state),
+        host=row.host,
+        slot=row.slot,
+        created_at=created_at,
+        asked_at=asked_at,
+        process=(processes or {}).get(row.id),
+        seen=mine[-1] if mine else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +160,6 @@ class World:
     replicas: Mapping[str, Sequence[ReplicaFacts]]  # by deployment, oldest first
     lanes: Mapping[Lane, SeenLane]
     driver_heard: bool = True  # False: nothing is known of processes
-    orphans: Sequence[str] = field(default_factory=tuple)  # processes that no row wants
+    orphans: Sequence[str] = ()  # processes that no row wants
+    unread: frozenset[str] = frozenset()  # deployments whose rows can't be understood
+    leaving: frozenset[Place] = frozenset()  # where those are: nobody else may start there yet

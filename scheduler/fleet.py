@@ -1,5 +1,6 @@
 """Hosts and how many replicas each may run."""
 
+import logging
 import subprocess
 
 import psutil
@@ -7,12 +8,16 @@ import psutil
 from loraplex.settings import ScalerSettings
 from scheduler.placement import Fleet
 
+log = logging.getLogger(__name__)
+
 
 def fleet_of(settings: ScalerSettings) -> Fleet:
     """As it was set; else this machine: its GPUs, or as many replicas as its memory holds."""
     if settings.fleet:
         return Fleet(settings.fleet)
-    return Fleet({"local": _gpus() or _by_memory(settings.replica_memory_gib)})
+    places = _gpus() or _by_memory(settings.replica_memory_gib)
+    log.info("room for %d replicas (LORAPLEX_FLEET sets it)", places)
+    return Fleet({"local": places})
 
 
 def _gpus() -> int:
@@ -24,7 +29,10 @@ def _gpus() -> int:
             check=False,
             timeout=20,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except FileNotFoundError:
+        return 0  # no GPU here
+    except (OSError, subprocess.TimeoutExpired) as silent:
+        log.warning("the GPUs can't be counted, LORAPLEX_FLEET says how many: %s", silent)
         return 0
     return sum(line.startswith("GPU ") for line in found.stdout.splitlines())
 

@@ -1,4 +1,4 @@
-"""What nobody else cleans up on the lanes: requests of API processes that died, old tokens."""
+"""What nobody else cleans up: requests of API processes that died, old tokens, old rows."""
 
 import logging
 import time
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from loraplex.broker.scaler import ScalerBroker
 from loraplex.keys import Lane
+from scheduler.rows import SqlRows
 
 log = logging.getLogger(__name__)
 
@@ -14,8 +15,9 @@ TRIM_EVERY_S = 30.0
 
 
 class Housekeeping:
-    def __init__(self, broker: ScalerBroker, retention_s: float) -> None:
+    def __init__(self, broker: ScalerBroker, rows: SqlRows, retention_s: float) -> None:
         self._broker = broker
+        self._rows = rows
         self._retention_s = retention_s
         self._trimmed_at = 0.0
         self._sees_since = time.monotonic()
@@ -31,6 +33,7 @@ class Housekeeping:
         if time.monotonic() - self._trimmed_at > TRIM_EVERY_S:
             self._trimmed_at = time.monotonic()
             self._broker.trim(lanes, self._retention_s)
+            self._rows.prune()
 
     def _leave_for_dead_apis(self, lanes: Sequence[Lane]) -> None:
         for api_id, silent_s in self._broker.silent_apis(DEAD_API_S).items():

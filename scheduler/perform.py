@@ -5,7 +5,7 @@ All is done in the name of an epoch (`Rows`, `Lanes`): what a later leader has t
 and `Deposed` ends the look.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import singledispatchmethod
 from typing import Protocol
 
@@ -19,7 +19,11 @@ class Rows(Protocol):
     """The database, written in the name of an epoch. All raise Deposed."""
 
     def move(self, deployment: str, seen: Status, event: Event, reason: str) -> None: ...
-    def change(self, deployment: str, fields: Mapping[str, object]) -> None: ...
+    def serve(self, deployment: str, revision: int, base_model: str) -> None: ...
+    def take_back(self, deployment: str, seen: int, revision: int) -> None:
+        """Nothing when its target isn't `seen` any more."""
+
+    def forgive(self, deployment: str) -> None: ...
     def intend(self, replica: do.Intend) -> bool:
         """False: there is a replica of this name."""
 
@@ -32,8 +36,8 @@ class Rows(Protocol):
     ) -> None:
         """With `fields` of its deployment's row, together."""
 
-    def retire(self, deployment: str, revision: int | None) -> None:
-        """A revision of which nothing is left; None: all."""
+    def retire(self, deployment: str, revisions: Sequence[int] | None) -> None:
+        """Revisions of which nothing is left; None: all."""
 
     def note(
         self, deployment: str, kind: str, reason: str, inputs: Mapping[str, float]
@@ -79,8 +83,16 @@ class Performer:
         self._rows.move(it.deployment, it.seen, it.event, it.reason)
 
     @_do.register
-    def _(self, it: do.Change) -> None:
-        self._rows.change(it.deployment, it.fields)
+    def _(self, it: do.Serve) -> None:
+        self._rows.serve(it.deployment, it.revision, it.base_model)
+
+    @_do.register
+    def _(self, it: do.TakeBack) -> None:
+        self._rows.take_back(it.deployment, it.seen, it.revision)
+
+    @_do.register
+    def _(self, it: do.Forgive) -> None:
+        self._rows.forgive(it.deployment)
 
     @_do.register
     def _(self, it: do.Intend) -> None:
@@ -94,7 +106,9 @@ class Performer:
 
     @_do.register
     def _(self, it: do.BecameReady) -> None:
-        succeeded = {"failed_starts": 0, "retry_at": None}
+        succeeded: dict[str, object] = {"failed_starts": 0, "retry_at": None}
+        if it.served:
+            succeeded["served"] = it.served
         self._rows.set_state(it.id, ReplicaState.READY, fields=succeeded)
 
     @_do.register
@@ -141,7 +155,11 @@ class Performer:
     @_do.register
     def _(self, it: do.ForgetLane) -> None:
         self._lanes.forget_lane(it.lane)
-        self._rows.retire(it.deployment, it.revision)
+        self._rows.retire(it.deployment, it.revisions)
+
+    @_do.register
+    def _(self, it: do.Retire) -> None:
+        self._rows.retire(it.deployment, it.revisions)
 
     @_do.register
     def _(self, it: do.Note) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+TURN_S = 120.0  # nobody waits for longer because of others of the same priority
+
 
 class Place(NamedTuple):
     host: str
@@ -27,6 +29,12 @@ class Claim:
     priority: int = 0
     has: int = 0  # starting and ready ones
     used_at: float = 0.0  # when it last had work
+    waited_s: float = 0.0  # how long its oldest request has been here
+
+    @property
+    def next_rank(self) -> tuple[float, ...]:
+        """Of the next replica that it would get."""
+        return _rank(self, self.has)
 
 
 class Fleet(NamedTuple):
@@ -66,7 +74,9 @@ def allow(claims: Sequence[Claim], size: int) -> dict[str, int]:
 
 
 def _rank(claim: Claim, index: int) -> tuple[float, ...]:
-    held = index >= claim.has
+    held: float = index >= claim.has
+    if claim.has == 0 and claim.waited_s > TURN_S:
+        held = -1  # its turn: who is as important, and busy all the time, yields for as long
     if index < claim.guaranteed:
         return (0, -claim.priority, index, held, -claim.used_at)
     if index < claim.busy:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from loraplex.keys import Lane
 from loraplex.replica_state import ReplicaState
 from scheduler.facts import ReplicaFacts
 
@@ -40,11 +41,12 @@ def plan(wanted: int, replicas: Sequence[ReplicaFacts], target: int) -> Plan:
     return found
 
 
-def plan_beside(wanted: int, replicas: Sequence[ReplicaFacts], target: int) -> Plan:
-    """The same where the target has a lane of its own: as many of the old ones go on meanwhile."""
-    new = _towards(wanted, [r for r in replicas if r.revision == target])
-    old = _towards(wanted, [r for r in replicas if r.revision != target])
-    return Plan(new.start, new.keep, old.drain, old.abort)
+def plan_beside(wanted: int, replicas: Sequence[ReplicaFacts], target: int, lane: Lane) -> Plan:
+    """The same where the target has another lane than `lane`, which requests still go to: as many
+    of the old ones go on meanwhile."""
+    new = plan(wanted, [r for r in replicas if r.lane != lane], target)
+    old = _towards(wanted, [r for r in replicas if r.lane == lane])
+    return Plan(new.start, new.keep, [*new.drain, *old.drain], [*new.abort, *old.abort])
 
 
 def in_place(replicas: Sequence[ReplicaFacts], target: int) -> list[str]:

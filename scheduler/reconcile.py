@@ -4,7 +4,8 @@ Level-triggered: each look starts from what is there, never from what an earlier
 an action that was lost, done twice or done by another scaler is just another fact.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,9 +21,9 @@ from scheduler.plan import Plan, in_place, plan, plan_beside
 from scheduler.scaling import Decision, Law, Observation, Scaling
 from scheduler.settle import Settled, settle
 from scheduler.starts import Remembered, expected_start_s
-from scheduler.wind_down import order, retire, wind_down
+from scheduler.wind_down import order, retire, stragglers, wind_down
 
-PREPARE_AGAIN_S = 15.0
+PREPARE_AGAIN_S, PREPARE_AT_LEAST_EACH_S = 15.0, 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,15 @@ class Look:
     actions: list[do.Action] = field(default_factory=list)
     memory: dict[str, Remembered] = field(default_factory=dict)
     decided: dict[str, Decided] = field(default_factory=dict)
+    failed: dict[str, Exception] = field(default_factory=dict)  # held: nothing could be decided
+
+    @contextmanager
+    def isolated(self, facts: DeploymentFacts) -> Iterator[None]:
+        """What can't be decided for one deployment must not hold up the others."""
+        try:
+            yield
+        except Exception as error:
+            self.failed[facts.id] = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +79,32 @@ class _Case:
     def decision(self) -> Decision | None:
         return self.decided.decision if self.decided else None
 
+    @property
+    def living(self) -> list[ReplicaFacts]:
+        """On lanes that requests go to, or will."""
+        return [r for r in self.settled.living if r.lane not in self.facts.retiring]
+
 
 def reconcile(world: World, memory: Mapping[str, Remembered], rules: Rules) -> Look:
     look = Look(world.now)
+    look.memory.update((name, memory[name]) for name in world.unread if name in memory)
     cases: list[_Case] = []
     for facts in world.deployments:
+        known = memory.get(facts.id, Remembered())
+        look.memory[facts.id] = known
         if facts.lane not in world.lanes:
-            look.memory[facts.id] = memory.get(facts.id, Remembered())
             continue  # no data: hold
-        case = _examine(facts, world, memory.get(facts.id, Remembered()), rules, look)
-        cases.append(case)
-    allowed = allow([_claim(case) for case in cases], rules.fleet.size)
+        with look.isolated(facts):
+            cases.append(_examine(facts, world, known, rules, look))
+    claims = {case.facts.id: _claim(case) for case in cases}
+    allowed = allow([*claims.values()], rules.fleet.size)
     free = _free_places(world, rules.fleet)
-    ranked = sorted(cases, key=lambda c: (-c.facts.priority, c.settled.remembered.used_at))
-    for case in ranked:
+    for case in sorted(cases, key=lambda c: claims[c.facts.id].next_rank):
         room = allowed[case.facts.id]
         if case.decided is not None:
             look.decided[case.facts.id] = replace(case.decided, allowed=room)
-        look.actions += _act(case, room, free, world, look)
+        with look.isolated(case.facts):
+            look.actions += _act(case, room, free, world, look)
     look.actions.extend(do.EndOrphan(name) for name in world.orphans)
     return look
 
@@ -98,7 +116,7 @@ def _examine(
     replicas = world.replicas.get(facts.id, ())
     settled = settle(facts, replicas, world, known, rules.limits)
     look.actions += settled.actions
-    case = _Case(facts, settled, lane)
+    case = _Case(settled.facts, settled, lane)
     if settled.status in ADMITTING and settled.status != Status.PENDING:
         case = _decided(case, world, rules)
     look.memory[facts.id] = case.settled.remembered
@@ -108,58 +126,63 @@ def _examine(
 def _decided(case: _Case, world: World, rules: Rules) -> _Case:
     facts, settled, lane = case.facts, case.settled, case.lane
     known = settled.remembered
-    serving = [r for r in settled.living if r.lane == facts.lane]
-    ready = [r for r in serving if r.state == ReplicaState.READY]
+    starting = [r for r in case.living if r.state == ReplicaState.STARTING]
+    ready = [r for r in case.living if r.lane == facts.lane and r.state == ReplicaState.READY]
     capacities = [r.seen.report.capacity for r in ready if r.seen and r.seen.report.capacity]
     seen = Observation(
         waiting=lane.waiting,
         running=lane.running,
         ready=len(ready),
-        starting=sum(r.state == ReplicaState.STARTING for r in settled.living),
+        starting=len(starting),
         slots=min(capacities, default=rules.slots),
         arrived=lane.arrived,
-        starting_s=sum(
-            world.now - r.created_at for r in settled.living if r.state == ReplicaState.STARTING
-        ),
+        starting_s=sum(world.now - r.created_at for r in starting),
         cold_start_s=expected_start_s(known, rules.cold_start_s),
     )
     decision, law = rules.law(facts.scaling, seen, known.law, world.now)
-    busy = lane.waiting + lane.running > 0
-    used_at = world.now if busy else known.used_at
-    settled.remembered = replace(known, law=law, used_at=used_at)
-    since = [r.created_at for r in settled.living if r.state == ReplicaState.STARTING]
-    decided = Decided(
-        *(facts.scaling, seen, known.law, decision), starting_since=min(since, default=None)
-    )
+    load = lane.waiting + lane.running
+    used_at = world.now if load else known.used_at
+    busy = _busy(known.busy, -int(-load // seen.slots), seen.cold_start_s, world.now)
+    settled.remembered = replace(known, law=law, used_at=used_at, busy=busy)
+    since = min((r.created_at for r in starting), default=None)
+    decided = Decided(*(facts.scaling, seen, known.law, decision), starting_since=since)
     return replace(case, decided=decided)
+
+
+def _busy(known: tuple[int, float], now_busy: int, for_s: float, now: float) -> tuple[int, float]:
+    """How many replicas have work, or had it so lately that another deployment, of no higher
+    priority, could not use their places before they have it again; and when that was."""
+    busy, at = known
+    return known if now_busy < busy and now - at < for_s else (now_busy, now)
 
 
 def _claim(case: _Case) -> Claim:
     facts, settled = case.facts, case.settled
-    has = sum(r.state != ReplicaState.DRAINING for r in settled.living)
+    has = sum(r.state != ReplicaState.DRAINING for r in case.living)
     if case.decision is None:
         return Claim(facts.id, 0, 0, 0, has=has)
     wanted = case.decision.replicas
-    load = case.lane.waiting + case.lane.running
-    slots = case.decision.inputs.get("slots", 16.0)
     surge = 0
-    if any(r.revision != facts.target for r in settled.living):
-        surge = wanted if facts.target_lane != facts.lane else min(1, wanted)
+    if any(r.revision != facts.goal for r in case.living):
+        surge = wanted if facts.goal_lane != facts.lane else min(1, wanted)
     return Claim(
         deployment=facts.id,
         wanted=wanted,
         guaranteed=min(facts.scaling.min_replicas, wanted),
-        busy=min(wanted, -int(-load // slots)),
+        busy=min(wanted, settled.remembered.busy[0]),
         surge=surge,
         priority=facts.priority,
         has=has,
         used_at=settled.remembered.used_at,
+        waited_s=case.lane.oldest_wait_s,
     )
 
 
 def _free_places(world: World, fleet: Fleet) -> Iterator[Place]:
+    if not world.driver_heard:
+        return iter(())  # who knows which processes have ended
     taken = {Place(r.host, r.slot) for rows in world.replicas.values() for r in rows}
-    return fleet.free(taken)
+    return fleet.free(taken | world.leaving)
 
 
 def _act(
@@ -180,11 +203,14 @@ def _act(
 
 def _prepare(case: _Case, world: World, look: Look) -> Iterator[do.Action]:
     """Ask for the artefacts, again and again: a task may be lost, and one that finds another at
-    work on the same ends at once."""
-    known = case.settled.remembered
-    asked_for, at = known.prepare_asked
-    if asked_for != case.facts.target or world.now - at > PREPARE_AGAIN_S:
-        asked = (case.facts.target, world.now)
+    work on the same ends at once. More and more seldom: a large model takes its time."""
+    target, known = case.facts.target, case.settled.remembered
+    revision, at, times = known.prepare_asked
+    if revision != target:
+        times = 0
+    pause_s = min(PREPARE_AGAIN_S * 2 ** max(0, times - 1), PREPARE_AT_LEAST_EACH_S)
+    if times == 0 or world.now - at > pause_s:
+        asked = (target, world.now, times + 1)
         look.memory[case.facts.id] = replace(known, prepare_asked=asked)
         yield do.Prepare(case.facts.id)
 
@@ -195,20 +221,20 @@ def _scale(
     facts, settled, decision = case.facts, case.settled, case.decision
     assert decision is not None
     wanted = min(decision.replicas, allowed)
-    living = settled.living
-    apart = wanted and facts.target_lane != facts.lane
-    current = [r for r in living if not _retired(r, facts)]
-    todo = (plan_beside if apart else plan)(wanted, current, facts.target)
+    living = case.living
+    todo = _plan(case, wanted)
     rows = {r.id: r for r in living}
     has = sum(r.state != ReplicaState.DRAINING for r in living)
     if todo.start and allowed <= has and not case.lane.waiting + case.lane.running:
-        todo = replace(todo, drain=[*todo.drain, *in_place(living, facts.target)])
+        todo = replace(todo, drain=[*todo.drain, *in_place(living, facts.goal)])
     if todo != Plan():
         yield from _told(case, has, wanted, look)
     for name in todo.keep:
         yield from order(rows[name], drain=False)
-    if facts.prepared >= facts.target and not _backs_off(settled, world.now):
-        yield from _start(case, min(todo.start, allowed - has - len(todo.keep)), free)
+    starts = [*stragglers(facts, settled, world)]
+    if not _backs_off(settled, world.now):
+        starts += [facts.goal] * min(todo.start, allowed - has - len(todo.keep))
+    yield from _start(case, starts, free)
     yield from _stop(case, todo, rows)
     if not wanted and not living and case.lane.gate == "open":
         yield do.ScaleToZero(facts.lane, ())  # so that the next request wakes the scaler
@@ -217,8 +243,11 @@ def _scale(
         yield do.Move(facts.id, settled.status, Event.LAST_REPLICA_GONE, decision.reason)
 
 
-def _retired(replica: ReplicaFacts, facts: DeploymentFacts) -> bool:
-    return replica.lane not in (facts.lane, facts.target_lane)
+def _plan(case: _Case, wanted: int) -> Plan:
+    facts, living = case.facts, case.living
+    if not wanted or facts.goal_lane == facts.lane:
+        return plan(wanted, living, facts.goal)
+    return plan_beside(wanted, living, facts.goal, facts.lane)
 
 
 def _told(case: _Case, has: int, wanted: int, look: Look) -> Iterator[do.Action]:
@@ -235,16 +264,17 @@ def _told(case: _Case, has: int, wanted: int, look: Look) -> Iterator[do.Action]
     yield do.Note(facts.id, "scaled", reason, decision.inputs)
 
 
-def _start(case: _Case, most: int, free: Iterator[Place]) -> Iterator[do.Action]:
-    facts = case.facts
-    for number, place in zip(range(most), free, strict=False):
-        if number == 0 and case.settled.status == Status.STANDBY:
-            assert case.decision is not None
-            reason = case.decision.reason
-            yield do.Move(facts.id, Status.STANDBY, Event.REPLICA_STARTING, reason)
-        ordinal = facts.starts + number + 1
+def _start(case: _Case, revisions: Sequence[int], free: Iterator[Place]) -> Iterator[do.Action]:
+    facts, decision = case.facts, case.decision
+    assert decision is not None
+    moves = case.settled.status == Status.STANDBY
+    for number, (revision, place) in enumerate(zip(revisions, free, strict=False), 1):
+        if moves and revision == facts.goal:
+            moves = False
+            yield do.Move(facts.id, Status.STANDBY, Event.REPLICA_STARTING, decision.reason)
+        ordinal = facts.starts + number
         name = f"{facts.id.replace('dep-', 'rep-')}-{ordinal}"
-        yield do.Intend(name, facts.id, ordinal, facts.target, place.host, place.slot)
+        yield do.Intend(name, facts.id, ordinal, revision, place.host, place.slot)
 
 
 def _stop(case: _Case, todo: Plan, rows: Mapping[str, ReplicaFacts]) -> Iterator[do.Action]:

@@ -4,26 +4,27 @@ Each write first raises the one row of `Leadership` to this scaler's epoch, in i
 where a later leader has written, nothing is changed and `Deposed` is raised.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Engine, or_, update
+from sqlalchemy import ColumnElement, CursorResult, Engine, delete, or_, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from loraplex import lifecycle
 from loraplex.broker.interface import Deposed
-from loraplex.entities import Deployment, Leadership, Replica, Revision
+from loraplex.entities import Deployment, DeploymentEvent, Leadership, Replica, Revision
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status
 from scheduler.actions import Intend
+from scheduler.placement import Place
 
-DELETED_LINGERS_S = (
-    3600.0  # a deleted deployment is looked at for so long, or while it has replicas
-)
+# A deleted deployment is looked at for so long, or while it has replicas.
+DELETED_LINGERS_S = 3600.0
+HISTORY_S = 30 * 86400.0  # of events and of replicas that are gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,13 @@ class SqlRows:
                     revisions[revision.deployment_id].append(revision)
             return Loaded(deployments, revisions, replicas)
 
-    def known_replicas(self, names: list[str]) -> set[str]:
-        """Of these, those that a row wants."""
-        wanted = select(Replica.id).where(
-            col(Replica.id).in_(names), Replica.state != ReplicaState.GONE
-        )
+    def places(self, replicas: Sequence[str]) -> frozenset[Place]:
+        """Where replicas are or were."""
+        if not replicas:
+            return frozenset()
+        wanted = select(Replica.host, Replica.slot).where(col(Replica.id).in_(replicas))
         with Session(self._database) as session:
-            return set(session.exec(wanted))
+            return frozenset(Place(*row) for row in session.exec(wanted))
 
     @contextmanager
     def _fenced(self) -> Iterator[Session]:
@@ -104,9 +105,22 @@ class SqlRows:
             if row.status == seen:
                 lifecycle.apply(session, row, event, actor="scaler", reason=reason)
 
-    def change(self, deployment: str, fields: Mapping[str, object]) -> None:
+    def serve(self, deployment: str, revision: int, base_model: str) -> None:
+        self._update(deployment, revision=revision, base_model=base_model)
+
+    def take_back(self, deployment: str, seen: int, revision: int) -> None:
+        # In one statement: whoever changes the target meanwhile wins.
+        unchanged = col(Deployment.target) == seen
+        values = {"target": revision, "failed_starts": 0, "retry_at": None}
+        self._update(deployment, unchanged, **values)
+
+    def forgive(self, deployment: str) -> None:
+        self._update(deployment, failed_starts=0, retry_at=None)
+
+    def _update(self, deployment: str, *conditions: ColumnElement[bool], **values: object) -> None:
+        wanted = update(Deployment).where(col(Deployment.id) == deployment, *conditions)
         with self._fenced() as session:
-            _set(session.get_one(Deployment, deployment), fields)
+            session.execute(wanted.values(**values))
             session.commit()
 
     def intend(self, replica: Intend) -> bool:
@@ -148,10 +162,10 @@ class SqlRows:
                 _set(session.get_one(Deployment, row.deployment_id), fields)
             session.commit()
 
-    def retire(self, deployment: str, revision: int | None) -> None:
+    def retire(self, deployment: str, revisions: Sequence[int] | None) -> None:
         wanted = update(Revision).where(col(Revision.deployment_id) == deployment)
-        if revision is not None:
-            wanted = wanted.where(col(Revision.number) == revision)
+        if revisions is not None:
+            wanted = wanted.where(col(Revision.number).in_(revisions))
         with self._fenced() as session:
             session.execute(wanted.values(retired=True))
             session.commit()
@@ -160,6 +174,14 @@ class SqlRows:
         with self._fenced() as session:
             row = session.get_one(Deployment, deployment)
             lifecycle.note(session, row, kind, actor="scaler", reason=reason, inputs=inputs)
+
+    def prune(self) -> None:
+        """Drop what no page shows: events and replicas of long ago."""
+        since = datetime.fromtimestamp(self.now - HISTORY_S, UTC)
+        with self._fenced() as session:
+            session.execute(delete(DeploymentEvent).where(col(DeploymentEvent.at) < since))
+            session.execute(delete(Replica).where(col(Replica.gone_at) < since))
+            session.commit()
 
     def _time(self) -> datetime:
         return datetime.fromtimestamp(self.now, UTC)

@@ -10,7 +10,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from loraplex.broker.connection import Unavailable, check, connect
 from loraplex.broker.interface import Deposed
@@ -22,7 +22,7 @@ from scheduler.drivers.choose import driver_for
 from scheduler.event_relay import EventRelay
 from scheduler.fleet import fleet_of
 from scheduler.housekeeping import Housekeeping
-from scheduler.judge import Limits
+from scheduler.judge import ASK_AGAIN_S, Limits
 from scheduler.memory import Memory
 from scheduler.observe import observe
 from scheduler.perform import Performer
@@ -39,7 +39,11 @@ SETTLE_S = 3.0  # after Redis was away: replicas renew their leases first, or th
 
 
 class CeleryTasks:
-    """Asks the task workers; nothing is done in the scaler itself."""
+    """Asks the task workers; nothing is done in the scaler itself. What was asked for a moment ago
+    is not asked for again: looks come faster than tasks are done."""
+
+    def __init__(self) -> None:
+        self._stops: dict[str, float] = {}  # when each was asked for
 
     def prepare(self, deployment: str) -> None:
         prepare_deployment.delay(deployment)
@@ -48,7 +52,11 @@ class CeleryTasks:
         start_replica.delay(replica)
 
     def stop(self, replica: str) -> None:
-        stop_replica.delay(replica)
+        now = time.monotonic()
+        self._stops = {name: at for name, at in self._stops.items() if now - at < ASK_AGAIN_S}
+        if replica not in self._stops:
+            stop_replica.delay(replica)
+            self._stops[replica] = now
 
 
 class Scaler:
@@ -68,7 +76,7 @@ class Scaler:
             cold_start_s=settings.cold_start_s,
         )
         self._relay = EventRelay(database, self._broker, settings.redis_url)
-        self._housekeeping = Housekeeping(self._broker, settings.retention_s)
+        self._housekeeping = Housekeeping(self._broker, self._rows, settings.retention_s)
         self._look_from = 0.0
         self.stop = threading.Event()
 
@@ -121,13 +129,28 @@ class Scaler:
     def _look(self) -> None:
         world = observe(self._rows, self._broker, self._driver)
         look = reconcile(world, self._memory.known, self._rules)
+        for name, error in look.failed.items():
+            log.error("%s is held as it is", name, exc_info=error)
         for name, actions in _by_deployment(look.actions):
             self._perform(name, actions)
         self._memory.learn(look, self._rules)
-        self._housekeeping.run(list(world.lanes))
+        lanes = list(world.lanes)
+        self._aside("housekeeping", lambda: self._housekeeping.run(lanes))
+        self._aside("comparisons", self._ask_for_comparisons)
+        self._aside("events", self._relay.publish)
+
+    def _ask_for_comparisons(self) -> None:
         for deployment in self._broker.asked_comparisons():
             compare_laws.delay(deployment)
-        self._relay.publish()
+
+    def _aside(self, what: str, job: Callable[[], None]) -> None:
+        """What fails beside the look must not end this scaler's leadership."""
+        try:
+            job()
+        except Unavailable:
+            raise
+        except Exception:
+            log.exception("%s: failed, the next look tries again", what)
 
     def _perform(self, name: str, actions: list[do.Action]) -> None:
         """What can't be done for one deployment must not hide those behind it."""

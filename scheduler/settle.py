@@ -19,6 +19,7 @@ _LONGEST_REASON = 2000
 class Settled:
     """A deployment after its facts were taken note of; `actions` make the rows say so."""
 
+    facts: DeploymentFacts  # as they are after `actions`
     status: Status
     reason: str
     failed_starts: int
@@ -36,7 +37,9 @@ def settle(
     known: Remembered,
     limits: Limits,
 ) -> Settled:
-    settled = Settled(facts.status, facts.reason, facts.failed_starts, facts.retry_at, known)
+    settled = Settled(
+        *(facts, facts.status, facts.reason, facts.failed_starts, facts.retry_at, known)
+    )
     silent: dict[str, float] = {}
     for replica in replicas:
         if not replica.alive:
@@ -48,10 +51,14 @@ def settle(
     told = settled.remembered.split_told & {r.id for r in replicas}
     if silent or known.silent_since or told != settled.remembered.split_told:
         settled.remembered = replace(settled.remembered, silent_since=silent, split_told=told)
-    for lane in {facts.lane, facts.target_lane, *(r.lane for r in replicas)}:
+    for lane in {facts.lane, *facts.lanes.values()}:
         if lane in world.lanes:
             settled.actions += _strangers(world.lanes[lane], {r.id for r in replicas})
-    _follow_lane(settled, facts)
+    tries = settled.remembered.failed_stragglers
+    if left := {lane for lane in tries if lane not in facts.retiring}:
+        tries = {lane: n for lane, n in tries.items() if lane not in left}
+        settled.remembered = replace(settled.remembered, failed_stragglers=tries)
+    _follow_lane(settled, facts, world)
     _move(settled, facts)
     return settled
 
@@ -75,7 +82,16 @@ def _take_note(
         settled.failed_starts, settled.retry_at = 0, None
         starts = with_start(settled.remembered.starts, now - replica.created_at)
         settled.remembered = replace(settled.remembered, starts=starts)
-        settled.actions.append(do.BecameReady(replica.id, facts.id))
+        served = facts.goal if replica.revision == facts.goal else 0
+        settled.actions.append(do.BecameReady(replica.id, facts.id, served))
+    elif verdict.what == "failed" and replica.revision != facts.goal:
+        # Of a former revision, started for what waits on its lane: it says nothing of this one.
+        tries = dict(settled.remembered.failed_stragglers)
+        tries[replica.lane] = (
+            MOST_FAILED_STARTS if verdict.permanent else tries.get(replica.lane, 0) + 1
+        )
+        settled.remembered = replace(settled.remembered, failed_stragglers=tries)
+        settled.actions.append(do.Gone(replica.id, facts.id, verdict.reason[-_LONGEST_REASON:]))
     elif verdict.what == "failed":
         settled.failed_starts += 1
         settled.retry_at = now + back_off_s(settled.failed_starts)
@@ -127,21 +143,23 @@ def _strangers(lane: SeenLane, known: set[str]) -> list[do.Action]:
     ]
 
 
-def _follow_lane(settled: Settled, facts: DeploymentFacts) -> None:
-    """Requests go where the target serves, once it can carry them; at once if nothing serves."""
-    if facts.revision == facts.target:
+def _follow_lane(settled: Settled, facts: DeploymentFacts, world: World) -> None:
+    """Requests go where the goal serves, once it can carry them; at once if nothing serves."""
+    if facts.revision == facts.goal:
         return
-    old = [r for r in settled.living if r.revision != facts.target]
-    new = [r for r in settled.living if r.revision == facts.target]
+    old = [r for r in settled.living if r.revision != facts.goal and r.lane == facts.lane]
+    new = [r for r in settled.living if r.revision == facts.goal]
     ready = sum(r.state == ReplicaState.READY for r in new)
     carried = sum(r.state == ReplicaState.READY for r in old)
-    if facts.lane == facts.target_lane:  # one after the other, see `plan`
+    if facts.lane == facts.goal_lane:  # one after the other, see `plan`
         rolled_out = ready > 0 and all(r.state == ReplicaState.DRAINING for r in old)
     else:
         rolled_out = ready >= max(1, carried)
-    if rolled_out or not old:
-        fields = {"revision": facts.target, "base_model": facts.target_lane.base_model}
-        settled.actions.append(do.Change(facts.id, fields))
+    if not (rolled_out or not old):
+        return
+    if facts.goal_lane in world.lanes and world.lanes[facts.goal_lane].gate == "shut":
+        settled.actions.append(do.OpenGate(facts.goal_lane))  # it was used before
+    settled.actions.append(do.Serve(facts.id, facts.goal, facts.goal_lane.base_model))
 
 
 def _move(settled: Settled, facts: DeploymentFacts) -> None:
@@ -156,24 +174,19 @@ def _move(settled: Settled, facts: DeploymentFacts) -> None:
 
 
 def _event(settled: Settled, facts: DeploymentFacts) -> tuple[Event | None, str]:
-    status, living = settled.status, settled.living
+    status = settled.status
+    living = [r for r in settled.living if r.lane not in facts.retiring]
     ready = [r for r in living if r.state == ReplicaState.READY]
     old = [r for r in living if r.revision != facts.target and r.state != ReplicaState.DRAINING]
     if settled.given_up:
-        if status != Status.UPDATING:
-            return Event.START_FAILED, settled.given_up
-        if old:
-            forgiven = {"target": facts.revision, "failed_starts": 0, "retry_at": None}
-            settled.actions.append(do.Change(facts.id, forgiven))
-            return Event.ROLLOUT_FAILED, f"The change was taken back: {settled.given_up}"
-        return Event.START_FAILED, settled.given_up
+        return _gave_up(settled, facts, ready)
+    if status == Status.STANDBY and facts.prepared < facts.goal:
+        return Event.ARTEFACTS_MISSING, "its base model is checked and fetched"
     if not living and (settled.failed_starts == 0 or status in _HAD_REPLICAS):
         if status in _HAD_REPLICAS and settled.failed_starts:
             # They were of scaling up further: they must not hold up the first one.
             settled.failed_starts, settled.retry_at = 0, None
-            settled.actions.append(do.Change(facts.id, {"failed_starts": 0, "retry_at": None}))
-        if status == Status.STANDBY and facts.prepared < facts.target:
-            return Event.CHANGE_ROLLOUT, "a change is prepared"
+            settled.actions.append(do.Forgive(facts.id))
         return Event.LAST_REPLICA_GONE, "no replica is left"
     if status == Status.UPDATING:
         if ready and not old and facts.revision == facts.target:
@@ -184,3 +197,19 @@ def _event(settled: Settled, facts: DeploymentFacts) -> tuple[Event | None, str]
     if ready:
         return Event.REPLICA_READY, f"{ready[0].id} is ready"
     return None, ""
+
+
+def _gave_up(
+    settled: Settled, facts: DeploymentFacts, ready: Sequence[ReplicaFacts]
+) -> tuple[Event | None, str]:
+    """There is no use in starting the goal again: go back to what served last, if that is another
+    one; if it is the same, what serves goes on."""
+    known = facts.served not in (0, facts.goal) and facts.served in facts.lanes
+    if known and next_status(settled.status, Event.ROLLOUT_FAILED) is not None:
+        settled.actions.append(do.TakeBack(facts.id, facts.target, facts.served))
+        settled.facts = replace(facts, target=facts.served)
+        settled.failed_starts, settled.retry_at = 0, None
+        return Event.ROLLOUT_FAILED, f"The change was taken back: {settled.given_up}"
+    if ready:
+        return None, ""
+    return Event.START_FAILED, settled.given_up

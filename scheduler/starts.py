@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from loraplex.keys import Lane
+
 MOST_FAILED_STARTS = 3
 _FIRST_BACK_OFF_S, _LONGEST_BACK_OFF_S = 5.0, 300.0
 _STARTS = 16  # cold starts that are remembered
@@ -16,10 +18,12 @@ class Remembered:
     law: Any = None
     starts: tuple[float, ...] = ()  # seconds that the latest ones took, asked for → ready
     used_at: float = 0.0  # when it last had work
+    busy: tuple[int, float] = (0, 0.0)  # replicas that had work lately, and when
     first_tokens: tuple[float, ...] = ()  # seconds from ready to the first token, of the latest
     split_told: frozenset[str] = frozenset()  # living replicas whose cold start was noted
     silent_since: Mapping[str, float] = field(default_factory=dict)  # replicas without a lease
-    prepare_asked: tuple[int, float] = (0, 0.0)  # revision, when
+    prepare_asked: tuple[int, float, int] = (0, 0.0, 0)  # revision, when, how often
+    failed_stragglers: Mapping[Lane, int] = field(default_factory=dict)  # starts for former lanes
     told: tuple[int, int] = (-1, -1)  # the scaling decision that was last noted: wanted, had
 
 

@@ -13,7 +13,8 @@ from sqlmodel import Session
 
 from api.errors import ApiError
 from api.requests.admission import REFUSALS, refusal
-from api.requests.comeback import bare, deployment_by, served_by
+from api.requests.comeback import bare, deployment_by
+from api.requests.lanes import served_by
 from api.requests.resolve import deployments_of, need_deployment
 from api.requests.terms import request_id
 from api.security import TenantDep

@@ -104,7 +104,17 @@ class ReplicaOut(BaseModel):
     cold_start: dict[str, float] | None
 
 
+class RevisionOut(BaseModel):
+    """What replicas are made of."""
+
+    revision: int
+    base_model: str
+    engine: dict[str, str]
+
+
 class DeploymentOut(BaseModel):
+    """`base_model` and `engine` are what serves; `change` is what it goes over to."""
+
     name: str
     base_model: str
     status: str
@@ -120,7 +130,7 @@ class DeploymentOut(BaseModel):
     priority: int
     engine: dict[str, str]
     revision: int
-    target: int
+    change: RevisionOut | None
     created_at: datetime
     changed_at: datetime
     replicas: list[ReplicaOut]

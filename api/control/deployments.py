@@ -1,11 +1,12 @@
 """/api/v1/deployments: create, list, change, stop, start, delete; their events and replicas."""
 
 import re
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
 
-import msgspec
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import CursorResult, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
@@ -14,10 +15,9 @@ from api.control.deployment_schemas import (
     DeploymentOut,
     DeploymentPatch,
     EventOut,
-    ReplicaOut,
     ReplicaRowOut,
-    engine_shown,
 )
+from api.control.deployment_view import show, show_all
 from api.errors import ApiError, bad_request
 from api.requests.resolve import deployments_of, need_deployment
 from api.security import TenantDep
@@ -37,7 +37,7 @@ async def create(body: DeploymentCreate, tenant: TenantDep, state: StateDep) -> 
     """A new deployment, Pending until its base model is checked."""
     deployment = await run_in_threadpool(_create, state, tenant, body)
     await state.broker.set_gate(deployment.lane, None)
-    return await _out(state, deployment)
+    return await show(state, deployment)
 
 
 @router.get("")
@@ -46,7 +46,7 @@ async def list_deployments(tenant: TenantDep, state: StateDep) -> dict[str, list
         with Session(state.database, expire_on_commit=False) as session:
             return deployments_of(session, tenant)
 
-    return {"data": [await _out(state, d) for d in await run_in_threadpool(rows)]}
+    return {"data": await show_all(state, await run_in_threadpool(rows))}
 
 
 @router.get("/{name}")
@@ -55,7 +55,7 @@ async def get(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut:
         with Session(state.database, expire_on_commit=False) as session:
             return need_deployment(session, tenant, name)
 
-    return await _out(state, await run_in_threadpool(row))
+    return await show(state, await run_in_threadpool(row))
 
 
 @router.get("/{name}/events")
@@ -63,18 +63,19 @@ def events(
     name: str,
     tenant: TenantDep,
     state: StateDep,
-    after: Annotated[int, Query(ge=0, description="Only events with a higher id.")] = 0,
+    after: Annotated[int | None, Query(ge=0, description="Those after this id.")] = None,
 ) -> dict[str, list[EventOut]]:
-    """The latest 200 status changes and scaling decisions, oldest first."""
+    """Status changes and scaling decisions, oldest first: the latest 200, or the next 200 after an
+    id."""
+    number = col(DeploymentEvent.id)
     with Session(state.database) as session:
         deployment = need_deployment(session, tenant, name)
-        rows = session.exec(
-            select(DeploymentEvent)
-            .where(DeploymentEvent.deployment_id == deployment.id, col(DeploymentEvent.id) > after)
-            .order_by(col(DeploymentEvent.id).desc())
-            .limit(200)
-        ).all()
-        data = [EventOut.model_validate(r, from_attributes=True) for r in reversed(rows)]
+        wanted = select(DeploymentEvent).where(DeploymentEvent.deployment_id == deployment.id)
+        if after is None:
+            rows = session.exec(wanted.order_by(number.desc()).limit(200)).all()[::-1]
+        else:
+            rows = session.exec(wanted.where(number > after).order_by(number).limit(200)).all()
+        data = [EventOut.model_validate(r, from_attributes=True) for r in rows]
     return {"data": data}
 
 
@@ -106,40 +107,56 @@ async def change(
 
     deployment = await run_in_threadpool(write)
     await state.broker.wake_scaler(deployment.lane)
-    return await _out(state, deployment)
+    return await show(state, deployment)
 
 
 def _change(
     state: State, session: Session, deployment: Deployment, body: DeploymentPatch, tenant: str
 ) -> Deployment:
-    given = body.model_dump(exclude_none=True, exclude={"base_model", "engine"})
-    for field, value in given.items():
-        setattr(deployment, field, value)
-    _check_bounds(deployment.min_replicas, deployment.max_replicas)
     if body.base_model is not None:
         check_base_model(state, body.base_model)
     revision = _next_revision(session, deployment, body)
+    given = body.model_dump(exclude_none=True, exclude={"base_model", "engine"})
+    _write_change(session, deployment, given, revision)
     actor = f"user:{tenant}"
     changes = ", ".join(f"{k}={v}" for k, v in body.model_dump(exclude_none=True).items())
-    if revision is not None:
-        session.add(revision)
-        deployment.target = revision.number
-    if given or revision is not None:  # whatever was wrong may be mended
-        deployment.failed_starts, deployment.retry_at = 0, None
-    session.add(deployment)
-    name = deployment.name
-    try:
-        session.commit()
-    except IntegrityError as other:  # another change has made this revision
-        message = f"Deployment {name!r} was changed at this moment. Look, and try again."
-        raise ApiError(409, "conflict", message) from other
-    session.refresh(deployment)
     lifecycle.note(session, deployment, "changed", actor=actor, reason=changes or "nothing")
     mends = given and deployment.status == Status.ERRORED
     if revision is not None or mends:
         what = f"revision {deployment.target}: {changes}"
         lifecycle.demand(session, deployment, Event.CHANGE_ROLLOUT, actor=actor, reason=what)
     return deployment
+
+
+def _write_change(
+    session: Session,
+    deployment: Deployment,
+    given: Mapping[str, object],
+    revision: Revision | None,
+) -> None:
+    """All of it, or 409 where another change came at the same moment: bounds that were right for
+    both alone may be wrong together."""
+    bounds = {"min_replicas": deployment.min_replicas, "max_replicas": deployment.max_replicas}
+    wanted = bounds | {key: given[key] for key in bounds if key in given}
+    _check_bounds(cast(int, wanted["min_replicas"]), cast(int, wanted["max_replicas"]))
+    values = dict(given)
+    if revision is not None:
+        session.add(revision)
+        values["target"] = revision.number
+    if values:  # whatever was wrong may be mended
+        values |= {"failed_starts": 0, "retry_at": None}
+        unchanged = [getattr(Deployment, key) == value for key, value in bounds.items()]
+        change = update(Deployment).where(col(Deployment.id) == deployment.id, *unchanged)
+        try:
+            written = cast(CursorResult[Any], session.execute(change.values(**values))).rowcount
+        except IntegrityError:  # this revision is there
+            written = 0
+        if not written:
+            session.rollback()
+            message = f"Deployment {deployment.name!r} was changed at this moment. Try again."
+            raise ApiError(409, "conflict", message)
+    session.commit()
+    session.refresh(deployment)
 
 
 def _next_revision(
@@ -181,27 +198,20 @@ async def delete(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut
 
 
 async def _move(state: State, tenant: str, name: str, event: Event, why: str) -> DeploymentOut:
+    """Where the table has no such move it is so already: stop what is stopped, start what runs."""
+
     def write() -> Deployment:
         with Session(state.database, expire_on_commit=False) as session:
             deployment = need_deployment(session, tenant, name)
-            if not lifecycle.demand(session, deployment, event, actor=f"user:{tenant}", reason=why):
-                raise ApiError(
-                    409,
-                    "invalid_transition",
-                    f"Deployment {name!r} is {deployment.status}: {event.value} does nothing to it "
-                    "now.",
-                )
-            if event is Event.START:
-                deployment.failed_starts = 0
-                deployment.retry_at = None
-                session.add(deployment)
-                session.commit()
+            also = {"failed_starts": 0, "retry_at": None} if event is Event.START else None
+            actor = f"user:{tenant}"
+            lifecycle.demand(session, deployment, event, actor=actor, reason=why, also=also)
             return deployment
 
     deployment = await run_in_threadpool(write)
     shut = f"Deployment {name!r} is {deployment.status}." if event is not Event.START else None
     await state.broker.set_gate(deployment.lane, shut)
-    return await _out(state, deployment)
+    return await show(state, deployment)
 
 
 def _create(state: State, tenant: str, body: DeploymentCreate) -> Deployment:
@@ -243,27 +253,5 @@ def check_base_model(state: State, name: str) -> None:
 
 def _check_bounds(low: int, high: int) -> None:
     if low > high:
-        raise bad_request(f"min_replicas ({low}) is over max_replicas ({high}).", "min_replicas")
-
-
-async def _out(state: State, deployment: Deployment) -> DeploymentOut:
-    serving = [
-        r for r in await state.broker.reports(deployment.lane) if r.phase in ("ready", "draining")
-    ]
-    replicas = [
-        ReplicaOut(
-            id=r.replica,
-            cold_start=msgspec.structs.asdict(r.cold_start) if r.cold_start else None,
-            **{f: getattr(r, f) for f in ReplicaOut.model_fields if f not in ("id", "cold_start")},
-        )
-        for r in serving
-    ]
-    fields: dict[str, Any] = deployment.model_dump(include=set(DeploymentOut.model_fields))
-    engine = await run_in_threadpool(_engine_of, state, deployment)
-    return DeploymentOut(**fields, engine=engine, replicas=replicas)
-
-
-def _engine_of(state: State, deployment: Deployment) -> dict[str, str]:
-    with Session(state.database) as session:
-        revision = session.get(Revision, (deployment.id, deployment.target))
-        return engine_shown(revision.engine) if revision else {}
+        message = f"min_replicas ({low}) is over max_replicas ({high}). Give both."
+        raise bad_request(message, "min_replicas")

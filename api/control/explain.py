@@ -11,7 +11,7 @@ from api.requests.resolve import need_deployment
 from api.security import TenantDep
 from api.state import State, StateDep
 from loraplex.entities import Deployment, DeploymentEvent
-from loraplex.status import ADMITTING
+from loraplex.status import ADMITTING, Status
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
 
@@ -22,8 +22,8 @@ _DECISIONS = 10
 async def explain(name: str, tenant: TenantDep, state: StateDep) -> ExplanationOut:
     """The latest decision with its inputs, what would lead to another, and the decisions before."""
     deployment, decisions = await run_in_threadpool(_rows, state, tenant, name)
-    scales = deployment.status in ADMITTING
-    known = await state.broker.explanation(deployment.id) if scales else None
+    scales = deployment.status in ADMITTING and deployment.status != Status.PENDING
+    known, _ = await state.broker.explanation(deployment.id) if scales else (None, 0.0)
     return ExplanationOut(
         name=deployment.name,
         status=deployment.status,
@@ -40,6 +40,9 @@ async def explain(name: str, tenant: TenantDep, state: StateDep) -> ExplanationO
 
 
 def _undecided(deployment: Deployment) -> str:
+    if deployment.status == Status.PENDING:
+        done = f" ({deployment.progress:.0%})" if deployment.progress is not None else ""
+        return f"It is pending{done}: nothing can start before its base model is here."
     if deployment.status in ADMITTING:
         return "The scaler has not looked at it yet."
     return f"It is {deployment.status}: nothing is scaled until it is started."

@@ -12,6 +12,7 @@ from sqlmodel import Session
 from api.errors import ApiError, redis_away
 from api.requests.expectation import expected_at
 from api.requests.inflight import Ongoing
+from api.requests.lanes import lanes_of, served_by
 from api.requests.models import ServedModel
 from api.requests.prepare import prepare
 from api.requests.request import GenerationRequest
@@ -27,8 +28,11 @@ from loraplex.broker.interface import (
     StillStopping,
 )
 from loraplex.entities import Deployment
+from loraplex.keys import Lane
 from loraplex.messages import Job, Shown
 from loraplex.status import ADMITTING, Status
+
+MOST_MOVES = 3  # from lane to lane, before the client is asked to try again
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +51,13 @@ class Admitted:
 
 async def admit(state: State, tenant: str, terms: Terms, request: GenerationRequest) -> Admitted:
     """Resolve, tokenize, check, enqueue: all of its answers or none. Raises ApiError."""
-    try:
-        return await _admit(state, tenant, terms, request)
-    except LaneMoved:  # the deployment went over to another base model at this moment
-        return await _admit(state, tenant, terms, request)
+    for _ in range(MOST_MOVES):
+        try:
+            return await _admit(state, tenant, terms, request)
+        except LaneMoved:  # the deployment went over to another base model at this moment
+            continue
+    reason = "The deployment changes from one base model to another. Send the request again."
+    raise ApiError(503, "deployment_changing", reason, retry_after_s=1)
 
 
 class LaneMoved(Exception):
@@ -62,10 +69,13 @@ async def _admit(state: State, tenant: str, terms: Terms, request: GenerationReq
     # In a thread: long prompts would hold up everybody's tokens.
     work_out = partial(_work_out, state, tenant, terms, request, target, served)
     jobs, shown = await run_in_threadpool(work_out)
+    if terms.idempotency_key is not None and (lane := await _former_lane(state, target, shown)):
+        served = await run_in_threadpool(served_by, state, lane)
+        return await _sent_before(state, target, lane, served, shown)
     try:
         ongoing = await _enqueue(state, target, jobs, shown)
     except AlreadyKnown:
-        return await _sent_before(state, target, served, shown)
+        return await _sent_before(state, target, target.deployment.lane, served, shown)
     return Admitted(served, ongoing, expected_at=await expected_at(state, target.deployment))
 
 
@@ -99,9 +109,20 @@ def _work_out(
     return jobs, _shown(request, name, tenant, prompts, served, deadline, terms)
 
 
-async def _sent_before(state: State, target: Target, served: ServedModel, shown: Shown) -> Admitted:
+async def _former_lane(state: State, target: Target, shown: Shown) -> Lane | None:
+    """Where the deployment had another base model when this Idempotency-Key was sent."""
+    _, *former = await run_in_threadpool(lanes_of, state, target.deployment)
+    for lane in former:
+        if await state.broker.recorded(lane, shown.request) is not None:
+            return lane
+    return None
+
+
+async def _sent_before(
+    state: State, target: Target, lane: Lane, served: ServedModel, shown: Shown
+) -> Admitted:
     """The same Idempotency-Key again. Raises ApiError when the request is another."""
-    ongoing = await state.inflight.attach(target.deployment.lane, shown.request)
+    ongoing = await state.inflight.attach(lane, shown.request)
     if ongoing is None:  # it was given up at this instant
         raise ApiError(503, "request_given_up", "Send the request again.", retry_after_s=1)
     if ongoing.shown.body != shown.body:

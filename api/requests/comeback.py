@@ -5,7 +5,7 @@ from sqlmodel import Session
 
 from api.errors import ApiError, bad_request
 from api.requests.admission import Admitted
-from api.requests.models import ServedModel
+from api.requests.lanes import lanes_of, served_by
 from api.requests.terms import LastEvent, deployment_of
 from api.state import State
 from loraplex.broker.interface import Recorded
@@ -29,12 +29,12 @@ async def come_back(state: State, tenant: str, last: LastEvent) -> Admitted:
 async def find(state: State, tenant: str, request: str) -> tuple[Lane, Recorded]:
     """A tenant's own request. Raises ApiError 404."""
     deployment = await run_in_threadpool(deployment_by, state, request)
-    recorded = None
-    if deployment is not None:
-        recorded = await state.broker.recorded(deployment.lane, request)
-    if deployment is None or recorded is None or recorded.shown.tenant != tenant:
-        raise unknown(request)
-    return deployment.lane, recorded
+    lanes = await run_in_threadpool(lanes_of, state, deployment) if deployment else []
+    for lane in lanes:
+        recorded = await state.broker.recorded(lane, request)
+        if recorded is not None and recorded.shown.tenant == tenant:
+            return lane, recorded
+    raise unknown(request)
 
 
 def unknown(request: str) -> ApiError:
@@ -51,12 +51,3 @@ def deployment_by(state: State, request: str) -> Deployment | None:
 def bare(request: str) -> str:
     """A request's id without what the answers' `id` has before it."""
     return request.rpartition("-")[2]
-
-
-def served_by(state: State, lane: Lane) -> ServedModel:
-    """Raises ApiError when the base model isn't here."""
-    folder = state.models.find(lane.base_model)
-    if folder is None:
-        reason = f"The base model {lane.base_model!r} is not here any more."
-        raise ApiError(503, "deployment_pending", reason, retry_after_s=5)
-    return state.served.load(folder)

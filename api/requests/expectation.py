@@ -11,16 +11,15 @@ _NO_REPLICA = (Status.STANDBY, Status.INITIALIZING)
 
 
 async def expected_at(state: State, deployment: Deployment) -> float | None:
-    """Unix seconds, from how long cold starts have taken here. None: a replica serves, or nothing
-    is known yet."""
+    """Unix seconds of this process' clock, from how long cold starts have taken here. None: a
+    replica serves, or nothing is known yet."""
     if deployment.status not in _NO_REPLICA:
         return None
     try:
-        known = await state.broker.explanation(deployment.id)
+        known, now = await state.broker.explanation(deployment.id)
     except Unavailable:
         return None
     if known is None or known.cold_start_s <= 0:
         return None
-    now = time.time()
-    since = known.starting_since if known.starting_since is not None else now
-    return max(now, min(since, now) + known.cold_start_s)
+    passed_s = now - known.starting_since if known.starting_since is not None else 0.0
+    return time.time() + min(max(0.0, known.cold_start_s - passed_s), known.cold_start_s)

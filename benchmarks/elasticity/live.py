@@ -110,7 +110,7 @@ def run(seed: int) -> dict[str, Any]:
         "failures": [f for c in counts.values() for f in c.failures],
         "most_replicas": {name: max(s.ready for s in rows) for name, rows in samples.items()},
         "replicas_at_end": {name: rows[-1].ready for name, rows in samples.items()},
-        "revision": [changed["revision"], changed["target"]],
+        "revision": [changed["revision"], changed["change"]],
         "statuses": {name: _changes(rows) for name, rows in samples.items()},
         "samples": {name: [asdict(s) for s in rows] for name, rows in samples.items()},
     }

@@ -218,18 +218,26 @@ class ApiBroker:
     async def drop_dead_letter(self, lane: Lane, entry: str) -> None:
         await self._redis.xdel(lane.dead_letters, entry)
 
-    async def reports(self, lane: Lane) -> list[ReplicaReport]:
-        """What the lane's replicas last said of themselves."""
-        rows = await cast(Any, self._redis.hvals(lane.reports))
-        return [decode_report(row) for row in rows]
+    async def reports(self, lanes: Sequence[Lane]) -> list[list[ReplicaReport]]:
+        """What each lane's replicas last said of themselves; one round trip."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for lane in lanes:
+                pipeline.hvals(lane.reports)
+            replies = await pipeline.execute()
+        return [[decode_report(row) for row in rows] for rows in replies]
 
-    async def explanation(self, deployment_id: str) -> Explanation | None:
-        """The scaler's latest decision. None: it has not looked, or is of another release."""
-        raw = await cast(Any, self._redis.hget(DECISIONS, deployment_id))
+    async def explanation(self, deployment_id: str) -> tuple[Explanation | None, float]:
+        """The scaler's latest decision, and the time of Redis' clock, which it goes by. None: it
+        has not looked, or is of another release."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.hget(DECISIONS, deployment_id)
+            pipeline.time()
+            raw, (seconds, microseconds) = await pipeline.execute()
         try:
-            return decode_explanation(raw) if raw else None
+            known = decode_explanation(raw) if raw else None
         except msgspec.DecodeError:
-            return None
+            known = None
+        return known, seconds + microseconds / 1e6
 
     async def ask_comparison(self, deployment_id: str) -> None:
         """Have other laws compared on its traffic; what was found before is forgotten."""
@@ -246,7 +254,7 @@ class ApiBroker:
 
     async def tokens_per_s(self, lane: Lane) -> float:
         """The lane's latest measured throughput; 0 when no replica has run."""
-        return sum(report.tokens_per_s for report in await self.reports(lane))
+        return sum(report.tokens_per_s for report in (await self.reports([lane]))[0])
 
     async def set_gate(self, lane: Lane, shut_reason: str | None) -> None:
         """Shut or open the lane at once. The scaler does it by the deployment's status anyway: so

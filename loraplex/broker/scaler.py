@@ -25,6 +25,7 @@ from loraplex.keys import (
 )
 from loraplex.messages import (
     NO_ENTRY,
+    ReplicaReport,
     Step,
     TokenEvent,
     Traffic,
@@ -36,6 +37,7 @@ from loraplex.messages import (
 )
 
 COMPARISON_KEPT_S = 3600
+FORGOTTEN_AFTER_S = 3600
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class ScalerBroker:
             "order",
             "cancel",
             "trim",
+            "forget",
         )
         (
             self._lead,
@@ -69,6 +72,7 @@ class ScalerBroker:
             self._order,
             self._cancel,
             self._trim,
+            self._forget,
         ) = (client.register_script(source(name)) for name in names)
 
     def lead(self, lease_s: float, least_epoch: int = 0) -> int | None:
@@ -123,7 +127,7 @@ class ScalerBroker:
         replicas = [
             SeenReplica(rows[i].decode(), bool(rows[i + 1]), rows[i + 1] == b"drain", report)
             for i in range(0, len(rows), 3)
-            for report in [decode_report(rows[i + 2])]
+            if (report := _report(lane, rows[i + 2])) is not None
         ]
         return SeenLane(
             lane=lane,
@@ -267,9 +271,16 @@ class ScalerBroker:
         self._redis.hdel(lane.reports, incarnation)
 
     def forget_lane(self, lane: Lane) -> None:
-        """Remove what a deleted deployment leaves behind, an hour from the first call."""
-        for key in (
-            *(lane.jobs, lane.journal, lane.reports, lane.gate),
-            *(lane.batches, lane.deaths, lane.dead_letters, lane.traffic),
-        ):
-            self._redis.expire(key, 3600, nx=True)
+        """Remove what nobody uses any more, an hour from the first call. Raises Deposed."""
+        keys = [lane.gate, lane.jobs, lane.journal, lane.reports]
+        keys += [lane.batches, lane.deaths, lane.dead_letters, lane.traffic]
+        self._fenced(self._forget(keys=keys, args=[self.epoch, FORGOTTEN_AFTER_S]))
+
+
+def _report(lane: Lane, raw: bytes) -> ReplicaReport | None:
+    """None: it is of another release."""
+    try:
+        return decode_report(raw)
+    except msgspec.DecodeError as foreign:
+        log.warning("%s: a replica's report can't be read: %s", lane.name, foreign)
+        return None

@@ -147,15 +147,17 @@ def events(
     follow: Annotated[bool, typer.Option("--follow", "-f")] = False,
 ) -> None:
     """What happened to a deployment, and why."""
-    after = 0
+    after = ""
     while True:
-        path = deployment_path(name, f"/events?after={after}")
-        rows = client().call("GET", path)["data"]
-        if as_json:
+        rows = client().call("GET", deployment_path(name, f"/events{after}"))["data"]
+        if as_json and not follow:
             sys.stdout.write(json.dumps(rows) + "\n")
         for e in rows:
-            after = e["id"]
-            if not as_json:
+            after = f"?after={e['id']}"
+            if as_json and follow:  # a line each
+                sys.stdout.write(json.dumps(e) + "\n")
+                sys.stdout.flush()
+            elif not as_json:
                 _show_event(e)
         if not follow:
             return
@@ -223,4 +225,8 @@ def _compare(name: str, as_json: bool) -> None:
 
 
 def _say(deployment: dict[str, Any]) -> None:
-    out.print(f"{deployment['name']} is {deployment['status']}.")
+    change = deployment["change"]
+    whereto = f", going over to {change['base_model']} {change['engine'] or ''}" if change else ""
+    out.print(
+        f"{deployment['name']} is {deployment['status']}{whereto}".rstrip() + ".", markup=False
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from loraplex.keys import Lane
 from loraplex.replica_state import ReplicaState
 from loraplex.status import ADMITTING, Status
+from scheduler.drivers.base import ReplicaSpec
 from scheduler.simulator.rows import DeploymentRow
 
 if TYPE_CHECKING:
@@ -40,6 +41,18 @@ class Checks:
             row = self._run.tables.deployments[lane.deployment_id]
             self._problem("closed over work", row, f"{work} jobs")
 
+    def answered(self, lane: Lane, code: str, jobs: int) -> None:
+        """Only who takes no requests any more, or can't start, answers with an error."""
+        row = self._run.tables.deployments[lane.deployment_id]
+        if row.status in ADMITTING and not {"starts_fail", "starts_hang"} & {*self._run.faults}:
+            self._problem("lost job", row, f"{jobs} were answered {code}")
+
+    def crowded(self, spec: ReplicaSpec, other: str) -> None:
+        """A place holds one process."""
+        name = Lane.parse(spec.lane).deployment_id
+        row = self._run.tables.deployments[name]
+        self._problem("double start", row, f"{spec.id} at the place of {other}")
+
     def _problem(self, kind: str, row: DeploymentRow, what: str) -> None:
         text = f"{kind}: {row.id} ({row.status}) at {self._run.loop.now:.0f} s: {what}"
         if len(self.problems) < 20 and not any(
@@ -72,11 +85,17 @@ class Checks:
         return living >= self._run.rules.fleet.size
 
     def intended(self, row: DeploymentRow) -> None:
-        """With each replica that is meant: no more than the law may want, and a rollout's."""
-        living = self._run.tables.living.get(row.id, {})
-        meant = sum(r.state != ReplicaState.DRAINING for r in living.values())
+        """With each replica that is meant: no more than the law may want, and a rollout's; those
+        that serve a former lane to its end don't count."""
+        lanes = (row.lane, row.lanes.get(row.target, row.lane))
+        living = [
+            r
+            for r in self._run.tables.living.get(row.id, {}).values()
+            if row.lanes.get(r.revision, row.lane) in lanes
+        ]
+        meant = sum(r.state != ReplicaState.DRAINING for r in living)
         most = max(row.scaling.max_replicas, row.scaling.min_replicas)
-        if any(r.revision != row.target for r in living.values()):
+        if any(r.revision != row.target for r in living):
             most *= 2
         if meant > most:
             self._problem("double start", row, f"{meant} replicas of at most {most}")
@@ -105,7 +124,7 @@ class Checks:
                 self._problem("stuck", row, "ready without a replica")
             if any(r.state == ReplicaState.DRAINING for r in living.values()):
                 self._problem("stuck", row, "a replica drains for ever")
-            if row.target != row.revision and row.status != Status.STOPPED:
+            if row.target != row.revision and row.status in ADMITTING:
                 self._problem("stuck", row, f"revision {row.revision}, target {row.target}")
         known = {name for rows in run.tables.living.values() for name in rows}
         for process in run.replicas.driver.list():

@@ -3,12 +3,15 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import redis
 
 from loraplex.broker.interface import Deposed, SeenLane, SeenReplica
 from loraplex.keys import Lane
 from loraplex.messages import Phase, ReplicaReport
+
+FORGOTTEN_AFTER_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -17,7 +20,6 @@ class Job:
     hold_s: float  # that it takes of a slot
     taken_at: float | None = None  # by the replica that ends it
     ended_at: float | None = None
-    answered: str = ""  # the code of an error that it was answered with
 
 
 @dataclass(slots=True)
@@ -50,7 +52,7 @@ class LaneState:
     gate: str = ""
     reason: str = ""
     epoch: int = 0
-    forgotten: bool = False
+    forgotten_at: float = inf  # when its keys expire
 
     @property
     def running(self) -> int:
@@ -117,6 +119,7 @@ class SimLanes:
         state = self._fenced(lane)
         if state.gate == "shut":
             state.gate, state.reason = "open", ""
+            state.forgotten_at = inf
 
     def shut(self, lane: Lane, reason: str) -> None:
         state = self._fenced(lane)
@@ -130,8 +133,10 @@ class SimLanes:
                 stranded += each.jobs
                 each.jobs.clear()
         for job in stranded:
-            job.ended_at, job.answered = self._shared.time(), code
+            job.ended_at = self._shared.time()
         state.waiting.clear()
+        if stranded:
+            self._shared.answered(lane, code, len(stranded))
         return len(stranded)
 
     def forget_replica(self, lane: Lane, incarnation: str) -> None:
@@ -142,8 +147,8 @@ class SimLanes:
             del state.incarnations[incarnation]
 
     def forget_lane(self, lane: Lane) -> None:
-        self._shared.check()
-        self._shared.lane(lane).forgotten = True
+        state = self._fenced(lane)
+        state.forgotten_at = min(state.forgotten_at, self._shared.time() + FORGOTTEN_AFTER_S)
 
 
 class SharedLanes:
@@ -155,6 +160,7 @@ class SharedLanes:
         self.heard: Callable[[Lane], None] = lambda lane: None
         self.wake: Callable[[Lane], None] = lambda lane: None
         self.closed: Callable[[Lane, int], None] = lambda lane, work: None
+        self.answered: Callable[[Lane, str, int], None] = lambda lane, code, jobs: None
         self.skew_s = 0.0  # of Redis' clock
         self.away = False
         self.fencing = True  # tests break these two
@@ -175,6 +181,7 @@ class SharedLanes:
         if state.gate == "shut":
             return False
         state.waiting.append(job)
+        state.forgotten_at = inf
         state.arrived += 1
         if state.gate != "open":
             state.gate = "open"
@@ -183,4 +190,7 @@ class SharedLanes:
         return True
 
     def lane(self, lane: Lane) -> LaneState:
-        return self.states.setdefault(lane, LaneState(lane))
+        found = self.states.get(lane)
+        if found is None or self.time() >= found.forgotten_at:
+            found = self.states[lane] = LaneState(lane)
+        return found

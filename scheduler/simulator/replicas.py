@@ -3,6 +3,7 @@ of the fake driver, which passes the same conformance test as the others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
 from loraplex.keys import Lane
 from scheduler.drivers.base import ReplicaSpec
@@ -32,6 +33,7 @@ class SimReplicas:
         self._slots = slots
         self._serving: dict[str, tuple[Lane, Incarnation]] = {}
         self._incarnations = 0
+        self.crowded: Callable[[ReplicaSpec, str], None] = lambda spec, other: None
         self.usage = Usage()
         self.driver = FakeDriver(lambda: loop.now, self._begin)
 
@@ -39,6 +41,10 @@ class SimReplicas:
 
     def _begin(self, spec: ReplicaSpec) -> StartPlan:
         plan = self._plan(spec)
+        for name, other in self.driver.replicas.items():
+            same = (other.spec.host, other.spec.slot) == (spec.host, spec.slot)
+            if same and self.driver.is_alive(name):
+                self.crowded(spec, name)
         self.usage.starts += 1
         self.usage.born[spec.id] = self._loop.now
         lane = Lane.parse(spec.lane)
@@ -56,7 +62,9 @@ class SimReplicas:
             return
         self._incarnations += 1
         incarnation = Incarnation(replica, f"{replica}:{self._incarnations}", self._slots)
-        self._shared.lane(lane).incarnations[incarnation.name] = incarnation
+        state = self._shared.lane(lane)
+        state.incarnations[incarnation.name] = incarnation
+        state.forgotten_at = inf
         self._serving[replica] = (lane, incarnation)
         self._shared.wake(lane)
         self.take(lane)

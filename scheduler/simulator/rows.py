@@ -1,7 +1,7 @@
 """The database in memory: what `scheduler/rows.py` does, fenced by the same epoch, and the facts
 that `observe.py` makes of rows. Statuses change by the one table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from loraplex.broker.interface import Deposed, SeenLane
@@ -10,7 +10,8 @@ from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status, next_status
 from scheduler.actions import Intend
 from scheduler.drivers.base import Running
-from scheduler.facts import DeploymentFacts, ReplicaFacts, World
+from scheduler.facts import ReplicaFacts, World, deployment_facts, replica_facts
+from scheduler.placement import Place
 from scheduler.scaling import Scaling
 
 
@@ -25,17 +26,23 @@ class DeploymentRow:
     revision: int = 1
     target: int = 1
     prepared: int = 1
+    served: int = 0
     failed_starts: int = 0
     retry_at: float | None = None
     starts: int = 0
     models: dict[int, str] = field(default_factory=dict)  # base model by revision, not retired
 
     @property
+    def name(self) -> str:
+        return self.id
+
+    @property
     def lane(self) -> Lane:
         return Lane(self.base_model, self.id)
 
-    def lane_of(self, revision: int) -> Lane:
-        return Lane(self.models.get(revision, self.base_model), self.id)
+    @property
+    def lanes(self) -> dict[int, Lane]:
+        return {number: Lane(model, self.id) for number, model in self.models.items()}
 
 
 @dataclass(slots=True)
@@ -94,7 +101,17 @@ class SimRows:
         if row.status == seen:
             self._tables.move(row, event, reason)
 
-    def change(self, deployment: str, fields: Mapping[str, object]) -> None:
+    def serve(self, deployment: str, revision: int, base_model: str) -> None:
+        self._change(deployment, {"revision": revision, "base_model": base_model})
+
+    def take_back(self, deployment: str, seen: int, revision: int) -> None:
+        if self._tables.deployments[deployment].target == seen:
+            self._change(deployment, {"target": revision, "failed_starts": 0, "retry_at": None})
+
+    def forgive(self, deployment: str) -> None:
+        self._change(deployment, {"failed_starts": 0, "retry_at": None})
+
+    def _change(self, deployment: str, fields: Mapping[str, object]) -> None:
         self._fence()
         for name, value in fields.items():
             setattr(self._tables.deployments[deployment], name, value)
@@ -131,12 +148,12 @@ class SimRows:
         row.state, row.asked_at, row.reason = state, now, reason
         if state == ReplicaState.GONE:
             self._tables.living[row.deployment].pop(replica, None)
-        self.change(row.deployment, fields or {})
+        self._change(row.deployment, fields or {})
 
-    def retire(self, deployment: str, revision: int | None) -> None:
+    def retire(self, deployment: str, revisions: Sequence[int] | None) -> None:
         self._fence()
         models = self._tables.deployments[deployment].models
-        for number in list(models) if revision is None else [revision]:
+        for number in list(models) if revisions is None else revisions:
             models.pop(number, None)
 
     def note(self, deployment: str, kind: str, reason: str, inputs: Mapping[str, float]) -> None:
@@ -144,10 +161,8 @@ class SimRows:
 
 
 def lanes_of(tables: Tables) -> set[Lane]:
-    found = {row.lane for row in tables.deployments.values()}
-    for row in tables.deployments.values():
-        found.update(Lane(model, row.id) for model in row.models.values())
-    return found
+    rows = tables.deployments.values()
+    return {lane for row in rows for lane in (row.lane, *row.lanes.values())}
 
 
 def world_of(
@@ -158,9 +173,13 @@ def world_of(
 ) -> World:
     """As `observe.py` makes it; `processes` None: the driver doesn't answer."""
     known = {name for rows in tables.living.values() for name in rows}
+    orphans = sorted(set(processes or ()) - known)
     return World(
         now=now,
-        deployments=[_deployment(row) for row in tables.deployments.values()],
+        deployments=[
+            deployment_facts(row, row.lanes, row.scaling, row.retry_at)
+            for row in tables.deployments.values()
+        ],
         replicas={
             name: [
                 _replica(row, tables.deployments[name], lanes, processes) for row in rows.values()
@@ -170,33 +189,12 @@ def world_of(
         },
         lanes=lanes,
         driver_heard=processes is not None,
-        orphans=sorted(set(processes or ()) - known),
-    )
-
-
-def _deployment(row: DeploymentRow) -> DeploymentFacts:
-    target_lane = row.lane_of(row.target)
-    return DeploymentFacts(
-        id=row.id,
-        name=row.id,
-        status=row.status,
-        reason=row.reason,
-        scaling=row.scaling,
-        priority=row.priority,
-        lane=row.lane,
-        revision=row.revision,
-        target=row.target,
-        target_lane=target_lane,
-        prepared=row.prepared,
-        failed_starts=row.failed_starts,
-        retry_at=row.retry_at,
-        starts=row.starts,
-        retiring=tuple(
-            (number, lane)
-            for number, model in row.models.items()
-            if (lane := Lane(model, row.id)) not in (row.lane, target_lane)
+        orphans=orphans,
+        leaving=frozenset(
+            Place(tables.replicas[name].host, tables.replicas[name].slot)
+            for name in orphans
+            if processes and processes[name].alive
         ),
-        forgotten=not row.models,
     )
 
 
@@ -206,18 +204,5 @@ def _replica(
     lanes: Mapping[Lane, SeenLane],
     processes: Mapping[str, Running] | None,
 ) -> ReplicaFacts:
-    lane = deployment.lane_of(row.revision)
-    seen = [r for r in lanes[lane].replicas if r.report.replica == row.id] if lane in lanes else []
-    seen.sort(key=lambda r: r.alive)
-    return ReplicaFacts(
-        id=row.id,
-        lane=lane,
-        revision=row.revision,
-        state=row.state,
-        host=row.host,
-        slot=row.slot,
-        created_at=row.created_at,
-        asked_at=row.asked_at,
-        process=(processes or {}).get(row.id),
-        seen=seen[-1] if seen else None,
-    )
+    lane = deployment.lanes.get(row.revision, deployment.lane)
+    return replica_facts(row, lane, lanes.get(lane), processes, row.created_at, row.asked_at)

@@ -120,6 +120,8 @@ class SimScaler:
             processes = {p.replica: p for p in self._replicas.driver.list()}
         world = world_of(self._tables, seen, processes, self._shared.time())
         look = reconcile(world, self._memory, self._rules)
+        for error in look.failed.values():
+            raise error
         self._memory = look.memory
         self._leader.kept = look.memory
         self._busy = True

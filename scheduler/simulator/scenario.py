@@ -8,6 +8,7 @@ from math import inf
 
 import redis
 
+from loraplex.keys import Lane
 from loraplex.status import Event, Status
 from scheduler.drivers.base import ReplicaSpec
 from scheduler.drivers.fake import HANGS, StartPlan
@@ -29,6 +30,7 @@ SLOTS = 4
 SLOWEST_LOOK_S = 0.2
 COLD_START_S = 8.0
 LIMITS = Limits(start_s=60.0, drain_s=120.0)
+_MODELS = ("m1", "m2", "m3")
 FAULTS = (
     "scaler_crash",
     "scaler_freeze",
@@ -40,6 +42,7 @@ FAULTS = (
     "driver_away",
     "clock_jumps",
     "tasks_lost",
+    "fetches_fail",
 )
 
 
@@ -78,7 +81,8 @@ class Scenario:
             self.shared.time, fencing=broken.fencing, unique_names=broken.unique_names
         )
         self.replicas = SimReplicas(self.loop, self.shared, self._start_plan, SLOTS)
-        self.task_faults = TaskFaults(slowest_s=0.3)
+        self.task_faults = TaskFaults(slowest_s=0.3, longest_end_s=3.0)
+        self.task_faults.longest_fetch_s = self.random.choice((0.5, 5.0, 60.0))
         self.tasks = SimTasks(self.loop, self.tables, self.replicas, self.random, self.task_faults)
         self.leader = Leader(leased=broken.lease)
         # Room for what users may guarantee, and one more: nobody may starve.
@@ -89,6 +93,7 @@ class Scenario:
         )
         self.scalers: list[SimScaler] = []
         self.start_fault: tuple[str, float] = ("", 0.0)  # kind, until
+        self.revisions = 1  # the newest one of any deployment
         self.jobs: list[Job] = []
         self.refused = 0
         self.faults: list[str] = []
@@ -96,6 +101,8 @@ class Scenario:
         self.checks = Checks(self)
         self.shared.heard = self.replicas.take
         self.shared.closed = self.checks.closed
+        self.shared.answered = self.checks.answered
+        self.replicas.crowded = self.checks.crowded
         self.tables.intended = self.checks.intended
         self.shared.wake = lambda lane: self._wake()
         for _ in range(2):
@@ -164,19 +171,28 @@ class Scenario:
                 at += self.random.expovariate(1 / self.random.choice((5.0, 30.0, 90.0)))
 
     def _arrive_at(self, at: float, row: DeploymentRow) -> None:
+        """As the API does it: see where the deployment serves, tokenize, enqueue; where that lane
+        was shut meanwhile, look again."""
         job = Job(at, self.random.lognormvariate(0.5, 0.8))
+        tokenize_s = self.random.choice((0.0, 0.01, 0.3))
 
-        def arrive() -> None:
+        def look(tries: int) -> None:
+            lane = row.lane
+            self.loop.after(tokenize_s, lambda: arrive(lane, tries))
+
+        def arrive(lane: Lane, tries: int) -> None:
             try:
-                accepted = self.shared.enqueue(row.lane, job)
+                accepted = self.shared.enqueue(lane, job)
             except redis.ConnectionError:
-                accepted = False
+                accepted, tries = False, 0
             if accepted:
                 self.jobs.append(job)
+            elif tries and row.lane != lane:
+                look(tries - 1)
             else:
                 self.refused += 1
 
-        self.loop.at(at, arrive)
+        self.loop.at(at, lambda: look(3))
 
     def _plan_users(self) -> None:
         for row in self.tables.deployments.values():
@@ -205,10 +221,12 @@ class Scenario:
                     max_replicas=max(1, low, row.scaling.max_replicas),
                 )
             elif word in ("change", "model"):
-                number = max(row.models) + 1
-                model = f"m{number}" if word == "model" else row.models[row.target]
-                row.models[number] = model
-                row.target = number
+                model = row.models[row.target]
+                if word == "model":  # at times one that served before
+                    model = self.random.choice([m for m in _MODELS if m != model])
+                self.revisions += 1
+                row.models[self.revisions] = model
+                row.target = self.revisions
                 row.failed_starts, row.retry_at = 0, None
                 self.tables.move(row, Event.CHANGE_ROLLOUT, word)
             else:
@@ -301,5 +319,13 @@ class Scenario:
 
         def back() -> None:
             self.task_faults.lost = self.task_faults.doubled = 0.0
+
+        self.loop.after(self.random.uniform(5.0, 40.0), back)
+
+    def _fetches_fail(self) -> None:
+        self.task_faults.fetch_fails = 0.7
+
+        def back() -> None:
+            self.task_faults.fetch_fails = 0.0
 
         self.loop.after(self.random.uniform(5.0, 40.0), back)

@@ -4,7 +4,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loraplex.keys import Lane
 from loraplex.replica_state import ReplicaState
 from loraplex.status import ADMITTING, Event, Status
 from scheduler.drivers.base import ReplicaSpec
@@ -20,7 +19,9 @@ class TaskFaults:
     lost: float = 0.0
     doubled: float = 0.0
     slowest_s: float = 0.05
-    prepare_fails: float = 0.0
+    longest_fetch_s: float = 0.0
+    fetch_fails: float = 0.0
+    longest_end_s: float = 0.0  # of a process, from its signal on
 
 
 class SimTasks:
@@ -54,32 +55,43 @@ class SimTasks:
 
     def prepare(self, deployment: str) -> None:
         row = self._tables.deployments[deployment]
-        target = row.target
-        self._queue(lambda: self._prepare(row, target))
+        self._queue(lambda: self._fetch(row))
+
+    def _fetch(self, row: DeploymentRow) -> None:
+        if not self._wanted(row):
+            return
+        target, fails = row.target, self._random.random() < self.faults.fetch_fails
+        seconds = self._random.uniform(0.0, self.faults.longest_fetch_s)
+        self._loop.after(seconds, lambda: self._fetched(row, target, fails))
 
     def _start(self, replica: str) -> None:
         row = self._tables.replicas.get(replica)
         if row is None or row.state != ReplicaState.STARTING:
             return
         deployment = self._tables.deployments[row.deployment]
-        lane: Lane = deployment.lane_of(row.revision)
+        lane = deployment.lanes.get(row.revision, deployment.lane)
         self._replicas.driver.start(ReplicaSpec(replica, lane.name, row.host, row.slot))
 
     def _stop(self, replica: str) -> None:
         row = self._tables.replicas.get(replica)
         if row is not None and row.state != ReplicaState.GONE:
             return
-        self._replicas.driver.stop(replica)
         self._replicas.stopped(replica)
+        seconds = self._random.uniform(0.0, self.faults.longest_end_s)
+        self._loop.after(seconds, lambda: self._replicas.driver.stop(replica))
 
-    def _prepare(self, row: DeploymentRow, target: int) -> None:
+    @staticmethod
+    def _wanted(row: DeploymentRow) -> bool:
         behind = row.prepared < row.target and row.status in ADMITTING
-        if row.target != target or not (row.status == Status.PENDING or behind):
+        return row.status == Status.PENDING or behind
+
+    def _fetched(self, row: DeploymentRow, target: int, fails: bool) -> None:
+        if row.target != target or not self._wanted(row):
             return
-        if self._random.random() < self.faults.prepare_fails:
-            if row.status == Status.UPDATING:
-                row.target = row.revision
-            self._tables.move(row, Event.ARTEFACTS_FAILED, "it can't be fetched")
+        if not fails:
+            row.prepared = target
+            self._tables.move(row, Event.ARTEFACTS_READY, "it is in the store")
             return
-        row.prepared = row.target
-        self._tables.move(row, Event.ARTEFACTS_READY, "it is in the store")
+        if row.status != Status.PENDING:
+            row.target = row.revision
+        self._tables.move(row, Event.ARTEFACTS_FAILED, "it can't be fetched")

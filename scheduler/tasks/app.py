@@ -17,10 +17,7 @@ app.conf.update(
     task_reject_on_worker_lost=True,
     task_default_queue="tasks",
     # A download may take an hour: it must not stand before the start of a replica.
-    task_routes={
-        "scheduler.tasks.imports.*": {"queue": "imports"},
-        "scheduler.tasks.compare.*": {"queue": "imports"},
-    },
+    task_routes={"scheduler.tasks.imports.*": {"queue": "imports"}},
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
     broker_transport_options={

@@ -1,14 +1,16 @@
 """Check and fetch what a deployment needs before its first replica can start."""
 
 import logging
+from typing import Any, cast
 
-from sqlmodel import Session
+from sqlalchemy import CursorResult, update
+from sqlmodel import Session, col
 
+from loraplex import lifecycle
 from loraplex.broker.connection import connect as connect_redis
 from loraplex.database import connect
 from loraplex.entities import Deployment, Revision
 from loraplex.keys import WAKE_CHANNEL
-from loraplex.lifecycle import apply
 from loraplex.status import ADMITTING, Event, Status
 from loraplex.store.models import ModelBusy, ModelStore, ModelUnavailable
 from scheduler.tasks.app import app, settings
@@ -23,7 +25,7 @@ _models = ModelStore(settings.models_dir, allow_local=settings.allow_local_model
 @app.task
 def prepare_deployment(deployment_id: str) -> None:
     """Fetch what the target revision needs. Pending → Standby, or Errored with the reason; a change
-    of what serves meanwhile is taken back. Safe to run twice: the row decides."""
+    of what could serve is taken back. Safe to run twice: the row decides."""
     with Session(_engine) as session:
         deployment = session.get(Deployment, deployment_id)
         if deployment is None or not _wanted(deployment):
@@ -41,10 +43,7 @@ def prepare_deployment(deployment_id: str) -> None:
     except Exception as failed:  # whatever it is, the owner of the deployment must read it
         log.exception("%s could not be fetched", base_model)
         event, reason = Event.ARTEFACTS_FAILED, f"{type(failed).__name__}: {failed}"
-    with Session(_engine) as session:
-        deployment = session.get_one(Deployment, deployment_id)
-        if _wanted(deployment) and deployment.target == target:
-            _settle(session, deployment, event, reason)
+    _settle(deployment_id, target, event, reason)
     _redis.publish(WAKE_CHANNEL, deployment_id)
 
 
@@ -53,14 +52,24 @@ def _wanted(deployment: Deployment) -> bool:
     return deployment.status == Status.PENDING or behind
 
 
-def _settle(session: Session, deployment: Deployment, event: Event, reason: str) -> None:
-    if event is Event.ARTEFACTS_READY:
-        deployment.prepared = deployment.target
-    elif deployment.status == Status.UPDATING:
-        reason = f"The change was taken back: {reason}"
-        deployment.target = deployment.revision
-    deployment.progress = None
-    session.add(deployment)
-    session.commit()
-    apply(session, deployment, event, actor="task", reason=reason)
-    log.info("%s: %s", deployment.name, reason)
+def _settle(deployment_id: str, target: int, event: Event, reason: str) -> None:
+    """Each write goes through only if its target is still the one that was fetched: a change that
+    came meanwhile is fetched next."""
+    with Session(_engine) as session:
+        deployment = session.get_one(Deployment, deployment_id)
+        if not _wanted(deployment):
+            return
+        values: dict[str, object] = {"progress": None}
+        if event is Event.ARTEFACTS_READY:
+            values["prepared"] = target
+        elif deployment.status != Status.PENDING:  # what it was before can start
+            reason = f"The change was taken back: {reason}"
+            values["target"] = deployment.revision
+        wanted = update(Deployment).where(
+            col(Deployment.id) == deployment_id, col(Deployment.target) == target
+        )
+        written = cast(CursorResult[Any], session.execute(wanted.values(**values))).rowcount
+        session.commit()
+        if written:
+            lifecycle.demand(session, deployment, event, actor="task", reason=reason)
+            log.info("%s: %s", deployment.name, reason)

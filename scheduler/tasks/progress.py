@@ -2,7 +2,7 @@
 
 import time
 
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, case, update
 from sqlmodel import Session, col
 
 from loraplex.entities import Deployment
@@ -23,13 +23,12 @@ class ProgressRow:
         if time.monotonic() - self._written_at < _EVERY_S:
             return
         self._written_at = time.monotonic()
+        pending = col(Deployment.status) == Status.PENDING.value
+        values = {
+            "progress": progress,
+            "reason": case((pending, doing), else_=col(Deployment.reason)),
+        }
         with Session(self._database) as session:
-            session.execute(
-                update(Deployment)
-                .where(
-                    col(Deployment.id) == self._deployment_id,
-                    col(Deployment.status) == Status.PENDING.value,
-                )
-                .values(reason=doing, progress=progress)
-            )
+            wanted = update(Deployment).where(col(Deployment.id) == self._deployment_id)
+            session.execute(wanted.values(**values))
             session.commit()

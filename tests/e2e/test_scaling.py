@@ -15,6 +15,7 @@ import pytest
 from loraplex.keys import BUS_PREFIX
 from loraplex.store.models import DEMO_MODEL
 from tests.e2e.conftest import Platform, until
+from tests.e2e.test_delivery import CHAT, CHAT_URL, ENDLESS, contents, events
 from tests.e2e.test_platform import ask, wait_for_standby
 
 pytestmark = pytest.mark.e2e
@@ -103,7 +104,9 @@ def test_another_base_model_takes_over_and_a_broken_one_does_not(
     other = tmp_path / "other"
     shutil.copytree(platform.home / "models" / DEMO_MODEL.replace("/", "--"), other)
     with asking(platform, rolling) as answers:
-        change(platform, rolling, base_model=str(other))
+        changed = change(platform, rolling, base_model=str(other))
+        assert changed["base_model"] == DEMO_MODEL
+        assert changed["change"]["base_model"] == str(other)
         status_is(platform, rolling, "updating")
         now = status_is(platform, rolling, "ready")
         assert now["base_model"] == str(other)
@@ -120,6 +123,52 @@ def test_another_base_model_takes_over_and_a_broken_one_does_not(
     assert taken_back["base_model"] == str(other)
     assert "taken back" in taken_back["reason"] and "SafetensorError" in taken_back["reason"]
     assert set(answers) == {answers[0]}
+
+
+def test_a_change_that_cannot_be_fetched_disturbs_nobody(platform: Platform, rolling: str) -> None:
+    wait_for_standby(platform, rolling)
+    change(platform, rolling, base_model=str(platform.home / "typo"))
+    taken_back = until(lambda: platform.deployment(rolling), lambda d: d["change"] is None)
+    assert (taken_back["status"], taken_back["base_model"]) == ("standby", DEMO_MODEL)
+    assert "taken back" in taken_back["reason"] and "typo" in taken_back["reason"]
+    assert ask(platform.openai(), rolling)
+
+
+def test_who_comes_back_after_a_change_of_base_model_loses_nothing(
+    platform: Platform, rolling: str, tmp_path: Path
+) -> None:
+    api, body = platform.http(), CHAT | {"model": rolling}
+    whole = list(events(api, CHAT_URL, body, **{"idempotency-key": "before"}))
+    stream = events(api, CHAT_URL, ENDLESS | {"model": rolling})
+    running = json.loads(next(stream).data)["id"]
+
+    other = tmp_path / "other"
+    shutil.copytree(platform.home / "models" / DEMO_MODEL.replace("/", "--"), other)
+    change(platform, rolling, base_model=str(other))
+    until(lambda: platform.deployment(rolling), lambda d: d["base_model"] == str(other))
+
+    rest = list(events(api, CHAT_URL, body, whole[3].id))
+    assert contents([*whole[:4], *rest]) == contents(whole)
+    again = list(events(api, CHAT_URL, body, **{"idempotency-key": "before"}))
+    assert [e.id for e in again] == [e.id for e in whole]
+    assert api.get(f"/api/v1/requests/{running}").json()["state"] == "running"
+    assert api.delete(f"/api/v1/requests/{running}").json()["cancelled"] is True
+    *_, last = stream
+    assert json.loads(last.data)["error"]["code"] == "cancelled"
+    status_is(platform, rolling, "ready")
+
+
+def test_what_is_so_already_is_no_error(platform: Platform, rolling: str) -> None:
+    for verb, status in (("start", "standby"), ("stop", "stopped"), ("stop", "stopped")):
+        wait_for_standby(platform, rolling) if verb == "start" else None
+        answer = platform.http().post(f"/api/v1/deployments/{rolling}/{verb}")
+        assert (answer.status_code, answer.json()["status"]) == (200, status)
+    latest = platform.events(rolling)[-1]["id"]
+    assert platform.loraplex("start", rolling).returncode == 0
+    rows = platform.http().get(f"/api/v1/deployments/{rolling}/events?after={latest}").json()
+    assert rows["data"][0]["kind"] == "start"
+    tight = platform.loraplex("scale", rolling, "--min", "3")
+    assert tight.returncode == 1 and "Give both" in tight.stderr
 
 
 def test_a_decision_is_explained(platform: Platform, rolling: str) -> None:

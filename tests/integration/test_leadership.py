@@ -11,10 +11,12 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from loraplex.broker.interface import Deposed
-from loraplex.broker.scaler import ScalerBroker
+from loraplex.broker.scaler import FORGOTTEN_AFTER_S, ScalerBroker
+from loraplex.broker.worker import WorkerBroker
 from loraplex.database import connect, migrate
 from loraplex.entities import Deployment, DeploymentEvent, Replica, Revision, Tenant
 from loraplex.keys import BUS_PREFIX, EPOCH, LEADER, Lane
+from loraplex.messages import ReplicaReport
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status
 from scheduler.actions import Intend
@@ -67,9 +69,12 @@ def test_a_deposed_leader_writes_nothing(database: Engine) -> None:
         lambda: old.intend(Intend("rep-1-2", "dep-1", 2, 1, "local", 1)),
         lambda: old.set_state("rep-1-1", ReplicaState.GONE, "late"),
         lambda: old.move("dep-1", Status.INITIALIZING, Event.START_FAILED, "late"),
-        lambda: old.change("dep-1", {"failed_starts": 3}),
+        lambda: old.serve("dep-1", 3, "other"),
+        lambda: old.take_back("dep-1", 1, 3),
+        lambda: old.forgive("dep-1"),
         lambda: old.note("dep-1", "scaled", "late", {}),
-        lambda: old.retire("dep-1", 1),
+        lambda: old.retire("dep-1", [1]),
+        old.prune,
     )
     for attempt in attempts:
         with pytest.raises(Deposed):
@@ -80,6 +85,30 @@ def test_a_deposed_leader_writes_nothing(database: Engine) -> None:
         assert session.get_one(Replica, "rep-1-1").state == ReplicaState.STARTING
         assert session.get(Replica, "rep-1-2") is None
     assert new.latest_epoch() == 2
+
+
+def test_a_change_that_came_meanwhile_is_not_taken_back(database: Engine) -> None:
+    scaler = rows(database, 1)
+    with Session(database) as session:
+        session.get_one(Deployment, "dep-1").target = 3  # a user's word, after the look
+        session.commit()
+    scaler.take_back("dep-1", 2, 1)
+    assert scaler.load().deployments[0].target == 3
+    scaler.take_back("dep-1", 3, 1)
+    assert scaler.load().deployments[0].target == 1
+
+
+def test_a_lane_that_was_forgotten_can_be_used_again(valkey: "redis_module.Redis") -> None:
+    scaler, replica = ScalerBroker(valkey, "one"), WorkerBroker(valkey, LANE, "rep-1-1:0")
+    scaler.epoch = scaler.lead(5) or 0
+    replica.register(ReplicaReport("rep-1-1", "ready", 0.0))
+    scaler.shut(LANE, "moved")
+    scaler.forget_lane(LANE)
+    keys = (LANE.jobs, LANE.reports, LANE.gate)
+    assert all(0 < valkey.ttl(key) <= FORGOTTEN_AFTER_S for key in keys)
+    scaler.open(LANE)
+    WorkerBroker(valkey, LANE, "rep-1-2:0").register(ReplicaReport("rep-1-2", "ready", 0.0))
+    assert [valkey.ttl(key) for key in keys] == [-1, -1, -1]
 
 
 def test_a_deposed_leader_moves_no_lane(valkey: "redis_module.Redis") -> None:
@@ -95,6 +124,7 @@ def test_a_deposed_leader_moves_no_lane(valkey: "redis_module.Redis") -> None:
         lambda: old.open(LANE),
         lambda: old.order(LANE, "rep-1:0", drain=True),
         lambda: old.fence([LANE]),
+        lambda: old.forget_lane(LANE),
     )
     for attempt in attempts:
         with pytest.raises(Deposed):

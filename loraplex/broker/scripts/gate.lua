@@ -10,4 +10,5 @@ if ARGV[3] ~= '' then
 end
 if ARGV[1] == 'open' and redis.call('HGET', KEYS[1], 'state') ~= 'shut' then return 1 end
 redis.call('HSET', KEYS[1], 'state', ARGV[1], 'reason', ARGV[2])
+if ARGV[1] == 'open' then redis.call('PERSIST', KEYS[1]) end  -- it may have been forgotten
 return 1

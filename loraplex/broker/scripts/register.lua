@@ -5,5 +5,7 @@
 redis.pcall('XGROUP', 'CREATE', KEYS[1], 'replicas', '0', 'MKSTREAM')
 redis.call('SET', KEYS[2], 'serve', 'PX', ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
+redis.call('PERSIST', KEYS[1])  -- a lane that was forgotten may be used again
+redis.call('PERSIST', KEYS[3])
 redis.call('PUBLISH', ARGV[4], ARGV[5])
 return 1

@@ -1,0 +1,69 @@
+"""A deployment as its owner sees it: its row, its revisions, what its replicas say."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from fastapi.concurrency import run_in_threadpool
+from sqlmodel import Session, col, select
+
+from api.control.deployment_schemas import DeploymentOut, ReplicaOut, RevisionOut, engine_shown
+from api.state import State
+from loraplex.entities import Deployment, Revision
+from loraplex.messages import ReplicaReport
+
+
+async def show(state: State, deployment: Deployment) -> DeploymentOut:
+    return (await show_all(state, [deployment]))[0]
+
+
+async def show_all(state: State, deployments: Sequence[Deployment]) -> list[DeploymentOut]:
+    """With their revisions and what their replicas say: one query and one round trip for all."""
+    revisions = await run_in_threadpool(_revisions, state, [d.id for d in deployments])
+    lanes = {d.id: {d.lane, *(r.lane for r in revisions.get(d.id, ()))} for d in deployments}
+    wanted = [lane for each in lanes.values() for lane in each]
+    reports = dict(zip(wanted, await state.broker.reports(wanted), strict=True))
+    return [
+        _out(d, revisions.get(d.id, []), [r for lane in lanes[d.id] for r in reports[lane]])
+        for d in deployments
+    ]
+
+
+def _revisions(state: State, deployments: Sequence[str]) -> dict[str, list[Revision]]:
+    """Those of which something is left, by deployment."""
+    found: dict[str, list[Revision]] = {}
+    with Session(state.database, expire_on_commit=False) as session:
+        wanted = select(Revision).where(
+            col(Revision.deployment_id).in_(deployments), ~col(Revision.retired)
+        )
+        for revision in session.exec(wanted):
+            found.setdefault(revision.deployment_id, []).append(revision)
+    return found
+
+
+def _out(
+    deployment: Deployment, revisions: Sequence[Revision], reports: Sequence[ReplicaReport]
+) -> DeploymentOut:
+    replicas = [
+        ReplicaOut(
+            id=r.replica,
+            cold_start=msgspec.structs.asdict(r.cold_start) if r.cold_start else None,
+            **{f: getattr(r, f) for f in ReplicaOut.model_fields if f not in ("id", "cold_start")},
+        )
+        for r in reports
+        if r.phase in ("ready", "draining")
+    ]
+    by_number = {
+        r.number: RevisionOut(
+            revision=r.number, base_model=r.base_model, engine=engine_shown(r.engine)
+        )
+        for r in revisions
+    }
+    serving, target = by_number.get(deployment.revision), by_number.get(deployment.target)
+    fields: dict[str, Any] = deployment.model_dump(include=set(DeploymentOut.model_fields))
+    return DeploymentOut(
+        **fields,
+        engine=serving.engine if serving else {},
+        change=target if deployment.target != deployment.revision else None,
+        replicas=replicas,
+    )
