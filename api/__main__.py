@@ -3,7 +3,7 @@
 import uvicorn
 
 from api.app import build
-from api.garbage import collect_less
+from loraplex.garbage import collect_less
 from loraplex.logs import configure
 from loraplex.settings import ApiSettings
 

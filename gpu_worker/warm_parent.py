@@ -72,6 +72,7 @@ class WarmParent:
                     return child
             elif not ready:
                 self._learn(self._models.root.glob("*"))
+                self._assemble()
             if code_on_disk() != self._code:
                 log.info("the code has changed: ending, to be started again with the new one")
                 break
@@ -178,6 +179,19 @@ class WarmParent:
             gc.collect()
             gc.freeze()
 
+    def _assemble(self) -> None:
+        """Put one more model together, so that its next start finds it whole."""
+        from gpu_worker.engine.assembled import ASSEMBLED
+        from gpu_worker.engine.weights import assemble
+
+        ASSEMBLED.forget_gone()
+        for folder in sorted(self._known):
+            if ASSEMBLED.missing(folder):
+                ASSEMBLED.keep(folder, lambda folder=folder: assemble(folder, "auto"))
+                gc.collect()
+                gc.freeze()
+                return
+
     def _folder_of(self, arguments: list[str]) -> list[Path]:
         """Of the model of a replica with these arguments."""
         try:
@@ -196,6 +210,11 @@ def import_everything() -> None:
         importlib.import_module(name)
     if Path("/dev/nvidiactl").exists():
         importlib.import_module("kernels.gpu.family")
+    # Loading begins no thread: no pool of readers, no bar that somebody watches.
+    from transformers.utils import logging as transformers_logging
+
+    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
+    transformers_logging.disable_progress_bar()
 
 
 def threads() -> int:

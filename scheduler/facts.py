@@ -69,6 +69,8 @@ class DeploymentFacts:
     def retiring(self) -> dict[Lane, list[int]]:
         """Lanes that requests go to no more, with their revisions."""
         found: dict[Lane, list[int]] = {}
+        if len(self.lanes) <= 1:  # nearly all deployments at nearly all times
+            return found
         in_use = (self.lane, self.goal_lane, self.lanes.get(self.target))
         for revision, lane in self.lanes.items():
             if lane not in in_use:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-TURN_S = 120.0  # nobody waits for longer because of others of the same priority
+TURN_S = 120.0  # who is as important as others, and has waited for so long, has its turn
 
 
 class Place(NamedTuple):
@@ -30,6 +30,7 @@ class Claim:
     has: int = 0  # starting and ready ones
     used_at: float = 0.0  # when it last had work
     waited_s: float = 0.0  # how long its oldest request has been here
+    held_s: float = 0.0  # how long the oldest of those that it has
 
     @property
     def next_rank(self) -> tuple[float, ...]:
@@ -74,13 +75,18 @@ def allow(claims: Sequence[Claim], size: int) -> dict[str, int]:
 
 
 def _rank(claim: Claim, index: int) -> tuple[float, ...]:
-    held: float = index >= claim.has
-    if claim.has == 0 and claim.waited_s > TURN_S:
-        held = -1  # its turn: who is as important, and busy all the time, yields for as long
     if index < claim.guaranteed:
-        return (0, -claim.priority, index, held, -claim.used_at)
+        return (0, -claim.priority, index, _turn(claim, index), -claim.used_at)
     if index < claim.busy:
-        return (1, -claim.priority, index, held, claim.used_at)
+        return (1, -claim.priority, index, _turn(claim, index), -claim.waited_s, claim.used_at)
     if index >= claim.wanted:
-        return (2, -claim.priority, index, held, -claim.used_at)
-    return (3, -claim.used_at, -claim.priority, index, held)
+        return (2, -claim.priority, index, _turn(claim, index), -claim.used_at)
+    return (3, -claim.used_at, -claim.priority, index, _turn(claim, index))
+
+
+def _turn(claim: Claim, index: int) -> int:
+    """Among equals: who has begun its turn, who has waited for one, who has a place, who has none.
+    So those that are busy all the time take turns, and nobody is pushed out of one."""
+    if index >= claim.has:
+        return 1 if claim.has == 0 and claim.waited_s > TURN_S else 3
+    return 0 if claim.held_s < TURN_S else 2

@@ -19,7 +19,7 @@ from scheduler.law import decide
 from scheduler.placement import Claim, Fleet, Place, allow
 from scheduler.plan import Plan, in_place, plan, plan_beside
 from scheduler.scaling import Decision, Law, Observation, Scaling
-from scheduler.settle import Settled, settle
+from scheduler.settle import Settled, serving, settle
 from scheduler.starts import Remembered, expected_start_s
 from scheduler.wind_down import order, retire, stragglers, wind_down
 
@@ -82,7 +82,7 @@ class _Case:
     @property
     def living(self) -> list[ReplicaFacts]:
         """On lanes that requests go to, or will."""
-        return [r for r in self.settled.living if r.lane not in self.facts.retiring]
+        return serving(self.settled.living, self.facts)
 
 
 def reconcile(world: World, memory: Mapping[str, Remembered], rules: Rules) -> Look:
@@ -96,7 +96,7 @@ def reconcile(world: World, memory: Mapping[str, Remembered], rules: Rules) -> L
             continue  # no data: hold
         with look.isolated(facts):
             cases.append(_examine(facts, world, known, rules, look))
-    claims = {case.facts.id: _claim(case) for case in cases}
+    claims = {case.facts.id: _claim(case, world.now) for case in cases}
     allowed = allow([*claims.values()], rules.fleet.size)
     free = _free_places(world, rules.fleet)
     for case in sorted(cases, key=lambda c: claims[c.facts.id].next_rank):
@@ -156,9 +156,10 @@ def _busy(known: tuple[int, float], now_busy: int, for_s: float, now: float) -> 
     return known if now_busy < busy and now - at < for_s else (now_busy, now)
 
 
-def _claim(case: _Case) -> Claim:
+def _claim(case: _Case, now: float) -> Claim:
     facts, settled = case.facts, case.settled
-    has = sum(r.state != ReplicaState.DRAINING for r in case.living)
+    had = [r for r in case.living if r.state != ReplicaState.DRAINING]
+    has = len(had)
     if case.decision is None:
         return Claim(facts.id, 0, 0, 0, has=has)
     wanted = case.decision.replicas
@@ -175,6 +176,7 @@ def _claim(case: _Case) -> Claim:
         has=has,
         used_at=settled.remembered.used_at,
         waited_s=case.lane.oldest_wait_s,
+        held_s=max((now - r.created_at for r in had), default=0.0),
     )
 
 

@@ -16,6 +16,7 @@ from loraplex.broker.connection import Unavailable, check, connect
 from loraplex.broker.interface import Deposed
 from loraplex.broker.scaler import ScalerBroker
 from loraplex.database import connect as connect_database
+from loraplex.garbage import collect_less
 from loraplex.settings import ScalerSettings
 from scheduler import actions as do
 from scheduler.drivers.choose import driver_for
@@ -34,7 +35,7 @@ from scheduler.tasks.replicas import start_replica, stop_replica
 
 log = logging.getLogger(__name__)
 
-SHORTEST_PAUSE_S = 0.05  # a burst of wake-ups is one look
+SHORTEST_PAUSE_S = 0.05  # from look to look: the first wake-up of a burst is one, the rest the next
 SETTLE_S = 3.0  # after Redis was away: replicas renew their leases first, or they'd look dead
 
 
@@ -83,10 +84,11 @@ class Scaler:
     def run(self) -> None:
         """Until `stop` is set. Redis away: wait with jitter, the replicas go on meanwhile."""
         while not self.stop.is_set():
+            began = time.monotonic()
             try:
                 self._turn()
                 self._broker.wait_for_wake(self._settings.tick_s)
-                self.stop.wait(SHORTEST_PAUSE_S)
+                self.stop.wait(max(0.0, began + SHORTEST_PAUSE_S - time.monotonic()))
                 self._broker.forget_wakes()
             except Unavailable as away:
                 log.warning("Redis is away, trying again: %s", away)
@@ -184,6 +186,7 @@ def main() -> None:
     settings = ScalerSettings()
     configure("scaler", settings.log_level)
     scaler = Scaler(settings)
+    collect_less()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scaler.stop.set())
     scaler.run()

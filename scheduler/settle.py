@@ -63,6 +63,12 @@ def settle(
     return settled
 
 
+def serving(replicas: list[ReplicaFacts], facts: DeploymentFacts) -> list[ReplicaFacts]:
+    """Those on lanes that requests go to, or will."""
+    retiring = facts.retiring
+    return [r for r in replicas if r.lane not in retiring] if retiring else replicas
+
+
 def _take_note(
     settled: Settled,
     facts: DeploymentFacts,
@@ -80,7 +86,7 @@ def _take_note(
     elif verdict.what == "ready":
         settled.living.append(replace(replica, state=ReplicaState.READY))
         settled.failed_starts, settled.retry_at = 0, None
-        starts = with_start(settled.remembered.starts, now - replica.created_at)
+        starts = with_start(settled.remembered.starts, _start_s(replica, now))
         settled.remembered = replace(settled.remembered, starts=starts)
         served = facts.goal if replica.revision == facts.goal else 0
         settled.actions.append(do.BecameReady(replica.id, facts.id, served))
@@ -112,6 +118,14 @@ def _take_note(
         elif replica.seen is not None:
             order = do.Order(replica.id, replica.lane, replica.seen.incarnation, drain=True)
             settled.actions.append(order)
+
+
+def _start_s(replica: ReplicaFacts, now: float) -> float:
+    """From asking for it until it was ready: as it says itself, for this look may come later."""
+    split = replica.seen.report.cold_start if replica.seen is not None else None
+    if split is None or not split.spawn_s:
+        return now - replica.created_at
+    return split.spawn_s + split.import_s + split.load_s
 
 
 def _note_split(settled: Settled, facts: DeploymentFacts, replica: ReplicaFacts) -> None:
@@ -175,7 +189,7 @@ def _move(settled: Settled, facts: DeploymentFacts) -> None:
 
 def _event(settled: Settled, facts: DeploymentFacts) -> tuple[Event | None, str]:
     status = settled.status
-    living = [r for r in settled.living if r.lane not in facts.retiring]
+    living = serving(settled.living, facts)
     ready = [r for r in living if r.state == ReplicaState.READY]
     old = [r for r in living if r.revision != facts.target and r.state != ReplicaState.DRAINING]
     if settled.given_up:

@@ -12,10 +12,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import build
-from api.garbage import collect_less
 from api.requests.inflight import Ongoing
 from api.requests.waiting import MOST_EVENTS, Waiting
 from benchmarks.delivery.fake_replica import SETTLE_S, token
+from loraplex.garbage import collect_less
 from loraplex.keys import Lane
 from loraplex.messages import Job, Shown, TokenEvent
 from loraplex.settings import ApiSettings

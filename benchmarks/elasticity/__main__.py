@@ -12,6 +12,7 @@ from benchmarks.elasticity.faults import run_faults
 from benchmarks.elasticity.frontier import Point, cheapest, dominating
 from benchmarks.elasticity.judge import OURS, judge_all, load
 from benchmarks.elasticity.plot import draw
+from benchmarks.elasticity.shared_fleet import judge_fleet
 from benchmarks.elasticity.tick import measure_tick
 from benchmarks.report import RESULTS, publish, table
 
@@ -32,6 +33,7 @@ def main() -> None:
     result = verdict(found)
     result |= run_faults(QUICK_SEEDS if quick else SEEDS)
     result["tick"] = measure_tick(1000, 20 if quick else 200)
+    result["shared_fleet"] = judge_fleet(quick=quick)
     result["table"] = {name: [asdict(p) for p in points] for name, points in found.items()}
     if not quick:
         RESULTS.mkdir(exist_ok=True)
@@ -95,6 +97,12 @@ def _summary(result: Mapping[str, Any]) -> None:
     table(title, ("trace", "cost", "cold starts"), rows)
     shown = ("seeds", "double_starts", "lost_wakeups", "stuck", "below_min", "requests")
     table("Faults", shown, [[result[key] for key in shown]])
+    fleet = [
+        (f["law"], f["setting"], f"{100 * f['within']:.1f}", f"{f['wait_p95']:.0f}", f["starts"])
+        for f in result["shared_fleet"]
+    ]
+    columns = ("law", "setting", "% ≤ 10 s", "p95 s", "cold starts")
+    table("Many deployments on one fleet", columns, fleet)
     table("A look at 1,000 deployments", tuple(result["tick"]), [list(result["tick"].values())])
 
 

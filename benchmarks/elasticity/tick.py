@@ -20,6 +20,7 @@ from loraplex.database import migrate
 from loraplex.embedded.ports import free_port
 from loraplex.embedded.valkey import find_server, write_config
 from loraplex.entities import Deployment, Replica, Revision, Tenant
+from loraplex.garbage import collect_less
 from loraplex.keys import Lane
 from loraplex.messages import ReplicaReport
 from loraplex.replica_state import ReplicaState
@@ -41,6 +42,7 @@ def measure_tick(deployments: int, looks: int) -> dict[str, float]:
         migrate(settings.database)
         _fill(settings, deployments)
         scaler = Scaler(settings)
+        collect_less()  # as the scaler's process does
         commands, queries = _Count(), _Count()
         _count_commands(scaler, commands)
         event.listen(scaler._rows._database, "before_cursor_execute", queries.add)

@@ -12,6 +12,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 
+from gpu_worker.engine.assembled import ASSEMBLED
 from gpu_worker.engine.attention import NAME
 from gpu_worker.engine.device import Machine
 from gpu_worker.engine.lora.linears import LinearGroup, install
@@ -47,12 +48,7 @@ def load(folder: Path, device: str, dtype: str, *, deterministic: bool = False) 
             raise ModelRefused(f"{kind} is an encoder-decoder model")
         stored = config.dtype or torch.float32
         machine = Machine(device, dtype, stored, deterministic=deterministic)
-        with _LOADING:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=machine.dtype, attn_implementation=NAME, output_loading_info=True
-            )
-        if absent := sorted(report["missing_keys"]):  # transformers would make them up
-            raise ModelRefused(f"{kind}: the checkpoint has no {', '.join(absent[:5])}")
+        model = ASSEMBLED.take(folder, machine.dtype) or assemble(folder, machine.dtype)
     except ModelRefused:
         raise
     except KeyError as missing:
@@ -67,6 +63,19 @@ def load(folder: Path, device: str, dtype: str, *, deterministic: bool = False) 
     return LoadedModel(
         model, machine, [], _eos_ids(model), _context_length(text), int(text.vocab_size)
     )
+
+
+def assemble(folder: Path, dtype: torch.dtype | str) -> Any:
+    """transformers' model with its weights, mapped where they are stored in `dtype` ("auto": as
+    they are stored). Raises ModelRefused, and whatever transformers raises."""
+    with _LOADING:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation=NAME, output_loading_info=True
+        )
+    if absent := sorted(report["missing_keys"]):  # transformers would make them up
+        kind = model.config.model_type
+        raise ModelRefused(f"{kind}: the checkpoint has no {', '.join(absent[:5])}")
+    return model
 
 
 def import_classes(folder: Path) -> None:

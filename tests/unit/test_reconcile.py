@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from loraplex.broker.interface import SeenLane, SeenReplica
 from loraplex.keys import Lane
 from loraplex.messages import Phase, ReplicaReport
@@ -220,14 +222,19 @@ def test_a_busy_replica_yields_to_a_guaranteed_one() -> None:
     assert not of(found, do.ScaleToZero), "its gate stays open: it still has work"
 
 
-def test_one_that_is_busy_all_the_time_takes_turns_with_its_equals() -> None:
+@pytest.mark.parametrize(
+    ("waited_s", "held_s", "yields"),
+    [(TURN_S / 2, 9 * TURN_S, False), (2 * TURN_S, 9 * TURN_S, True), (9 * TURN_S, 20.0, False)],
+)
+def test_one_that_is_busy_all_the_time_takes_turns_with_its_equals(
+    waited_s: float, held_s: float, yields: bool
+) -> None:
     other = deployment(Lane("A", "dep-2"), status=Status.STANDBY)
-    busy = replica(0, A, running=4)
+    busy = replace(replica(0, A, running=4), created_at=NOW - held_s)
     one = Rules(Fleet({"a": 1}), slots=4)
-    for waited_s, yields in ((TURN_S / 2, False), (2 * TURN_S, True)):
-        lanes = [seen(A, busy, running=4), seen(other.lane, waiting=1, oldest_wait_s=waited_s)]
-        found = look([deployment(), other], [busy], lanes, one)
-        assert bool(of(found, do.Order)) == yields
+    lanes = [seen(A, busy, running=4), seen(other.lane, waiting=1, oldest_wait_s=waited_s)]
+    found = look([deployment(), other], [busy], lanes, one)
+    assert bool(of(found, do.Order)) == yields
 
 
 # One bad deployment
