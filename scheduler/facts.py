@@ -164,4 +164,4 @@ class World:
     driver_heard: bool = True  # False: nothing is known of processes
     orphans: Sequence[str] = ()  # processes that no row wants
     unread: frozenset[str] = frozenset()  # deployments whose rows can't be understood
-    leaving: frozenset[Place] = frozenset()  # where those are: nobody else may start there yet
+    taken: frozenset[Place] = frozenset()  # by orphans and the unread: nobody may start there yet

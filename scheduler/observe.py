@@ -15,6 +15,7 @@ from scheduler.facts import (
     deployment_facts,
     replica_facts,
 )
+from scheduler.placement import Place
 from scheduler.rows import SqlRows
 from scheduler.scaling import Scaling
 from scheduler.schedules import in_force
@@ -34,6 +35,8 @@ def observe(rows: SqlRows, broker: ScalerBroker, driver: Driver) -> World:
     seen = broker.observe(list(wanted))
     known = {r.id for replicas in loaded.replicas.values() for r in replicas}
     orphans = sorted(set(processes or ()) - known)
+    unread = frozenset(name for name, facts in found.items() if facts is None)
+    ending = [name for name in orphans if processes and processes[name].alive]
     return World(
         now=now,
         deployments=deployments,
@@ -44,8 +47,9 @@ def observe(rows: SqlRows, broker: ScalerBroker, driver: Driver) -> World:
         lanes=seen,
         driver_heard=processes is not None,
         orphans=orphans,
-        unread=frozenset(name for name, facts in found.items() if facts is None),
-        leaving=rows.places([name for name in orphans if processes and processes[name].alive]),
+        unread=unread,
+        taken=rows.places(ending)
+        | {Place(r.host, r.slot) for name in unread for r in loaded.replicas.get(name, ())},
     )
 
 

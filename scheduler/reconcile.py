@@ -184,7 +184,7 @@ def _free_places(world: World, fleet: Fleet) -> Iterator[Place]:
     if not world.driver_heard:
         return iter(())  # who knows which processes have ended
     taken = {Place(r.host, r.slot) for rows in world.replicas.values() for r in rows}
-    return fleet.free(taken | world.leaving)
+    return fleet.free(taken | world.taken)
 
 
 def _act(

@@ -190,7 +190,7 @@ def world_of(
         lanes=lanes,
         driver_heard=processes is not None,
         orphans=orphans,
-        leaving=frozenset(
+        taken=frozenset(
             Place(tables.replicas[name].host, tables.replicas[name].slot)
             for name in orphans
             if processes and processes[name].alive

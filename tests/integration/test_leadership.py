@@ -20,7 +20,11 @@ from loraplex.messages import ReplicaReport
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status
 from scheduler.actions import Intend
+from scheduler.drivers.base import ReplicaSpec
+from scheduler.drivers.fake import FakeDriver
 from scheduler.event_relay import EXCHANGE, EventRelay
+from scheduler.observe import observe
+from scheduler.placement import Place
 from scheduler.rows import SqlRows
 
 INTENT = Intend("rep-1-1", "dep-1", 1, 1, "local", 0)
@@ -149,6 +153,24 @@ def test_one_round_trip_for_all_lanes(valkey: "redis_module.Redis") -> None:
     broker.observe(lanes)
     reads = valkey.info("stats")["total_reads_processed"] - before
     assert reads < 10, "a pipeline comes in a few pieces"
+
+
+def test_a_row_that_cannot_be_understood_holds_its_own_deployment(
+    database: Engine, valkey: "redis_module.Redis"
+) -> None:
+    """A time zone that isn't installed here. Its replica keeps its place, and is no orphan."""
+    scaler, driver = rows(database, 1), FakeDriver(lambda: 0.0)
+    broker = ScalerBroker(valkey, "one")
+    assert scaler.intend(INTENT)
+    driver.start(ReplicaSpec("rep-1-1", LANE.name))
+    assert [d.id for d in observe(scaler, broker, driver).deployments] == ["dep-1"]
+    hours = {"min_replicas": 1, "start": "08:00", "end": "18:00", "timezone": "Nowhere/Here"}
+    with Session(database) as session:
+        session.get_one(Deployment, "dep-1").schedules = [hours]
+        session.commit()
+    world = observe(scaler, broker, driver)
+    assert (list(world.deployments), world.unread) == ([], {"dep-1"})
+    assert (list(world.orphans), world.taken) == ([], {Place("local", 0)})
 
 
 def test_stored_events_are_published_in_order_also_by_the_next_leader(

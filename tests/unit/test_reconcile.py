@@ -204,8 +204,8 @@ def test_former_revisions_on_the_same_lane_are_not_looked_at_for_ever() -> None:
 def test_a_place_is_free_when_its_process_has_ended() -> None:
     facts = deployment(status=Status.STANDBY)
     one = Rules(Fleet({"a": 1}), slots=4)
-    leaving = {"orphans": ("rep-1-1",), "leaving": frozenset({Place("a", 0)})}
-    found = look([facts], [], [seen(A, waiting=1)], one, **leaving)
+    ending = {"orphans": ("rep-1-1",), "taken": frozenset({Place("a", 0)})}
+    found = look([facts], [], [seen(A, waiting=1)], one, **ending)
     assert not of(found, do.Intend)
     assert of(found, do.EndOrphan)
     assert of(look([facts], [], [seen(A, waiting=1)], one), do.Intend)
