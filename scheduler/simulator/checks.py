@@ -24,6 +24,7 @@ class Checks:
         self._run = scenario
         self.problems: list[str] = []
         self._asleep_since: dict[str, float] = {}
+        self._had_min: dict[str, int] = {}  # min_replicas that were ready when last looked at
 
     def watch(self) -> None:
         from scheduler.simulator.scenario import QUIET_S, TRAFFIC_S
@@ -32,6 +33,7 @@ class Checks:
             self._run.loop.after(EVERY_S, self.watch)
         for row in self._run.tables.deployments.values():
             self._awake(row)
+            self._holds_min(row)
             if self._run.loop.now > TRAFFIC_S + CALM_AFTER_S:
                 self._calm(row)
 
@@ -71,6 +73,7 @@ class Checks:
             or run.shared.away
             or (row.retry_at is not None and run.shared.time() < row.retry_at)
             or not any(not s.dead and s.frozen_until < run.loop.now for s in run.scalers)
+            or any(s.driver_away for s in run.scalers)  # nothing could be started
             or self._fleet_is_full()
         )
         if excused or living or not (state.waiting or state.running):
@@ -79,6 +82,18 @@ class Checks:
         since = self._asleep_since.setdefault(row.id, run.loop.now)
         if run.loop.now - since > AWAKE_WITHIN_S:
             self._problem("lost wake-up", row, f"{len(state.waiting)} jobs and no replica")
+
+    def _holds_min(self, row: DeploymentRow) -> None:
+        """With traffic, and while a change is rolled out: who has min_replicas ready keeps them,
+        but for a fault, or a fleet that has no room for old and new."""
+        living = self._run.tables.living.get(row.id, {}).values()
+        ready = sum(r.state == ReplicaState.READY for r in living)
+        low, had = row.scaling.min_replicas, self._had_min.get(row.id, 0)
+        served = row.status in (Status.READY, Status.UPDATING)
+        disturbed = self._run.loop.now < self._run.disturbed_until or self._fleet_is_full()
+        if served and not disturbed and low <= had and ready < low:
+            self._problem("below min", row, f"{ready} of {low} serve, there were {had}")
+        self._had_min[row.id] = low if served and ready >= low else 0
 
     def _fleet_is_full(self) -> bool:
         living = sum(len(rows) for rows in self._run.tables.living.values())

@@ -28,6 +28,7 @@ TRAFFIC_S = 400.0
 QUIET_S = 500.0  # longer than the longest back-off, drain and start timeouts together
 SLOTS = 4
 SLOWEST_LOOK_S = 0.2
+LONGEST_FAULT_S = 150.0  # with its consequences: a start that hangs is given up after 60 s
 COLD_START_S = 8.0
 LIMITS = Limits(start_s=60.0, drain_s=120.0)
 _MODELS = ("m1", "m2", "m3")
@@ -97,6 +98,7 @@ class Scenario:
         self.jobs: list[Job] = []
         self.refused = 0
         self.faults: list[str] = []
+        self.disturbed_until = 0.0  # what a fault does is over by then
         self._deploy(count)
         self.checks = Checks(self)
         self.shared.heard = self.replicas.take
@@ -252,7 +254,14 @@ class Scenario:
             kind = self.random.choice(FAULTS)
             at = self.random.uniform(5.0, TRAFFIC_S)
             self.faults.append(kind)
-            self.loop.at(at, getattr(self, f"_{kind}"))
+            self.loop.at(at, self._fault(kind))
+
+    def _fault(self, kind: str) -> Callable[[], None]:
+        def break_it() -> None:
+            self.disturbed_until = self.loop.now + LONGEST_FAULT_S
+            getattr(self, f"_{kind}")()
+
+        return break_it
 
     def _scaler_crash(self) -> None:
         alive = [s for s in self.scalers if not s.dead]
