@@ -47,6 +47,7 @@ class WarmParent:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
         self._known: set[Path] = set()
+        self._wanted: dict[Path, None] = {}  # models that replicas were asked for, latest last
         self._code = code_on_disk()
         self._environment = warm.read_at_start(os.environ)
         self._stopping = False
@@ -121,7 +122,11 @@ class WarmParent:
         for handle in handles:
             os.close(handle)
         handles = []
-        self._learn(self._folder_of(ask.arguments))
+        folders = self._folder_of(ask.arguments)
+        self._learn(folders)
+        for folder in folders:
+            self._wanted.pop(folder, None)
+            self._wanted[folder] = None
         return None
 
     def _refusal(self, ask: warm.Ask, handles: list[int]) -> str | None:
@@ -180,12 +185,12 @@ class WarmParent:
             gc.freeze()
 
     def _assemble(self) -> None:
-        """Put one more model together, so that its next start finds it whole."""
-        from gpu_worker.engine.assembled import ASSEMBLED
+        """Put one more model together that was asked for, so that its next start finds it whole."""
+        from gpu_worker.engine.assembled import ASSEMBLED, MOST_MODELS
         from gpu_worker.engine.weights import assemble
 
         ASSEMBLED.forget_gone()
-        for folder in sorted(self._known):
+        for folder in list(self._wanted)[-MOST_MODELS:]:
             if ASSEMBLED.missing(folder):
                 ASSEMBLED.keep(folder, lambda folder=folder: assemble(folder, "auto"))
                 gc.collect()

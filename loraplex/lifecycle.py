@@ -18,8 +18,10 @@ def apply(
     actor: str,
     reason: str,
     also: Mapping[str, object] | None = None,
+    where: Mapping[str, object] | None = None,
 ) -> Status | None:
-    """Move `deployment` by `event` and store why; `also`: columns that change with it. Commits.
+    """Move `deployment` by `event` and store why; `also`: columns that change with it; `where`:
+    columns that must be so. Commits.
 
     Returns the new status, or None when the table has no such move or another process moved the
     deployment first (compare and set on the status that the caller saw): nothing is written then.
@@ -33,6 +35,7 @@ def apply(
         session.execute(
             update(Deployment)
             .where(col(Deployment.id) == deployment.id, col(Deployment.status) == before.value)
+            .where(*(getattr(Deployment, name) == value for name, value in (where or {}).items()))
             .values(status=after.value, reason=reason, changed_at=utc_now(), **(also or {}))
         ),
     )

@@ -46,6 +46,7 @@ TRANSITIONS: dict[tuple[Status, Event], Status] = {
     (_S.PENDING, _E.STOP): _S.STOPPED,
     **{(status, _E.ARTEFACTS_READY): status for status in _WITH_A_REVISION},
     **{(status, _E.ARTEFACTS_FAILED): status for status in _WITH_A_REVISION},
+    (_S.UPDATING, _E.ARTEFACTS_FAILED): _S.READY,
     (_S.STANDBY, _E.ARTEFACTS_MISSING): _S.PENDING,
     (_S.STANDBY, _E.REPLICA_STARTING): _S.INITIALIZING,
     (_S.STANDBY, _E.REPLICA_READY): _S.READY,  # a draining replica was kept after all

@@ -31,12 +31,14 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class TakeBack:
-    """A change that didn't start: what served last is the target again; nothing when the target
-    isn't `seen` any more."""
+    """A change that didn't start: what served last is the target again, and the status says why.
+    Nothing when status or target aren't as they were seen."""
 
     deployment: str
-    seen: int
+    seen: Status
+    target: int
     revision: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,22 @@ class BecameReady:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedStarts:
+    """In a row, of the deployment's goal; they say nothing of another target than `target`."""
+
+    count: int
+    retry_at: float | None
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """A replica is no more: its row says so, then its process is ended."""
 
     id: str
     deployment: str
     reason: str
-    fields: Mapping[str, object] = field(default_factory=dict)  # of the deployment, with it
+    failed: FailedStarts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from loraplex.explanation import Explanation
 from scheduler import law
 from scheduler.explain import explain
 from scheduler.reconcile import Decided, Look, Rules
-from scheduler.starts import Remembered
+from scheduler.starts import NOTHING, Counted, Remembered
 
 _KEEP_EVERY_S = 10.0  # of what changes all the time
 
@@ -20,6 +20,7 @@ class Kept(msgspec.Struct, array_like=True, frozen=True, tag="kept.1"):
     used_at: float
     first_tokens: tuple[float, ...] = ()
     split_told: frozenset[str] = frozenset()
+    counted: Counted = NOTHING
 
 
 _decode = msgspec.msgpack.Decoder(Kept).decode
@@ -79,8 +80,7 @@ class Memory:
             busy = isinstance(known.law, law.Memory) and known.used_at >= self._kept_at - 60.0
             if name in self._kept and not busy:
                 continue
-            parts = (known.law, known.starts, known.used_at, known.first_tokens, known.split_told)
-            raw = _encode(Kept(*parts))
+            raw = _encode(Kept(**{name: getattr(known, name) for name in Kept.__struct_fields__}))
             if self._kept.get(name) != raw:
                 changed[name] = self._kept[name] = raw
         return changed

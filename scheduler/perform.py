@@ -20,8 +20,10 @@ class Rows(Protocol):
 
     def move(self, deployment: str, seen: Status, event: Event, reason: str) -> None: ...
     def serve(self, deployment: str, revision: int, base_model: str) -> None: ...
-    def take_back(self, deployment: str, seen: int, revision: int) -> None:
-        """Nothing when its target isn't `seen` any more."""
+    def take_back(
+        self, deployment: str, seen: Status, target: int, revision: int, reason: str
+    ) -> None:
+        """Nothing when its status isn't `seen`, or its target another one."""
 
     def forgive(self, deployment: str) -> None: ...
     def intend(self, replica: do.Intend) -> bool:
@@ -33,8 +35,9 @@ class Rows(Protocol):
         state: ReplicaState,
         reason: str = "",
         fields: Mapping[str, object] | None = None,
+        target: int | None = None,
     ) -> None:
-        """With `fields` of its deployment's row, together."""
+        """With `fields` of its deployment's row, together; of a certain `target` only."""
 
     def retire(self, deployment: str, revisions: Sequence[int] | None) -> None:
         """Revisions of which nothing is left; None: all."""
@@ -88,7 +91,7 @@ class Performer:
 
     @_do.register
     def _(self, it: do.TakeBack) -> None:
-        self._rows.take_back(it.deployment, it.seen, it.revision)
+        self._rows.take_back(it.deployment, it.seen, it.target, it.revision, it.reason)
 
     @_do.register
     def _(self, it: do.Forgive) -> None:
@@ -106,14 +109,17 @@ class Performer:
 
     @_do.register
     def _(self, it: do.BecameReady) -> None:
-        succeeded: dict[str, object] = {"failed_starts": 0, "retry_at": None}
-        if it.served:
-            succeeded["served"] = it.served
-        self._rows.set_state(it.id, ReplicaState.READY, fields=succeeded)
+        succeeded = {"failed_starts": 0, "retry_at": None, "served": it.served}
+        fields = succeeded if it.served else None
+        self._rows.set_state(it.id, ReplicaState.READY, fields=fields)
 
     @_do.register
     def _(self, it: do.Gone) -> None:
-        self._rows.set_state(it.id, ReplicaState.GONE, it.reason, it.fields)
+        failed, fields, target = it.failed, None, None
+        if failed is not None:
+            fields = {"failed_starts": failed.count, "retry_at": failed.retry_at}
+            target = failed.target
+        self._rows.set_state(it.id, ReplicaState.GONE, it.reason, fields, target)
         self._rows.note(it.deployment, "replica_gone", f"{it.id}: {it.reason}", {})
         self._tasks.stop(it.id)
 

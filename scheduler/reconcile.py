@@ -20,7 +20,7 @@ from scheduler.placement import Claim, Fleet, Place, allow
 from scheduler.plan import Plan, in_place, plan, plan_beside
 from scheduler.scaling import Decision, Law, Observation, Scaling
 from scheduler.settle import Settled, serving, settle
-from scheduler.starts import Remembered, expected_start_s
+from scheduler.starts import NEVER_ASKED, Counted, Remembered, expected_start_s
 from scheduler.wind_down import order, retire, stragglers, wind_down
 
 PREPARE_AGAIN_S, PREPARE_AT_LEAST_EACH_S = 15.0, 300.0
@@ -96,7 +96,7 @@ def reconcile(world: World, memory: Mapping[str, Remembered], rules: Rules) -> L
             continue  # no data: hold
         with look.isolated(facts):
             cases.append(_examine(facts, world, known, rules, look))
-    claims = {case.facts.id: _claim(case, world.now) for case in cases}
+    claims = {case.facts.id: _claim(case, world) for case in cases}
     allowed = allow([*claims.values()], rules.fleet.size)
     free = _free_places(world, rules.fleet)
     for case in sorted(cases, key=lambda c: claims[c.facts.id].next_rank):
@@ -119,6 +119,10 @@ def _examine(
     case = _Case(settled.facts, settled, lane)
     if settled.status in ADMITTING and settled.status != Status.PENDING:
         case = _decided(case, world, rules)
+    elif settled.status == Status.STOPPED:  # once it is started, nothing is kept of before
+        settled.remembered = replace(settled.remembered, law=None)
+    if not _prepares(case) and settled.remembered.prepare_asked != NEVER_ASKED:
+        settled.remembered = replace(settled.remembered, prepare_asked=NEVER_ASKED)
     look.memory[facts.id] = case.settled.remembered
     return case
 
@@ -129,13 +133,14 @@ def _decided(case: _Case, world: World, rules: Rules) -> _Case:
     starting = [r for r in case.living if r.state == ReplicaState.STARTING]
     ready = [r for r in case.living if r.lane == facts.lane and r.state == ReplicaState.READY]
     capacities = [r.seen.report.capacity for r in ready if r.seen and r.seen.report.capacity]
+    counted = _counted(known.counted, lane)
     seen = Observation(
         waiting=lane.waiting,
         running=lane.running,
         ready=len(ready),
         starting=len(starting),
         slots=min(capacities, default=rules.slots),
-        arrived=lane.arrived,
+        arrived=counted.total,
         starting_s=sum(world.now - r.created_at for r in starting),
         cold_start_s=expected_start_s(known, rules.cold_start_s),
     )
@@ -143,10 +148,18 @@ def _decided(case: _Case, world: World, rules: Rules) -> _Case:
     load = lane.waiting + lane.running
     used_at = world.now if load else known.used_at
     busy = _busy(known.busy, -int(-load // seen.slots), seen.cold_start_s, world.now)
-    settled.remembered = replace(known, law=law, used_at=used_at, busy=busy)
+    settled.remembered = replace(known, law=law, used_at=used_at, busy=busy, counted=counted)
     since = min((r.created_at for r in starting), default=None)
     decided = Decided(*(facts.scaling, seen, known.law, decision), starting_since=since)
     return replace(case, decided=decided)
+
+
+def _counted(known: Counted, lane: SeenLane) -> Counted:
+    """Arrivals of a deployment over all its lanes: each counts its own, and may come again."""
+    offset = known.offset
+    if known.lane != lane.lane.name:
+        offset = known.total - lane.arrived if known.lane else 0
+    return Counted(lane.lane.name, offset, lane.arrived + offset)
 
 
 def _busy(known: tuple[int, float], now_busy: int, for_s: float, now: float) -> tuple[int, float]:
@@ -156,7 +169,7 @@ def _busy(known: tuple[int, float], now_busy: int, for_s: float, now: float) -> 
     return known if now_busy < busy and now - at < for_s else (now_busy, now)
 
 
-def _claim(case: _Case, now: float) -> Claim:
+def _claim(case: _Case, world: World) -> Claim:
     facts, settled = case.facts, case.settled
     had = [r for r in case.living if r.state != ReplicaState.DRAINING]
     has = len(had)
@@ -166,6 +179,7 @@ def _claim(case: _Case, now: float) -> Claim:
     surge = 0
     if any(r.revision != facts.goal for r in case.living):
         surge = wanted if facts.goal_lane != facts.lane else min(1, wanted)
+    surge += len([*stragglers(facts, settled, world)])
     return Claim(
         deployment=facts.id,
         wanted=wanted,
@@ -176,7 +190,7 @@ def _claim(case: _Case, now: float) -> Claim:
         has=has,
         used_at=settled.remembered.used_at,
         waited_s=case.lane.oldest_wait_s,
-        held_s=max((now - r.created_at for r in had), default=0.0),
+        held_s=max((world.now - r.created_at for r in had), default=0.0),
     )
 
 
@@ -197,10 +211,15 @@ def _act(
         return
     if case.lane.gate == "shut":
         yield do.OpenGate(case.facts.lane)
-    if status == Status.PENDING or case.facts.prepared < case.facts.target:
+    if _prepares(case):
         yield from _prepare(case, world, look)
     if status != Status.PENDING:
         yield from _scale(case, allowed, free, world, look)
+
+
+def _prepares(case: _Case) -> bool:
+    behind = case.facts.prepared < case.facts.target and case.settled.status in ADMITTING
+    return case.settled.status == Status.PENDING or behind
 
 
 def _prepare(case: _Case, world: World, look: Look) -> Iterator[do.Action]:
@@ -233,10 +252,10 @@ def _scale(
         yield from _told(case, has, wanted, look)
     for name in todo.keep:
         yield from order(rows[name], drain=False)
-    starts = [*stragglers(facts, settled, world)]
+    starts: list[int] = []
     if not _backs_off(settled, world.now):
         starts += [facts.goal] * min(todo.start, allowed - has - len(todo.keep))
-    yield from _start(case, starts, free)
+    yield from _start(case, [*starts, *stragglers(facts, settled, world)], free)
     yield from _stop(case, todo, rows)
     if not wanted and not living and case.lane.gate == "open":
         yield do.ScaleToZero(facts.lane, ())  # so that the next request wakes the scaler
@@ -256,7 +275,7 @@ def _told(case: _Case, has: int, wanted: int, look: Look) -> Iterator[do.Action]
     """A decision becomes an event when it is new, not with each look that carries it out."""
     facts, decision = case.facts, case.decision
     known = look.memory[facts.id]
-    if known.told == (wanted, has):
+    if known.told == (wanted, has) or wanted == has:  # the same number: a rollout
         return
     look.memory[facts.id] = replace(known, told=(wanted, has))
     assert decision is not None

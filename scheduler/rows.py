@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, Engine, delete, or_, update
+from sqlalchemy import CursorResult, Engine, delete, or_, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
@@ -108,17 +108,23 @@ class SqlRows:
     def serve(self, deployment: str, revision: int, base_model: str) -> None:
         self._update(deployment, revision=revision, base_model=base_model)
 
-    def take_back(self, deployment: str, seen: int, revision: int) -> None:
-        # In one statement: whoever changes the target meanwhile wins.
-        unchanged = col(Deployment.target) == seen
-        values = {"target": revision, "failed_starts": 0, "retry_at": None}
-        self._update(deployment, unchanged, **values)
+    def take_back(
+        self, deployment: str, seen: Status, target: int, revision: int, reason: str
+    ) -> None:
+        also = {"target": revision, "failed_starts": 0, "retry_at": None}
+        event, where = Event.ROLLOUT_FAILED, {"target": target}
+        with self._fenced() as session:
+            row = session.get_one(Deployment, deployment)
+            if row.status == seen:
+                lifecycle.apply(
+                    *(session, row, event), actor="scaler", reason=reason, also=also, where=where
+                )
 
     def forgive(self, deployment: str) -> None:
         self._update(deployment, failed_starts=0, retry_at=None)
 
-    def _update(self, deployment: str, *conditions: ColumnElement[bool], **values: object) -> None:
-        wanted = update(Deployment).where(col(Deployment.id) == deployment, *conditions)
+    def _update(self, deployment: str, **values: object) -> None:
+        wanted = update(Deployment).where(col(Deployment.id) == deployment)
         with self._fenced() as session:
             session.execute(wanted.values(**values))
             session.commit()
@@ -149,6 +155,7 @@ class SqlRows:
         state: ReplicaState,
         reason: str = "",
         fields: Mapping[str, object] | None = None,
+        target: int | None = None,
     ) -> None:
         with self._fenced() as session:
             row = session.get_one(Replica, replica)
@@ -159,7 +166,10 @@ class SqlRows:
             row.state = state.value
             row.asked_at = self._time()
             if fields:
-                _set(session.get_one(Deployment, row.deployment_id), fields)
+                wanted = update(Deployment).where(col(Deployment.id) == row.deployment_id)
+                if target is not None:
+                    wanted = wanted.where(col(Deployment.target) == target)
+                session.execute(wanted.values(**_columns(fields)))
             session.commit()
 
     def retire(self, deployment: str, revisions: Sequence[int] | None) -> None:
@@ -187,8 +197,9 @@ class SqlRows:
         return datetime.fromtimestamp(self.now, UTC)
 
 
-def _set(row: Deployment, fields: Mapping[str, object]) -> None:
-    for name, value in fields.items():
-        if name.endswith("_at") and isinstance(value, float):
-            value = datetime.fromtimestamp(value, UTC)
-        setattr(row, name, value)
+def _columns(fields: Mapping[str, object]) -> dict[str, object]:
+    """Seconds as times."""
+    return {
+        name: datetime.fromtimestamp(value, UTC) if isinstance(value, float) else value
+        for name, value in fields.items()
+    }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from loraplex.broker.interface import SeenLane
 from loraplex.replica_state import ReplicaState
-from loraplex.status import Event, Status, next_status
+from loraplex.status import ADMITTING, Event, Status, next_status
 from scheduler import actions as do
 from scheduler.facts import DeploymentFacts, ReplicaFacts, World
 from scheduler.judge import Limits, Verdict, judge
@@ -85,10 +85,12 @@ def _take_note(
         settled.living.append(replica)
     elif verdict.what == "ready":
         settled.living.append(replace(replica, state=ReplicaState.READY))
-        settled.failed_starts, settled.retry_at = 0, None
-        starts = with_start(settled.remembered.starts, _start_s(replica, now))
-        settled.remembered = replace(settled.remembered, starts=starts)
-        served = facts.goal if replica.revision == facts.goal else 0
+        serves = replica.revision == facts.goal
+        if serves:
+            settled.failed_starts, settled.retry_at = 0, None
+            starts = with_start(settled.remembered.starts, _start_s(replica, now))
+            settled.remembered = replace(settled.remembered, starts=starts)
+        served = facts.goal if serves else 0
         settled.actions.append(do.BecameReady(replica.id, facts.id, served))
     elif verdict.what == "failed" and replica.revision != facts.goal:
         # Of a former revision, started for what waits on its lane: it says nothing of this one.
@@ -106,7 +108,7 @@ def _take_note(
         settled.actions.append(
             do.Gone(
                 *(replica.id, facts.id, verdict.reason[-_LONGEST_REASON:]),
-                {"failed_starts": settled.failed_starts, "retry_at": settled.retry_at},
+                do.FailedStarts(settled.failed_starts, settled.retry_at, facts.target),
             )
         )
     elif verdict.what == "gone":
@@ -159,7 +161,7 @@ def _strangers(lane: SeenLane, known: set[str]) -> list[do.Action]:
 
 def _follow_lane(settled: Settled, facts: DeploymentFacts, world: World) -> None:
     """Requests go where the goal serves, once it can carry them; at once if nothing serves."""
-    if facts.revision == facts.goal:
+    if facts.revision == facts.goal or settled.status not in ADMITTING:
         return
     old = [r for r in settled.living if r.revision != facts.goal and r.lane == facts.lane]
     new = [r for r in settled.living if r.revision == facts.goal]
@@ -183,7 +185,11 @@ def _move(settled: Settled, facts: DeploymentFacts) -> None:
     after = next_status(settled.status, event)
     if after is None:
         return
-    settled.actions.append(do.Move(facts.id, settled.status, event, reason))
+    if event is Event.ROLLOUT_FAILED:
+        back = (facts.target, facts.served, reason)
+        settled.actions.append(do.TakeBack(facts.id, settled.status, *back))
+    else:
+        settled.actions.append(do.Move(facts.id, settled.status, event, reason))
     settled.status, settled.reason = after, reason
 
 
@@ -206,7 +212,7 @@ def _event(settled: Settled, facts: DeploymentFacts) -> tuple[Event | None, str]
         if ready and not old and facts.revision == facts.target:
             return Event.ROLLED_OUT, f"{ready[0].id} and all others have the change"
         return None, ""
-    if ready and status == Status.READY and old:
+    if status == Status.READY and any(r.revision != facts.target for r in ready):
         return Event.CHANGE_ROLLOUT, "a change needs new replicas"
     if ready:
         return Event.REPLICA_READY, f"{ready[0].id} is ready"
@@ -220,9 +226,11 @@ def _gave_up(
     one; if it is the same, what serves goes on."""
     known = facts.served not in (0, facts.goal) and facts.served in facts.lanes
     if known and next_status(settled.status, Event.ROLLOUT_FAILED) is not None:
-        settled.actions.append(do.TakeBack(facts.id, facts.target, facts.served))
         settled.facts = replace(facts, target=facts.served)
         settled.failed_starts, settled.retry_at = 0, None
+        # What came to its lane meanwhile can't be served either.
+        tries = {**settled.remembered.failed_stragglers, facts.goal_lane: MOST_FAILED_STARTS}
+        settled.remembered = replace(settled.remembered, failed_stragglers=tries)
         return Event.ROLLOUT_FAILED, f"The change was taken back: {settled.given_up}"
     if ready:
         return None, ""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from loraplex.keys import Lane
 
@@ -11,9 +11,23 @@ _FIRST_BACK_OFF_S, _LONGEST_BACK_OFF_S = 5.0, 300.0
 _STARTS = 16  # cold starts that are remembered
 
 
+NEVER_ASKED = (0, 0.0, 0)
+
+
+class Counted(NamedTuple):
+    """Requests that have come: of the lane in use, and with those of lanes before."""
+
+    lane: str = ""
+    offset: int = 0
+    total: int = 0
+
+
+NOTHING = Counted()
+
+
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """Lost with the leader but for `law`, `starts` and `used_at`, which are kept in Redis."""
+    """Lost with the leader but for what `memory.Kept` keeps in Redis."""
 
     law: Any = None
     starts: tuple[float, ...] = ()  # seconds that the latest ones took, asked for → ready
@@ -22,7 +36,8 @@ class Remembered:
     first_tokens: tuple[float, ...] = ()  # seconds from ready to the first token, of the latest
     split_told: frozenset[str] = frozenset()  # living replicas whose cold start was noted
     silent_since: Mapping[str, float] = field(default_factory=dict)  # replicas without a lease
-    prepare_asked: tuple[int, float, int] = (0, 0.0, 0)  # revision, when, how often
+    prepare_asked: tuple[int, float, int] = NEVER_ASKED  # revision, when, how often
+    counted: Counted = NOTHING
     failed_stragglers: Mapping[Lane, int] = field(default_factory=dict)  # starts for former lanes
     told: tuple[int, int] = (-1, -1)  # the scaling decision that was last noted: wanted, had
 

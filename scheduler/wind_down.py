@@ -106,7 +106,7 @@ def _unused(facts: DeploymentFacts, settled: Settled) -> Iterator[do.Retire]:
 def wind_down(facts: DeploymentFacts, settled: Settled, lane: SeenLane) -> Iterator[do.Action]:
     """Stopped, Errored or Deleted: answer what nobody runs, let the rest finish, stop."""
     reason = refusal(facts.name, settled.status, settled.reason)
-    if (lane.gate, lane.gate_reason) != ("shut", reason):
+    if (lane.gate, lane.gate_reason) != ("shut", reason) and facts.lanes:
         yield do.ShutGate(facts.lane, reason)
     for replica in settled.living:
         if replica.lane not in facts.retiring:
@@ -116,4 +116,7 @@ def wind_down(facts: DeploymentFacts, settled: Settled, lane: SeenLane) -> Itera
         return
     left = settled.living or facts.retiring or not facts.lanes
     if settled.status == Status.DELETED and not left:
+        for number, other in facts.lanes.items():  # of a change that was not rolled out
+            if other != facts.lane:
+                yield do.ForgetLane(other, facts.id, [number])
         yield do.ForgetLane(facts.lane, facts.id)

@@ -14,7 +14,7 @@ from sqlmodel import Session
 from api.errors import ApiError
 from api.requests.admission import REFUSALS, refusal
 from api.requests.comeback import bare, deployment_by
-from api.requests.lanes import served_by
+from api.requests.lanes import lanes_of, served_by
 from api.requests.resolve import deployments_of, need_deployment
 from api.requests.terms import request_id
 from api.security import TenantDep
@@ -54,16 +54,17 @@ async def list_dead_letters(
     """Those of all deployments or of one, oldest first; the latest 1,000 of each are kept."""
     found = []
     for each in await run_in_threadpool(_deployments, state, tenant, deployment):
-        letters = await state.broker.dead_letters(each.lane)
-        found += [DeadLetterOut(**_facts(each, letter)) for letter in letters]
+        for lane in await run_in_threadpool(lanes_of, state, each):
+            letters = await state.broker.dead_letters(lane)
+            found += [DeadLetterOut(**_facts(each, letter)) for letter in letters]
     return {"data": sorted(found, key=lambda letter: letter.at)}
 
 
 @router.get("/{request}")
 async def show(request: str, tenant: TenantDep, state: StateDep) -> DeadLetterDetail:
     """One of them, with its prompt."""
-    deployment, letter = await _find(state, tenant, request)
-    served = await run_in_threadpool(served_by, state, deployment.lane)
+    deployment, lane, letter = await _find(state, tenant, request)
+    served = await run_in_threadpool(served_by, state, lane)
     prompt = served.tokenizer.decode(letter.job.prompt, skip_special_tokens=False)
     return DeadLetterDetail(**_facts(deployment, letter), prompt=prompt)
 
@@ -71,8 +72,7 @@ async def show(request: str, tenant: TenantDep, state: StateDep) -> DeadLetterDe
 @router.post("/{request}/retry", status_code=202)
 async def retry(request: str, tenant: TenantDep, state: StateDep) -> Retried:
     """Run it once more, under another id; the dead letter is dropped."""
-    deployment, letter = await _find(state, tenant, request)
-    lane = deployment.lane
+    deployment, lane, letter = await _find(state, tenant, request)
     # The same letter gives the same id: two retries at once run it once.
     again = request_id(deployment.id, letter.entry.replace("-", "0"))
     deadline = time.time() + state.settings.request_timeout_s
@@ -96,8 +96,8 @@ async def retry(request: str, tenant: TenantDep, state: StateDep) -> Retried:
 @router.delete("/{request}")
 async def drop(request: str, tenant: TenantDep, state: StateDep) -> dict[str, Any]:
     """Forget it."""
-    deployment, letter = await _find(state, tenant, request)
-    await state.broker.drop_dead_letter(deployment.lane, letter.entry)
+    _, lane, letter = await _find(state, tenant, request)
+    await state.broker.drop_dead_letter(lane, letter.entry)
     return {"request": letter.job.request, "dropped": True}
 
 
@@ -123,7 +123,7 @@ async def _shown(
     )
 
 
-async def _find(state: State, tenant: str, request: str) -> tuple[Deployment, DeadLetter]:
+async def _find(state: State, tenant: str, request: str) -> tuple[Deployment, Lane, DeadLetter]:
     request = bare(request)
     deployment = await run_in_threadpool(deployment_by, state, request)
     if (
@@ -131,9 +131,10 @@ async def _find(state: State, tenant: str, request: str) -> tuple[Deployment, De
         and deployment.tenant_id == tenant
         and deployment.status != Status.DELETED
     ):
-        for letter in await state.broker.dead_letters(deployment.lane):
-            if letter.job.request == request:
-                return deployment, letter
+        for lane in await run_in_threadpool(lanes_of, state, deployment):
+            for letter in await state.broker.dead_letters(lane):
+                if letter.job.request == request:
+                    return deployment, lane, letter
     raise ApiError(404, "dead_letter_not_found", f"There is no dead letter {request!r}.")
 
 

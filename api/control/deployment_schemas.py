@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from loraplex.schedule import DAYS
 
-_CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9]"
+_CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 assert get_args(Day) == DAYS
 
@@ -20,9 +20,16 @@ class Schedule(BaseModel):
     model_config = ConfigDict(extra="forbid")
     min_replicas: int = Field(ge=0, le=64)
     days: list[Day] = Field(list(get_args(Day)), min_length=1, max_length=7)
-    start: str = Field(pattern=f"^{_CLOCK}$", description="HH:MM, included.")
-    end: str = Field(pattern=f"^{_CLOCK}$", description="HH:MM, not included.")
+    start: str = Field(description="HH:MM, included.")
+    end: str = Field(description="HH:MM, not included.")
     timezone: str = "UTC"
+
+    @field_validator("start", "end")
+    @classmethod
+    def _clock(cls, text: str) -> str:
+        if not _CLOCK.fullmatch(text):
+            raise ValueError(f"{text!r} is no time from 00:00 to 23:59 (midnight is 00:00)")
+        return text
 
     @field_validator("timezone")
     @classmethod

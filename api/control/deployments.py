@@ -122,7 +122,7 @@ def _change(
     changes = ", ".join(f"{k}={v}" for k, v in body.model_dump(exclude_none=True).items())
     lifecycle.note(session, deployment, "changed", actor=actor, reason=changes or "nothing")
     mends = given and deployment.status == Status.ERRORED
-    if revision is not None or mends:
+    if (revision is not None or mends) and deployment.status != Status.STOPPED:
         what = f"revision {deployment.target}: {changes}"
         lifecycle.demand(session, deployment, Event.CHANGE_ROLLOUT, actor=actor, reason=what)
     return deployment
@@ -145,7 +145,8 @@ def _write_change(
         values["target"] = revision.number
     if values:  # whatever was wrong may be mended
         values |= {"failed_starts": 0, "retry_at": None}
-        unchanged = [getattr(Deployment, key) == value for key, value in bounds.items()]
+        seen = bounds | {"target": deployment.target}
+        unchanged = [getattr(Deployment, key) == value for key, value in seen.items()]
         change = update(Deployment).where(col(Deployment.id) == deployment.id, *unchanged)
         try:
             written = cast(CursorResult[Any], session.execute(change.values(**values))).rowcount

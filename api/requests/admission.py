@@ -16,7 +16,7 @@ from api.requests.lanes import lanes_of, served_by
 from api.requests.models import ServedModel
 from api.requests.prepare import prepare
 from api.requests.request import GenerationRequest
-from api.requests.resolve import Target, resolve
+from api.requests.resolve import Target, find_deployment, resolve
 from api.requests.terms import Terms, request_id, unique_by
 from api.state import State
 from loraplex.broker.cancellation import answer_id
@@ -51,6 +51,10 @@ class Admitted:
 
 async def admit(state: State, tenant: str, terms: Terms, request: GenerationRequest) -> Admitted:
     """Resolve, tokenize, check, enqueue: all of its answers or none. Raises ApiError."""
+    if terms.idempotency_key is not None:
+        known = await _sent_to_former(state, tenant, terms.idempotency_key, request)
+        if known is not None:
+            return known
     for _ in range(MOST_MOVES):
         try:
             return await _admit(state, tenant, terms, request)
@@ -69,13 +73,11 @@ async def _admit(state: State, tenant: str, terms: Terms, request: GenerationReq
     # In a thread: long prompts would hold up everybody's tokens.
     work_out = partial(_work_out, state, tenant, terms, request, target, served)
     jobs, shown = await run_in_threadpool(work_out)
-    if terms.idempotency_key is not None and (lane := await _former_lane(state, target, shown)):
-        served = await run_in_threadpool(served_by, state, lane)
-        return await _sent_before(state, target, lane, served, shown)
     try:
         ongoing = await _enqueue(state, target, jobs, shown)
     except AlreadyKnown:
-        return await _sent_before(state, target, target.deployment.lane, served, shown)
+        lane = target.deployment.lane
+        return await _sent_before(state, target.deployment, lane, served, shown.request, shown.body)
     return Admitted(served, ongoing, expected_at=await expected_at(state, target.deployment))
 
 
@@ -109,27 +111,41 @@ def _work_out(
     return jobs, _shown(request, name, tenant, prompts, served, deadline, terms)
 
 
-async def _former_lane(state: State, target: Target, shown: Shown) -> Lane | None:
-    """Where the deployment had another base model when this Idempotency-Key was sent."""
-    _, *former = await run_in_threadpool(lanes_of, state, target.deployment)
+async def _sent_to_former(
+    state: State, tenant: str, key: str, request: GenerationRequest
+) -> Admitted | None:
+    """The same Idempotency-Key was sent when the deployment had another base model, which the
+    request was resolved and tokenized for. Raises ApiError when it was another request."""
+
+    def lanes() -> tuple[Deployment | None, list[Lane]]:
+        with Session(state.database, expire_on_commit=False) as session:
+            name = request.model.partition(":")[0]
+            deployment = find_deployment(session, tenant, name)
+        return deployment, lanes_of(state, deployment)[1:] if deployment else []
+
+    deployment, former = await run_in_threadpool(lanes)
     for lane in former:
-        if await state.broker.recorded(lane, shown.request) is not None:
-            return lane
+        assert deployment is not None
+        name = request_id(deployment.id, unique_by(tenant, key))
+        if await state.broker.recorded(lane, name) is not None:
+            served = await run_in_threadpool(served_by, state, lane)
+            body = fingerprint(request)
+            return await _sent_before(state, deployment, lane, served, name, body)
     return None
 
 
 async def _sent_before(
-    state: State, target: Target, lane: Lane, served: ServedModel, shown: Shown
+    state: State, deployment: Deployment, lane: Lane, served: ServedModel, name: str, body: str
 ) -> Admitted:
     """The same Idempotency-Key again. Raises ApiError when the request is another."""
-    ongoing = await state.inflight.attach(lane, shown.request)
+    ongoing = await state.inflight.attach(lane, name)
     if ongoing is None:  # it was given up at this instant
         raise ApiError(503, "request_given_up", "Send the request again.", retry_after_s=1)
-    if ongoing.shown.body != shown.body:
+    if ongoing.shown.body != body:
         state.inflight.done(ongoing)
         reason = "This Idempotency-Key was used for another request."
         raise ApiError(409, "idempotency_key_reused", reason, param="Idempotency-Key")
-    return Admitted(served, ongoing, expected_at=await expected_at(state, target.deployment))
+    return Admitted(served, ongoing, expected_at=await expected_at(state, deployment))
 
 
 def _shown(

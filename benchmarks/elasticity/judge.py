@@ -26,6 +26,13 @@ _KNOBS: list[dict[str, float]] = [
     *({"weight": w, "target_s": t} for w in (0, 3) for t in (0.5, 2, 5, 20)),
     *({"weight": 0, "target_s": 2, "cooldown_s": c} for c in _COOLDOWNS_S),
     {"weight": 0, "target_s": 1, "cooldown_s": 3600},
+    *({"weight": 300, "target_s": t} for t in (3, 5, 10)),
+    *(
+        {"weight": 0, "target_s": t, "cooldown_s": c}
+        for t in (3, 5, 10)
+        for c in (120, 300, 600, 1200, 3600)
+    ),
+    {"weight": 0, "target_s": 0.5, "cooldown_s": 3600},
 ]
 _QUICK: list[dict[str, float]] = [
     {},

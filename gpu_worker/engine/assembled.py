@@ -46,6 +46,9 @@ class Assembled:
         folder = folder.resolve()
         self._tried[folder] = files = identity(folder)
         self._kept.pop(folder, None)
+        if sum(size for _, _, size, _ in files) > _free_bytes():
+            log.info("%s: larger than the memory that is free: not assembled ahead", folder)
+            return
         before, threads = _anonymous_bytes(), torch.get_num_threads()
         torch.set_num_threads(1)  # a pool of threads would not survive the fork
         try:
@@ -60,7 +63,8 @@ class Assembled:
             log.info("%s: its weights are converted (%d MiB): not kept", folder, copied >> 20)
             return
         while len(self._kept) >= MOST_MODELS:
-            self._kept.pop(next(iter(self._kept)))
+            oldest = next(iter(self._kept))
+            del self._kept[oldest], self._tried[oldest]
         self._kept[folder] = _Kept(files, next(model.parameters()).dtype, model)
 
     def take(self, folder: Path, dtype: torch.dtype) -> Any | None:
@@ -92,8 +96,17 @@ def identity(folder: Path) -> Identity:
 
 def _anonymous_bytes() -> int:
     """Of this process' memory, what no file backs; 0 where the system doesn't tell."""
+    return _told("/proc/self/status", "RssAnon:")
+
+
+def _free_bytes() -> int:
+    """If a model must be converted after all, its copy needs room for a moment."""
+    return _told("/proc/meminfo", "MemAvailable:")
+
+
+def _told(file: str, name: str) -> int:
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
+        for line in Path(file).read_text().splitlines():
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
     return 0

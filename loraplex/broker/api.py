@@ -1,6 +1,6 @@
 """The API's side: enqueue, come back, leave, cancel, listen, read the journal."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Literal, cast
 
@@ -224,7 +224,7 @@ class ApiBroker:
             for lane in lanes:
                 pipeline.hvals(lane.reports)
             replies = await pipeline.execute()
-        return [[decode_report(row) for row in rows] for rows in replies]
+        return [list(_readable(rows)) for rows in replies]
 
     async def explanation(self, deployment_id: str) -> tuple[Explanation | None, float]:
         """The scaler's latest decision, and the time of Redis' clock, which it goes by. None: it
@@ -271,6 +271,13 @@ class ApiBroker:
 
     async def aclose(self) -> None:
         await self._redis.aclose()
+
+
+def _readable(rows: Sequence[bytes]) -> Iterator[ReplicaReport]:
+    """Without those of other releases."""
+    for row in rows:
+        with suppress(msgspec.DecodeError):
+            yield decode_report(row)
 
 
 def _page(entries: Any, most: int) -> Page:

@@ -151,7 +151,7 @@ class ScalerBroker:
 
     def open(self, lane: Lane) -> None:
         """Take requests again, if the gate was shut. Raises Deposed."""
-        self._fenced(self._gate(keys=[lane.gate], args=["open", "", self.epoch]))
+        self._fenced(self._gate(keys=_keys(lane), args=["open", "", self.epoch]))
 
     def order(self, lane: Lane, incarnation: str, *, drain: bool) -> bool:
         """Tell a replica to drain, or to serve after all. False: it is dead. Raises Deposed."""
@@ -272,9 +272,13 @@ class ScalerBroker:
 
     def forget_lane(self, lane: Lane) -> None:
         """Remove what nobody uses any more, an hour from the first call. Raises Deposed."""
-        keys = [lane.gate, lane.jobs, lane.journal, lane.reports]
-        keys += [lane.batches, lane.deaths, lane.dead_letters, lane.traffic]
-        self._fenced(self._forget(keys=keys, args=[self.epoch, FORGOTTEN_AFTER_S]))
+        self._fenced(self._forget(keys=_keys(lane), args=[self.epoch, FORGOTTEN_AFTER_S]))
+
+
+def _keys(lane: Lane) -> list[str]:
+    """All that a lane has, its gate first, but for leases and requests, which expire."""
+    kept = [lane.jobs, lane.journal, lane.reports, lane.batches]
+    return [lane.gate, *kept, lane.deaths, lane.dead_letters, lane.traffic]
 
 
 def _report(lane: Lane, raw: bytes) -> ReplicaReport | None:

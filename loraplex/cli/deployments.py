@@ -1,6 +1,7 @@
 """deploy, deployments, start, stop, scale, update, rm, events, explain."""
 
 import json
+import math
 import re
 import sys
 import time
@@ -74,6 +75,8 @@ def scale(
     ] = None,
 ) -> None:
     """Change the scaling bounds; replicas that run and their requests aren't disturbed."""
+    if target_wait is not None and not math.isfinite(target_wait):
+        raise fail("--target-wait is a number of seconds, 0.1 to 3600.", 2)
     wanted = {
         "min_replicas": min_replicas,
         "max_replicas": max_replicas,

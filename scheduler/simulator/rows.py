@@ -104,9 +104,14 @@ class SimRows:
     def serve(self, deployment: str, revision: int, base_model: str) -> None:
         self._change(deployment, {"revision": revision, "base_model": base_model})
 
-    def take_back(self, deployment: str, seen: int, revision: int) -> None:
-        if self._tables.deployments[deployment].target == seen:
+    def take_back(
+        self, deployment: str, seen: Status, target: int, revision: int, reason: str
+    ) -> None:
+        self._fence()
+        row = self._tables.deployments[deployment]
+        if (row.status, row.target) == (seen, target):
             self._change(deployment, {"target": revision, "failed_starts": 0, "retry_at": None})
+            self._tables.move(row, Event.ROLLOUT_FAILED, reason)
 
     def forgive(self, deployment: str) -> None:
         self._change(deployment, {"failed_starts": 0, "retry_at": None})
@@ -139,6 +144,7 @@ class SimRows:
         state: ReplicaState,
         reason: str = "",
         fields: Mapping[str, object] | None = None,
+        target: int | None = None,
     ) -> None:
         self._fence()
         row = self._tables.replicas[replica]
@@ -148,7 +154,8 @@ class SimRows:
         row.state, row.asked_at, row.reason = state, now, reason
         if state == ReplicaState.GONE:
             self._tables.living[row.deployment].pop(replica, None)
-        self._change(row.deployment, fields or {})
+        if target in (None, self._tables.deployments[row.deployment].target):
+            self._change(row.deployment, fields or {})
 
     def retire(self, deployment: str, revisions: Sequence[int] | None) -> None:
         self._fence()

@@ -89,7 +89,7 @@ class SimTasks:
         if row.target != target or not self._wanted(row):
             return
         if not fails:
-            row.prepared = target
+            row.prepared, row.failed_starts, row.retry_at = target, 0, None
             self._tables.move(row, Event.ARTEFACTS_READY, "it is in the store")
             return
         if row.status != Status.PENDING:

@@ -1,10 +1,8 @@
 """Check and fetch what a deployment needs before its first replica can start."""
 
 import logging
-from typing import Any, cast
 
-from sqlalchemy import CursorResult, update
-from sqlmodel import Session, col
+from sqlmodel import Session
 
 from loraplex import lifecycle
 from loraplex.broker.connection import connect as connect_redis
@@ -53,23 +51,22 @@ def _wanted(deployment: Deployment) -> bool:
 
 
 def _settle(deployment_id: str, target: int, event: Event, reason: str) -> None:
-    """Each write goes through only if its target is still the one that was fetched: a change that
-    came meanwhile is fetched next."""
+    """Row and status together, if the target is still the one that was fetched: a change that came
+    meanwhile is fetched next."""
     with Session(_engine) as session:
         deployment = session.get_one(Deployment, deployment_id)
-        if not _wanted(deployment):
-            return
-        values: dict[str, object] = {"progress": None}
-        if event is Event.ARTEFACTS_READY:
-            values["prepared"] = target
-        elif deployment.status != Status.PENDING:  # what it was before can start
-            reason = f"The change was taken back: {reason}"
-            values["target"] = deployment.revision
-        wanted = update(Deployment).where(
-            col(Deployment.id) == deployment_id, col(Deployment.target) == target
-        )
-        written = cast(CursorResult[Any], session.execute(wanted.values(**values))).rowcount
-        session.commit()
-        if written:
-            lifecycle.demand(session, deployment, event, actor="task", reason=reason)
-            log.info("%s: %s", deployment.name, reason)
+        while _wanted(deployment) and deployment.target == target:
+            also: dict[str, object] = {"progress": None}
+            why = reason
+            if event is Event.ARTEFACTS_READY:
+                also |= {"prepared": target, "failed_starts": 0, "retry_at": None}
+            elif deployment.status != Status.PENDING:  # what it was before can start
+                why = f"The change was taken back: {reason}"
+                also["target"] = deployment.revision
+            where = {"target": target}
+            if lifecycle.apply(
+                session, deployment, event, actor="task", reason=why, also=also, where=where
+            ):
+                log.info("%s: %s", deployment.name, why)
+                return
+            session.refresh(deployment)

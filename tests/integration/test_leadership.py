@@ -74,7 +74,7 @@ def test_a_deposed_leader_writes_nothing(database: Engine) -> None:
         lambda: old.set_state("rep-1-1", ReplicaState.GONE, "late"),
         lambda: old.move("dep-1", Status.INITIALIZING, Event.START_FAILED, "late"),
         lambda: old.serve("dep-1", 3, "other"),
-        lambda: old.take_back("dep-1", 1, 3),
+        lambda: old.take_back("dep-1", Status.INITIALIZING, 1, 3, "late"),
         lambda: old.forgive("dep-1"),
         lambda: old.note("dep-1", "scaled", "late", {}),
         lambda: old.retire("dep-1", [1]),
@@ -96,10 +96,16 @@ def test_a_change_that_came_meanwhile_is_not_taken_back(database: Engine) -> Non
     with Session(database) as session:
         session.get_one(Deployment, "dep-1").target = 3  # a user's word, after the look
         session.commit()
-    scaler.take_back("dep-1", 2, 1)
-    assert scaler.load().deployments[0].target == 3
-    scaler.take_back("dep-1", 3, 1)
-    assert scaler.load().deployments[0].target == 1
+    scaler.move("dep-1", Status.STANDBY, Event.REPLICA_STARTING, "work")
+    assert scaler.intend(INTENT)
+    failed = {"failed_starts": 3, "retry_at": 1300.0}
+    scaler.set_state("rep-1-1", ReplicaState.GONE, "it failed", failed, target=2)
+    scaler.take_back("dep-1", Status.INITIALIZING, 2, 1, "it can't start")
+    after = scaler.load().deployments[0]
+    assert (after.target, after.status, after.failed_starts) == (3, "initializing", 0)
+    scaler.take_back("dep-1", Status.INITIALIZING, 3, 1, "it can't start")
+    after = scaler.load().deployments[0]
+    assert (after.target, after.status, after.reason) == (1, "standby", "it can't start")
 
 
 def test_a_lane_that_was_forgotten_can_be_used_again(valkey: "redis_module.Redis") -> None:

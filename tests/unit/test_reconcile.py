@@ -169,8 +169,8 @@ def test_a_bad_change_goes_back_to_what_served_also_without_a_replica_of_it() ->
     )
     bad = replica(1, A, STARTING, revision=2, phase="failed", alive=False, failed=True)
     found = look([facts], [bad], [seen(A, bad, waiting=1)])
-    assert of(found, do.TakeBack) == [do.TakeBack("dep-1", 2, 1)]
-    assert of(found, do.Move)[0].event == Event.ROLLOUT_FAILED
+    (back,) = of(found, do.TakeBack)
+    assert (back.seen, back.target, back.revision) == (Status.INITIALIZING, 2, 1)
     assert [a.revision for a in of(found, do.Intend)] == [1]
     never = replace(facts, served=0)
     found = look([never], [bad], [seen(A, bad, waiting=1)])
@@ -186,10 +186,67 @@ def test_the_failed_start_of_a_former_change_says_nothing_of_the_newest_one() ->
     lanes = [seen(A, old, running=3), seen(B, bad), seen(C)]
     found = look([facts], [old, bad], lanes)
     assert not of(found, do.TakeBack)
-    assert [(a.id, dict(a.fields)) for a in of(found, do.Gone)] == [("r2", {})]
+    assert [(a.id, a.failed) for a in of(found, do.Gone)] == [("r2", None)]
     loading = replica(2, B, STARTING, revision=2, phase="loading")
     found = look([facts], [old, loading], lanes)
     assert [a.id for a in of(found, do.Gone)] == ["r2"], "nobody needs it any more"
+
+
+def test_a_straggler_tells_nothing_of_the_goal() -> None:
+    facts = replace(MOVED, failed_starts=2, retry_at=NOW + 60)
+    late = replace(replica(3, A, STARTING), seen=replica(3, A).seen)
+    found = look([facts], [late], [seen(A, late, gate="shut", waiting=1), seen(B)])
+    assert [a.served for a in of(found, do.BecameReady)] == [0]
+    assert not found.memory["dep-1"].starts
+
+
+def test_what_was_taken_back_is_not_started_again_for_who_waits_for_it() -> None:
+    facts = deployment(B, lanes={1: A, 2: B}, revision=2, target=2, prepared=2)
+    facts = replace(facts, id="dep-1", status=Status.INITIALIZING)
+    bad = replica(0, B, STARTING, revision=2, phase="failed", alive=False, failed=True)
+    one = Rules(Fleet({"a": 1}), slots=4)
+    lanes = [seen(A, waiting=2), seen(B, bad, waiting=3)]
+    found = look([facts], [bad], lanes, one)
+    known = found.memory
+    after = replace(facts, lane=A, revision=1, target=1, status=Status.STANDBY)
+    world = World(NOW, [after], {}, {lane.lane: lane for lane in lanes})
+    again = reconcile(world, known, one)
+    assert [a.revision for a in of(again, do.Intend)] == [1]
+    assert [a.lane for a in of(again, do.AnswerStranded)] == [B]
+
+
+def test_a_lane_that_is_used_again_is_no_burst_of_arrivals() -> None:
+    """Each lane counts its own arrivals, since it exists."""
+    facts, served = deployment(), replica(1)
+    first = look([facts], [served], [seen(A, served)])
+    moved = replace(MOVED, scaling=facts.scaling)
+    other = seen(B, replica(2, B, revision=2), waiting=0)
+    world = World(NOW + 1, [moved], {}, {A: seen(A), B: replace(other, arrived=9000)})
+    later = reconcile(world, first.memory, Rules(Fleet({"a": 4}), slots=4))
+    assert later.decided["dep-1"].seen.arrived == first.decided["dep-1"].seen.arrived
+
+
+def test_a_deployment_that_is_deleted_during_a_change_leaves_no_lane() -> None:
+    facts = deployment(lanes={1: A, 2: B}, target=2, prepared=2, status=Status.DELETED)
+    found = look([facts], [], [seen(A), seen(B)])
+    assert {a.lane for a in of(found, do.ForgetLane)} == {A, B}
+    assert not of(found, do.Serve)
+    nothing = look([replace(facts, lanes={})], [], [seen(A, gate="")])
+    assert not nothing.actions, "its gate has expired, and stays so"
+
+
+def test_a_word_of_the_user_is_heard_at_once_after_a_long_fetch() -> None:
+    facts = deployment(lanes={1: A, 2: B}, target=2, status=Status.PENDING)
+    lanes = [seen(A), seen(B)]
+    asked = look([facts], [], lanes)
+    assert of(asked, do.Prepare)
+    rules = Rules(Fleet({"a": 4}))
+    world = World(NOW + 1, [facts], {}, {lane.lane: lane for lane in lanes})
+    again = reconcile(world, asked.memory, rules)
+    assert not of(again, do.Prepare)
+    errored = replace(world, deployments=[replace(facts, status=Status.ERRORED)])
+    failed = reconcile(errored, again.memory, rules)
+    assert of(reconcile(world, failed.memory, rules), do.Prepare)
 
 
 def test_former_revisions_on_the_same_lane_are_not_looked_at_for_ever() -> None:
