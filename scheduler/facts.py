@@ -66,6 +66,12 @@ class DeploymentFacts:
         return self.lanes.get(self.goal, self.lane)
 
     @property
+    def on_trial(self) -> bool:
+        """Another base model that has not served yet: what served last takes the requests until it
+        has a ready replica, so that one that can't start disturbs nobody."""
+        return self.goal_lane != self.lane and self.served not in (0, self.goal)
+
+    @property
     def retiring(self) -> dict[Lane, list[int]]:
         """Lanes that requests go to no more, with their revisions."""
         found: dict[Lane, list[int]] = {}

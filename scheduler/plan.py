@@ -41,10 +41,12 @@ def plan(wanted: int, replicas: Sequence[ReplicaFacts], target: int) -> Plan:
     return found
 
 
-def plan_beside(wanted: int, replicas: Sequence[ReplicaFacts], target: int, lane: Lane) -> Plan:
+def plan_beside(
+    wanted: int, replicas: Sequence[ReplicaFacts], target: int, lane: Lane, *, trial: bool
+) -> Plan:
     """The same where the target has another lane than `lane`, which requests still go to: as many
-    of the old ones go on meanwhile."""
-    new = plan(wanted, [r for r in replicas if r.lane != lane], target)
+    of the old ones go on meanwhile. On trial, one new one starts though nobody asks for it."""
+    new = plan(max(wanted, trial), [r for r in replicas if r.lane != lane], target)
     old = _towards(wanted, [r for r in replicas if r.lane == lane])
     return Plan(new.start, new.keep, [*new.drain, *old.drain], [*new.abort, *old.abort])
 

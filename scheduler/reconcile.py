@@ -177,7 +177,9 @@ def _claim(case: _Case, world: World) -> Claim:
         return Claim(facts.id, 0, 0, 0, has=has)
     wanted = case.decision.replicas
     surge = 0
-    if any(r.revision != facts.goal for r in case.living):
+    if facts.on_trial:
+        surge = max(1, wanted)
+    elif any(r.revision != facts.goal for r in case.living):
         surge = wanted if facts.goal_lane != facts.lane else min(1, wanted)
     surge += len([*stragglers(facts, settled, world)])
     return Claim(
@@ -259,16 +261,16 @@ def _scale(
     yield from _stop(case, todo, rows)
     if not wanted and not living and case.lane.gate == "open":
         yield do.ScaleToZero(facts.lane, ())  # so that the next request wakes the scaler
-    if not wanted and not living and settled.status == Status.INITIALIZING:
+    if not (wanted or living or facts.on_trial) and settled.status == Status.INITIALIZING:
         # Its start failed, and nobody waits for another one any more.
         yield do.Move(facts.id, settled.status, Event.LAST_REPLICA_GONE, decision.reason)
 
 
 def _plan(case: _Case, wanted: int) -> Plan:
     facts, living = case.facts, case.living
-    if not wanted or facts.goal_lane == facts.lane:
+    if facts.goal_lane == facts.lane or not (wanted or facts.on_trial):
         return plan(wanted, living, facts.goal)
-    return plan_beside(wanted, living, facts.goal, facts.lane)
+    return plan_beside(wanted, living, facts.goal, facts.lane, trial=facts.on_trial)
 
 
 def _told(case: _Case, has: int, wanted: int, look: Look) -> Iterator[do.Action]:

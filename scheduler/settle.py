@@ -55,7 +55,8 @@ def settle(
         if lane in world.lanes:
             settled.actions += _strangers(world.lanes[lane], {r.id for r in replicas})
     tries = settled.remembered.failed_stragglers
-    if left := {lane for lane in tries if lane not in facts.retiring}:
+    former = {lane for lane in facts.lanes.values() if lane != facts.goal_lane}
+    if left := {lane for lane in tries if lane not in former}:
         tries = {lane: n for lane, n in tries.items() if lane not in left}
         settled.remembered = replace(settled.remembered, failed_stragglers=tries)
     _follow_lane(settled, facts, world)
@@ -160,7 +161,7 @@ def _strangers(lane: SeenLane, known: set[str]) -> list[do.Action]:
 
 
 def _follow_lane(settled: Settled, facts: DeploymentFacts, world: World) -> None:
-    """Requests go where the goal serves, once it can carry them; at once if nothing serves."""
+    """Requests go where the goal serves, once it can carry them; at once if nothing has served."""
     if facts.revision == facts.goal or settled.status not in ADMITTING:
         return
     old = [r for r in settled.living if r.revision != facts.goal and r.lane == facts.lane]
@@ -171,7 +172,7 @@ def _follow_lane(settled: Settled, facts: DeploymentFacts, world: World) -> None
         rolled_out = ready > 0 and all(r.state == ReplicaState.DRAINING for r in old)
     else:
         rolled_out = ready >= max(1, carried)
-    if not (rolled_out or not old):
+    if not rolled_out and (old or facts.on_trial):
         return
     if facts.goal_lane in world.lanes and world.lanes[facts.goal_lane].gate == "shut":
         settled.actions.append(do.OpenGate(facts.goal_lane))  # it was used before

@@ -44,8 +44,12 @@ def retire(facts: DeploymentFacts, settled: Settled, world: World) -> Iterator[d
 def stragglers(facts: DeploymentFacts, settled: Settled, world: World) -> Iterator[int]:
     """Former revisions of which a replica is needed: jobs wait on their lanes, and nobody is there.
 
-    Their replicas died, or a sender had looked just before the base model changed."""
-    for lane, revisions in facts.retiring.items():
+    Their replicas died, a sender had looked just before the base model changed, or another one is
+    still on trial."""
+    former = facts.retiring
+    if facts.on_trial:
+        former[facts.lane] = [facts.revision]
+    for lane, revisions in former.items():
         seen = world.lanes.get(lane)
         living = [r for r in settled.living if r.lane == lane]
         if seen and not living and _ownerless(seen, living) > 0 and _worth(settled, lane):

@@ -93,7 +93,8 @@ def update(
     name: str,
     base_model: Annotated[str | None, typer.Option(help="Another base model.")] = None,
     engine: Annotated[
-        list[str] | None, typer.Option(help="dtype=float32, max_running=64 …; replaces all.")
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, once for each (dtype=float32); replaces all of them."),
     ] = None,
 ) -> None:
     """Change what replicas are made of: rolled out one by one, without losing a request."""

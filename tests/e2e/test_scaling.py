@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import kombu
+import psutil
 import pytest
 
 from loraplex.keys import BUS_PREFIX
@@ -132,6 +133,30 @@ def test_a_change_that_cannot_be_fetched_disturbs_nobody(platform: Platform, rol
     assert (taken_back["status"], taken_back["base_model"]) == ("standby", DEMO_MODEL)
     assert "taken back" in taken_back["reason"] and "typo" in taken_back["reason"]
     assert ask(platform.openai(), rolling)
+
+
+def test_a_base_model_that_cannot_start_is_tried_beside_and_disturbs_nobody(
+    platform: Platform, rolling: str, tmp_path: Path
+) -> None:
+    ask(platform.openai(), rolling)  # it has served, so that there is something to go back to
+    kill = psutil.Process(json.loads(_replica_of(platform).read_text())["pid"])
+    broken = tmp_path / "broken"
+    shutil.copytree(platform.home / "models" / DEMO_MODEL.replace("/", "--"), broken)
+    (broken / "model.safetensors").write_bytes(b"not weights")
+    with asking(platform, rolling) as answers:
+        kill.kill()
+        change(platform, rolling, base_model=str(broken))
+        until(lambda: platform.deployment(rolling), lambda d: d["change"] is None, PATIENCE_S)
+        asked = len(answers)
+        until(lambda: len(answers), lambda n: n > asked + 2)
+    assert platform.deployment(rolling)["base_model"] == DEMO_MODEL
+    assert any(e["kind"] == "rollout_failed" for e in platform.events(rolling))
+    assert set(answers) == {answers[0]}
+
+
+def _replica_of(platform: Platform) -> Path:
+    (record,) = (platform.home / "replicas").glob("rep-*.json")
+    return record
 
 
 def test_who_comes_back_after_a_change_of_base_model_loses_nothing(

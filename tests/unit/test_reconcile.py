@@ -153,8 +153,26 @@ def test_a_change_in_standby_is_fetched_beside_it() -> None:
     assert not of(found, do.Serve)
     assert not of(found, do.Move)
     assert of(found, do.Prepare)
-    fetched = look([replace(facts, prepared=2)], [], [seen(A, gate="idle"), seen(B)])
-    assert [(a.revision, a.base_model) for a in of(fetched, do.Serve)] == [(2, "B")]
+
+
+def test_another_base_model_is_tried_before_requests_go_to_it() -> None:
+    facts = deployment(lanes={1: A, 2: B}, target=2, prepared=2, status=Status.STANDBY)
+    found = look([facts], [], [seen(A, gate="idle"), seen(B)])
+    assert [a.revision for a in of(found, do.Intend)] == [2]
+    assert not of(found, do.Serve)
+    asked = look([facts], [], [seen(A, waiting=1), seen(B)])
+    assert sorted(a.revision for a in of(asked, do.Intend)) == [1, 2]
+
+    trying = replace(facts, status=Status.INITIALIZING)
+    loading = replica(2, B, STARTING, revision=2, phase="loading")
+    found = look([trying], [loading], [seen(A), seen(B, loading)])
+    assert not of(found, do.Gone), "though nobody asks for it"
+    tried = replace(loading, seen=replica(2, B, revision=2).seen)
+    found = look([trying], [tried], [seen(A), seen(B, tried)])
+    assert [(a.revision, a.base_model) for a in of(found, do.Serve)] == [(2, "B")]
+    never = replace(facts, served=0)
+    at_once = look([never], [], [seen(A, gate="idle"), seen(B)])
+    assert [a.revision for a in of(at_once, do.Serve)] == [2], "there is nothing to go back to"
 
 
 def test_what_was_never_fetched_is_pending() -> None:
