@@ -171,7 +171,7 @@ def _follow_lane(settled: Settled, facts: DeploymentFacts, world: World) -> None
     if facts.lane == facts.goal_lane:  # one after the other, see `plan`
         rolled_out = ready > 0 and all(r.state == ReplicaState.DRAINING for r in old)
     else:
-        rolled_out = ready >= max(1, carried)
+        rolled_out = ready >= max(1, carried, facts.scaling.min_replicas)
     if not rolled_out and (old or facts.on_trial):
         return
     if facts.goal_lane in world.lanes and world.lanes[facts.goal_lane].gate == "shut":

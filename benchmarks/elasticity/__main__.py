@@ -2,9 +2,11 @@
 against faults. All in virtual time: a busy machine changes nothing but how long it takes."""
 
 import argparse
+import csv
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from benchmarks.elasticity import traces
@@ -34,10 +36,10 @@ def main() -> None:
     result |= run_faults(QUICK_SEEDS if quick else SEEDS)
     result["tick"] = measure_tick(1000, 20 if quick else 200)
     result["shared_fleet"] = judge_fleet(quick=quick)
-    result["table"] = {name: [asdict(p) for p in points] for name, points in found.items()}
     if not quick:
         RESULTS.mkdir(exist_ok=True)
         draw(found, RESULTS / "elasticity.svg")
+        write_points(found, RESULTS / "elasticity_points.csv")
     _summary(result)
     publish("elasticity", result, ["msgspec", "sqlmodel", "redis"], load_before, save=not quick)
 
@@ -69,6 +71,19 @@ def verdict(found: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
         "worst_cost_over_clairvoyant": max(default.values()),
         "cost_over_clairvoyant": default,
     }
+
+
+def write_points(found: Mapping[str, Sequence[Point]], file: Path) -> None:
+    """One line for each law at each setting on each trace."""
+    names = [field.name for field in fields(Point)]
+    with file.open("w", newline="") as opened:
+        rows = csv.writer(opened)
+        rows.writerow(["trace", *names])
+        for trace, points in found.items():
+            for point in points:
+                values = (getattr(point, name) for name in names)
+                shown = (round(v, 4) if isinstance(v, float) else v for v in values)
+                rows.writerow([trace, *shown])
 
 
 def _best(others: Sequence[Point]) -> Point:

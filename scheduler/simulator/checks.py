@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 EVERY_S = 1.0
 _NO_REPLICA = (Status.STOPPED, Status.DELETED, Status.STANDBY, Status.ERRORED)
 AWAKE_WITHIN_S = 25.0  # a leader's lease, its settling time and a tick, twice over
+MAKES_ROOM_S = 60.0  # a replica that has made room for its successor is replaced by then
 CALM_AFTER_S = 300.0  # of quiet: whatever a fault has done is over
 
 
@@ -24,6 +25,7 @@ class Checks:
         self._run = scenario
         self.problems: list[str] = []
         self._asleep_since: dict[str, float] = {}
+        self._full_at = -MAKES_ROOM_S
         self._had_min: dict[str, int] = {}  # min_replicas that were ready when last looked at
 
     def watch(self) -> None:
@@ -90,7 +92,11 @@ class Checks:
         ready = sum(r.state == ReplicaState.READY for r in living)
         low, had = row.scaling.min_replicas, self._had_min.get(row.id, 0)
         served = row.status in (Status.READY, Status.UPDATING)
-        disturbed = self._run.loop.now < self._run.disturbed_until or self._fleet_is_full()
+        now = self._run.loop.now
+        if self._fleet_is_full():
+            self._full_at = now
+        no_room = now - self._full_at < MAKES_ROOM_S
+        disturbed = now < self._run.disturbed_until or no_room
         if served and not disturbed and low <= had and ready < low:
             self._problem("below min", row, f"{ready} of {low} serve, there were {had}")
         self._had_min[row.id] = low if served and ready >= low else 0
