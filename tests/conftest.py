@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import redis as redis_module
+from hypothesis import settings
 
 from loraplex.broker.connection import Unavailable, connect
 from loraplex.embedded.ports import free_port
@@ -15,6 +16,10 @@ from loraplex.store.models import DEMO_MODEL, ModelStore
 
 # The GPU's kernels run on the CPU here: `device="interpreter"`. Read when they are imported.
 os.environ["TRITON_INTERPRET"] = "1"
+
+# How long an example takes is the machine's affair.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 REPOSITORY = Path(__file__).parents[1]
 ADAPTERS = REPOSITORY / "examples" / "adapters"
