@@ -23,6 +23,14 @@ class Kept(msgspec.Struct, array_like=True, frozen=True, tag="kept.1"):
     counted: Counted = NOTHING
 
 
+def kept(known: Remembered) -> Kept:
+    return Kept(**{name: getattr(known, name) for name in Kept.__struct_fields__})
+
+
+def remembered(before: Kept) -> Remembered:
+    return Remembered(**msgspec.structs.asdict(before))
+
+
 _decode = msgspec.msgpack.Decoder(Kept).decode
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -41,10 +49,9 @@ class Memory:
         self._kept = self._broker.learned()
         for name, raw in self._kept.items():
             try:
-                kept = _decode(raw)
+                self.known[name] = remembered(_decode(raw))
             except msgspec.DecodeError:
                 continue
-            self.known[name] = Remembered(**msgspec.structs.asdict(kept))
 
     def learn(self, look: Look, rules: Rules) -> None:
         """Take over what a look has learned; now and then, keep it."""
@@ -80,7 +87,7 @@ class Memory:
             busy = isinstance(known.law, law.Memory) and known.used_at >= self._kept_at - 60.0
             if name in self._kept and not busy:
                 continue
-            raw = _encode(Kept(**{name: getattr(known, name) for name in Kept.__struct_fields__}))
+            raw = _encode(kept(known))
             if self._kept.get(name) != raw:
                 changed[name] = self._kept[name] = raw
         return changed

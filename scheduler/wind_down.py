@@ -71,10 +71,8 @@ def _serve_on(
 ) -> Iterator[do.Action]:
     if not _worth(settled, lane):
         if settled.status in ADMITTING:
-            code, reason = (
-                "deployment_changed",
-                f"Deployment {facts.name!r} has changed. Send it again.",
-            )
+            code = "deployment_changed"
+            reason = f"Deployment {facts.name!r} has changed. Send it again."
         else:
             code = f"deployment_{settled.status}"
             reason = refusal(facts.name, settled.status, settled.reason)

@@ -11,6 +11,7 @@ import redis
 
 from loraplex.broker.interface import Deposed
 from scheduler import actions as do
+from scheduler.memory import kept, remembered
 from scheduler.perform import Performer
 from scheduler.reconcile import Rules, reconcile
 from scheduler.simulator.lanes import SharedLanes, SimLanes
@@ -137,11 +138,8 @@ class SimScaler:
         if epoch != self._epoch:
             self._epoch = self._rows.epoch = self._lanes.epoch = epoch
             if epoch:
-                kept = self._leader.kept or {}
-                self._memory = {
-                    name: Remembered(known.law, known.starts, known.used_at)
-                    for name, known in kept.items()
-                }
+                before = self._leader.kept or {}
+                self._memory = {name: remembered(kept(known)) for name, known in before.items()}
                 self._lanes.fence(list(lanes_of(self._tables)))
         return epoch > 0
 
