@@ -9,6 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from benchmarks.elasticity import traces
 from benchmarks.elasticity.faults import run_faults
 from benchmarks.elasticity.frontier import Point, cheapest, dominating
@@ -19,27 +21,30 @@ from benchmarks.elasticity.tick import measure_tick
 from benchmarks.report import RESULTS, publish, table
 
 SEEDS, QUICK_SEEDS = 10_000, 200
+POINTS = RESULTS / "elasticity_points.csv"
 QUICK_TRACES = ("azure_conv", "code_completion", "flash_crowd", "hourly")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.elasticity")
     parser.add_argument("--quick", action="store_true", help="within five minutes")
-    quick = parser.parse_args().quick
+    parser.add_argument("--resume", action="store_true", help="keep the traces in the points' file")
+    flags = parser.parse_args()
+    quick = flags.quick
     load_before = os.getloadavg()[0]
     names = QUICK_TRACES if quick else (*traces.TUNING, *traces.HELD_OUT)
-    found: dict[str, list[Point]] = {}
-    for name, points in judge_all(names, quick=quick):
+    found = read_points(POINTS) if flags.resume else {}
+    for name, points in judge_all([n for n in names if n not in found], quick=quick):
         found[name] = points
         _show(name, points)
+        if not quick:
+            write_points(found, POINTS)
     result = verdict(found)
     result |= run_faults(QUICK_SEEDS if quick else SEEDS)
     result["tick"] = measure_tick(1000, 20 if quick else 200)
     result["shared_fleet"] = judge_fleet(quick=quick)
     if not quick:
-        RESULTS.mkdir(exist_ok=True)
         draw(found, RESULTS / "elasticity.svg")
-        write_points(found, RESULTS / "elasticity_points.csv")
     _summary(result)
     publish("elasticity", result, ["msgspec", "sqlmodel", "redis"], load_before, save=not quick)
 
@@ -82,8 +87,18 @@ def write_points(found: Mapping[str, Sequence[Point]], file: Path) -> None:
         for trace, points in found.items():
             for point in points:
                 values = (getattr(point, name) for name in names)
-                shown = (round(v, 4) if isinstance(v, float) else v for v in values)
+                shown = (round(v, 6) if isinstance(v, float) else v for v in values)
                 rows.writerow([trace, *shown])
+
+
+def read_points(file: Path) -> dict[str, list[Point]]:
+    """What `write_points` wrote: of a run that was cut off."""
+    found: dict[str, list[Point]] = {}
+    with file.open(newline="") as opened:
+        for row in csv.DictReader(opened):
+            point = msgspec.convert(row, Point, strict=False)
+            found.setdefault(row["trace"], []).append(point)
+    return found
 
 
 def _best(others: Sequence[Point]) -> Point:

@@ -92,10 +92,15 @@ def _ours(knobs: dict[str, float]) -> Setting:
 @cache
 def load(trace: str) -> tuple[tuple[Arrival, ...], float, float]:
     """Arrivals, horizon, and what the clairvoyant pays."""
-    known = {t.name: t for t in [*traces.tuning(), *traces.held_out()]}[trace]
+    known = _traces()[trace]
     arrivals = tuple(Arrival(r.at, hold_s(r)) for r in known.requests)
     bound = zero_wait_bound([(a.at, a.hold_s) for a in arrivals], SLOTS, COLD_START_S)
     return arrivals, known.seconds, bound
+
+
+@cache
+def _traces() -> dict[str, traces.Trace]:
+    return {t.name: t for t in [*traces.tuning(), *traces.held_out()]}
 
 
 def judge(trace: str, setting: Setting) -> Point:

@@ -18,7 +18,8 @@ HOUR_S, DAY_S, WINDOW_S = 3600.0, 86400.0, 600.0
 CLIENTS = 43  # as in ServeGen's m-small
 ZIPF = 1.3  # top 1/5/10 of 43 clients carry 35/68/80 % (m-small: 30/77/93)
 
-HELD_OUT = tuple(f"client_{i}" for i in range(1, 9))
+DRAWN = 8  # clients of one draw
+HELD_OUT = tuple(f"client_{i}" for i in range(1, 2 * DRAWN + 1))
 
 
 class Request(NamedTuple):
@@ -135,19 +136,25 @@ def zipf(n_deployments: int, hours: float, seed: int = 0, rate: float = 2.0) -> 
     ]
 
 
-def held_out(seed: int = 0) -> list[Trace]:
+def held_out() -> list[Trace]:
+    """Two draws: the knobs' values that others are compared with were chosen when the first had
+    been seen, the second came after."""
+    return [*clients(0), *clients(1)]
+
+
+def clients(draw: int) -> list[Trace]:
     """One day each of eight clients, drawn by Zipf from a population like ServeGen's m-small; none
     meant to send more than a request a second (a wild one may)."""
-    rng, shares = Random(f"held_out:{seed}"), _zipf_shares(CLIENTS)
+    rng, shares = Random(f"held_out:{draw}"), _zipf_shares(CLIENTS)
     ranks: list[int] = []
-    while len(ranks) < len(HELD_OUT):
+    while len(ranks) < DRAWN:
         rank = rng.choices(range(1, CLIENTS + 1), shares)[0]
         if rank not in ranks:
             ranks.append(rank)
     made = []
-    for name, rank in zip(HELD_OUT, ranks, strict=True):
-        rate = min(1.0, 6.0 * shares[rank - 1])
-        made.append(_client(name, Random(f"{name}:{seed}"), rank, rate, DAY_S, held=True))
+    for i, rank in enumerate(ranks, draw * DRAWN + 1):
+        rate, name = min(1.0, 6.0 * shares[rank - 1]), f"client_{i}"
+        made.append(_client(name, Random(f"{name}:{draw}"), rank, rate, DAY_S, held=True))
     return made
 
 

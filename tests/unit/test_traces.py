@@ -70,7 +70,7 @@ def test_the_names_are_those_of_the_traces() -> None:
 
 def test_held_out_clients_differ_and_mostly_sleep() -> None:
     assert all(trace.held_out and trace.seconds == 86400 for trace in HELD_OUT)
-    assert 100_000 <= sum(len(trace.requests) for trace in HELD_OUT) <= 400_000
+    assert 200_000 <= sum(len(trace.requests) for trace in HELD_OUT) <= 800_000
     awake = [len({int(r.at // 600) for r in trace.requests}) / 144 for trace in HELD_OUT]
     assert statistics.median(awake) < 0.5
 
@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_trace_and_another_another() -> None:
     for again in traces.tuning(1):
         if again.name != "azure_conv":
             assert again != TUNING[again.name]
-    assert traces.held_out(1) != HELD_OUT
+    assert traces.clients(1) == HELD_OUT[8:] != traces.clients(2)
 
 
 def test_a_request_holds_its_slot_for_its_prefill_and_its_tokens() -> None:
