@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import ceil
 
 from loraplex.explanation import Explanation
+from scheduler.placement import TURN_S, full
 from scheduler.reconcile import Decided
 from scheduler.scaling import Law
 
@@ -29,7 +30,12 @@ def explain(decided: Decided, now: float, law: Law) -> Explanation:
 
 def _changes(decided: Decided, now: float, law: Law) -> Iterator[str]:
     cfg, wanted = decided.scaling, decided.decision.replicas
-    if wanted >= cfg.max_replicas:
+    if decided.allowed < wanted:
+        yield (
+            f"Up: {full(decided.holders, decided.tenant)}. It gets a place when one of them has no "
+            f"work, after a turn of {TURN_S:g} s, by a higher priority, or with a larger fleet."
+        )
+    elif wanted >= cfg.max_replicas:
         yield f"Up: only a higher max_replicas (now {cfg.max_replicas})."
     else:
         yield _up(decided, now, law)
@@ -38,8 +44,6 @@ def _changes(decided: Decided, now: float, law: Law) -> Iterator[str]:
             yield f"Down: only a lower min_replicas (now {cfg.min_replicas})."
     else:
         yield _down(decided, now, law)
-    if decided.allowed < wanted:
-        yield f"The fleet has room for {decided.allowed}: more hosts, or a higher priority."
 
 
 def _up(decided: Decided, now: float, law: Law) -> str:

@@ -42,6 +42,7 @@ class ReplicaFacts:
 class DeploymentFacts:
     id: str
     name: str
+    tenant: str
     status: Status
     reason: str
     scaling: Scaling  # as its schedules have it now
@@ -102,6 +103,9 @@ class DeploymentRow(Protocol):
     def name(self) -> str: ...
 
     @property
+    def tenant_id(self) -> str: ...
+
+    @property
     def lane(self) -> Lane: ...
 
 
@@ -111,6 +115,7 @@ def deployment_facts(
     return DeploymentFacts(
         id=row.id,
         name=row.name,
+        tenant=row.tenant_id,
         status=Status(row.status),
         reason=row.reason,
         scaling=scaling,

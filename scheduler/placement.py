@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+_NAMED = 5  # at most, of those that hold places
 TURN_S = 120.0  # who is as important as others, and has waited for so long, has its turn
 
 
@@ -36,6 +37,14 @@ class Claim:
     def next_rank(self) -> tuple[float, ...]:
         """Of the next replica that it would get."""
         return _rank(self, self.has)
+
+
+class Holder(NamedTuple):
+    """A deployment that has replicas."""
+
+    tenant: str
+    name: str
+    replicas: int
 
 
 class Fleet(NamedTuple):
@@ -72,6 +81,17 @@ def allow(claims: Sequence[Claim], size: int) -> dict[str, int]:
     for _, deployment in ranked[:size]:
         allowed[deployment] += 1
     return allowed
+
+
+def full(holders: Sequence[Holder], tenant: str) -> str:
+    """Who has the fleet's places, for whoever waits for one; others' names are not told."""
+    mine = sorted((h for h in holders if h.tenant == tenant), key=lambda h: (-h.replicas, h.name))
+    named = mine[:_NAMED]
+    parts = [f"{h.name} has {h.replicas}" for h in named]
+    if left := sum(h.replicas for h in holders) - sum(h.replicas for h in named):
+        others = len(holders) - len(named)
+        parts.append(f"{others} others have {left}" if others > 1 else f"1 other has {left}")
+    return f"the fleet is full ({', '.join(parts)})" if parts else "the fleet has no places"
 
 
 def _rank(claim: Claim, index: int) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from scheduler import actions as do
 from scheduler.facts import DeploymentFacts, ReplicaFacts, World
 from scheduler.judge import Limits
 from scheduler.law import decide
-from scheduler.placement import Claim, Fleet, Place, allow
+from scheduler.placement import Claim, Fleet, Holder, Place, allow, full
 from scheduler.plan import Plan, in_place, plan, plan_beside
 from scheduler.scaling import Decision, Law, Observation, Scaling
 from scheduler.settle import Settled, serving, settle
@@ -44,6 +44,8 @@ class Decided:
     memory: Any  # the law's, before
     decision: Decision
     allowed: int = 0  # replicas that the fleet has room for
+    tenant: str = ""
+    holders: Sequence[Holder] = ()  # of its places
     starting_since: float | None = None
 
 
@@ -56,6 +58,7 @@ class Look:
     memory: dict[str, Remembered] = field(default_factory=dict)
     decided: dict[str, Decided] = field(default_factory=dict)
     failed: dict[str, Exception] = field(default_factory=dict)  # held: nothing could be decided
+    holders: Sequence[Holder] = ()  # of the fleet's places
 
     @contextmanager
     def isolated(self, facts: DeploymentFacts) -> Iterator[None]:
@@ -99,10 +102,17 @@ def reconcile(world: World, memory: Mapping[str, Remembered], rules: Rules) -> L
     claims = {case.facts.id: _claim(case, world) for case in cases}
     allowed = allow([*claims.values()], rules.fleet.size)
     free = _free_places(world, rules.fleet)
+    look.holders = [
+        Holder(c.facts.tenant, c.facts.name, len(c.settled.living))
+        for c in cases
+        if c.settled.living
+    ]
     for case in sorted(cases, key=lambda c: claims[c.facts.id].next_rank):
         room = allowed[case.facts.id]
         if case.decided is not None:
-            look.decided[case.facts.id] = replace(case.decided, allowed=room)
+            look.decided[case.facts.id] = replace(
+                case.decided, allowed=room, tenant=case.facts.tenant, holders=look.holders
+            )
         with look.isolated(case.facts):
             look.actions += _act(case, room, free, world, look)
     look.actions.extend(do.EndOrphan(name) for name in world.orphans)
@@ -250,7 +260,7 @@ def _scale(
     has = sum(r.state != ReplicaState.DRAINING for r in living)
     if todo.start and allowed <= has and not case.lane.waiting + case.lane.running:
         todo = replace(todo, drain=[*todo.drain, *in_place(living, facts.goal)])
-    if todo != Plan():
+    if todo != Plan() or wanted < decision.replicas:
         yield from _told(case, has, wanted, look)
     for name in todo.keep:
         yield from order(rows[name], drain=False)
@@ -276,14 +286,14 @@ def _plan(case: _Case, wanted: int) -> Plan:
 def _told(case: _Case, has: int, wanted: int, look: Look) -> Iterator[do.Action]:
     """A decision becomes an event when it is new, not with each look that carries it out."""
     facts, decision = case.facts, case.decision
-    known = look.memory[facts.id]
-    if known.told == (wanted, has) or wanted == has:  # the same number: a rollout
-        return
-    look.memory[facts.id] = replace(known, told=(wanted, has))
     assert decision is not None
+    known, short = look.memory[facts.id], decision.replicas - wanted
+    if known.told == (wanted, has, short) or (wanted == has and not short):  # a rollout
+        return
+    look.memory[facts.id] = replace(known, told=(wanted, has, short))
     reason = f"{has} → {wanted} replicas: {decision.reason}"
-    if wanted < decision.replicas:
-        reason += f"; the fleet has room for {wanted} of {decision.replicas}"
+    if short:
+        reason += f"; it waits for {short} more: {full(look.holders, facts.tenant)}"
     yield do.Note(facts.id, "scaled", reason, decision.inputs)
 
 

@@ -39,7 +39,7 @@ class Remembered:
     prepare_asked: tuple[int, float, int] = NEVER_ASKED  # revision, when, how often
     counted: Counted = NOTHING
     failed_stragglers: Mapping[Lane, int] = field(default_factory=dict)  # starts for former lanes
-    told: tuple[int, int] = (-1, -1)  # the scaling decision that was last noted: wanted, had
+    told: tuple[int, int, int] = (-1, -1, 0)  # what was last noted: wanted, had, has no place for
 
 
 def with_start(known: tuple[float, ...], seconds: float) -> tuple[float, ...]:

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import msgspec
 from fastapi import Request
 
-from api.errors import ApiError
+from api.errors import ApiError, bad_request
 from api.requests.admission import Admitted
 from api.requests.event_stream import EventStream
 from api.requests.generation import Generation, Piece
 from api.state import State
 
+_DONE = b"data: [DONE]\n\n"
 _MOST_BYTES = 16 * 1024  # in one send: a slow client must get that far within the timeout
 
 
@@ -33,8 +34,8 @@ def stream(
     chunks: Callable[[int, Piece], list[Event]],
     closing: Callable[[], list[dict[str, Any]]],
 ) -> EventStream:
-    """Answer with `opening`, each piece's chunks, `closing`, then [DONE]; without what the client
-    has received."""
+    """Answer with `opening`, each piece's chunks and `closing`, without what the client has
+    received; then, also after an error, [DONE]."""
     ongoing, received = admitted.ongoing, admitted.received
     positions = list(received or [0] * admitted.shown.answers)
     generation = Generation(state.inflight, admitted)
@@ -70,15 +71,17 @@ def stream(
                             written.clear()
                 if written:
                     yield bytes(written)
+            if received and any(at > end + 1 for at, end in zip(received, ends, strict=True)):
+                raise bad_request("Last-Event-ID is beyond the answer's end.", "Last-Event-ID")
             if received is None or not all(a > b for a, b in zip(positions, ends, strict=True)):
                 positions[:] = [end + 1 for end in ends]
                 for last in closing():
                     yield event(last)
             served = True
-            yield b"data: [DONE]\n\n"
+            yield _DONE
         except ApiError as failed:  # the status line is sent: an error event is what is left
             served = True
-            yield encode(failed.body)
+            yield encode(failed.body) + _DONE
         finally:
             leave(served)
 

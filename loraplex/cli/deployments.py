@@ -31,7 +31,9 @@ def deploy(
     base_model: Annotated[str, typer.Option(help="Hub name (org/model) or path.")],
     min_replicas: Annotated[int, typer.Option(help="0: scale to zero.")] = 0,
     max_replicas: int = 1,
-    cooldown_time: Annotated[int, typer.Option(help="Seconds without work.")] = 3600,
+    cooldown_time: Annotated[
+        int, typer.Option(help="Seconds; no idle replica is kept longer.")
+    ] = 3600,
     scale_up_threshold: Annotated[int, typer.Option(help="Queued + running per replica.")] = 16,
 ) -> None:
     """Create a deployment of a base model."""
@@ -65,10 +67,16 @@ def scale(
     name: str,
     min_replicas: Annotated[int | None, typer.Option("--min", "--min-replicas")] = None,
     max_replicas: Annotated[int | None, typer.Option("--max", "--max-replicas")] = None,
-    cooldown_time: Annotated[int | None, typer.Option(help="No idle replica stays longer.")] = None,
-    scale_up_threshold: Annotated[int | None, typer.Option(help="Requests a replica.")] = None,
+    cooldown_time: Annotated[
+        int | None, typer.Option(help="Seconds; no idle replica is kept longer.")
+    ] = None,
+    scale_up_threshold: Annotated[
+        int | None, typer.Option(help="Queued + running per replica.")
+    ] = None,
     target_wait: Annotated[float | None, typer.Option(help="Seconds in the queue.")] = None,
-    priority: Annotated[int | None, typer.Option(help="Who yields on a full fleet.")] = None,
+    priority: Annotated[
+        int | None, typer.Option(help="-100 to 100; on a full fleet the lower one yields.")
+    ] = None,
     schedule: Annotated[
         list[str] | None,
         typer.Option(help="'mon,tue,wed,thu,fri 08:00-18:00 Europe/Berlin min=2'; '' clears."),
@@ -226,6 +234,10 @@ def _compare(name: str, as_json: bool) -> None:
         row = (law["law"], f"{law['replica_seconds']:.0f}", str(law["starts"]), *waits, share)
         table.add_row(*row)
     out.print(table)
+    out.print(
+        "Every start takes as long and none fails; other deployments and the fleet's bound are "
+        "left out."
+    )
 
 
 def _say(deployment: dict[str, Any]) -> None:

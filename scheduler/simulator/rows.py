@@ -37,6 +37,10 @@ class DeploymentRow:
         return self.id
 
     @property
+    def tenant_id(self) -> str:
+        return ""
+
+    @property
     def lane(self) -> Lane:
         return Lane(self.base_model, self.id)
 

@@ -210,8 +210,9 @@ def test_a_request_is_looked_at_read_again_and_cancelled(platform: Platform) -> 
     assert api.get(f"/api/v1/requests/{name}").json()["state"] in ("queued", "running")
     until(lambda: running(platform), lambda n: n == 1)
     assert api.delete(f"/api/v1/requests/{name}").json()["cancelled"] is True
-    *_, last = stream
+    *_, last, end = stream
     assert json.loads(last.data)["error"]["code"] == "cancelled"
+    assert end.data == "[DONE]"
     until(lambda: running(platform), lambda n: n == 0, patience_s=20)
     assert api.get(f"/api/v1/requests/{name}").json()["state"] == "ended"
     assert api.delete(f"/api/v1/requests/{name}").json()["cancelled"] is False
@@ -230,6 +231,9 @@ def test_a_request_is_looked_at_read_again_and_cancelled(platform: Platform) -> 
 def test_a_stream_is_resumed_by_the_same_request_only(platform: Platform) -> None:
     whole = list(events(platform.http(), CHAT_URL, CHAT))
     last = whole[5].id
+    beyond = f"{last.partition(':')[0]}:999"
+    refused, _ = events(platform.http(), CHAT_URL, CHAT, beyond)
+    assert json.loads(refused.data)["error"]["param"] == "Last-Event-ID"
     other = platform.http().post(
         CHAT_URL, json=CHAT | {"temperature": 1}, headers={"last-event-id": last}
     )
@@ -250,7 +254,7 @@ def test_a_queued_request_is_cancelled_and_its_client_told(platform: Platform) -
     stream = events(platform.http(), CHAT_URL, ENDLESS | {"model": "sleepy"})
     name = json.loads(next(stream).data)["id"]
     assert platform.http().delete(f"/api/v1/requests/{name}").json()["cancelled"] is True
-    *_, last = stream
+    *_, last, _ = stream
     assert json.loads(last.data)["error"]["code"] == "cancelled"
     assert platform.loraplex("rm", "sleepy").returncode == 0
 

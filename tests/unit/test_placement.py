@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.placement import Claim, Fleet, Place, allow
+from scheduler.placement import Claim, Fleet, Holder, Place, allow, full
 
 
 def claim(name: str, wanted: int, **more: float) -> Claim:
@@ -60,6 +60,14 @@ def test_never_over_the_limit_nothing_wasted_guarantees_kept(
     assert all(allowed[c.deployment] <= c.wanted + c.surge for c in claims)
     if sum(c.guaranteed for c in claims) <= size:
         assert all(allowed[c.deployment] >= c.guaranteed for c in claims)
+
+
+def test_who_waits_is_told_who_has_the_places_but_no_name_of_another_tenant() -> None:
+    holders = [Holder("me", f"d{i}", 1 + (i == 3)) for i in range(7)] + [Holder("you", "x", 4)]
+    assert full(holders, "me") == (
+        "the fleet is full (d3 has 2, d0 has 1, d1 has 1, d2 has 1, d4 has 1, 3 others have 6)"
+    )
+    assert full(holders[-1:], "me") == "the fleet is full (1 other has 4)"
 
 
 def test_free_places_spread_over_hosts() -> None:

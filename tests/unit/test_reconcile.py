@@ -1,6 +1,8 @@
 """Facts → actions: what becomes of changes, former lanes and places; one bad deployment alone."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,11 +14,13 @@ from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status
 from scheduler import actions as do
 from scheduler.drivers.base import Running
+from scheduler.explain import explain
 from scheduler.facts import DeploymentFacts, ReplicaFacts, World
 from scheduler.law import decide
 from scheduler.placement import TURN_S, Fleet, Place
 from scheduler.reconcile import Look, Rules, reconcile
 from scheduler.scaling import Scaling
+from scheduler.starts import Remembered
 
 NOW = 1000.0
 READY, STARTING, DRAINING = ReplicaState.READY, ReplicaState.STARTING, ReplicaState.DRAINING
@@ -26,7 +30,7 @@ A, B, C = (Lane(model, "dep-1") for model in "ABC")
 def deployment(lane: Lane = A, **changes: Any) -> DeploymentFacts:
     """Revision 1 serves, of model A."""
     given: dict[str, Any] = {
-        **{"name": "d", "status": Status.READY, "reason": "", "priority": 0},
+        **{"name": "d", "tenant": "t", "status": Status.READY, "reason": "", "priority": 0},
         **{"scaling": Scaling(0, 4, 600, 4), "lanes": {1: lane}},
         **{"revision": 1, "target": 1, "prepared": 1, "served": 1},
         **{"failed_starts": 0, "retry_at": None, "starts": 5},
@@ -65,6 +69,7 @@ def look(
     replicas: list[ReplicaFacts],
     lanes: list[SeenLane],
     rules: Rules | None = None,
+    memory: Mapping[str, Remembered] = MappingProxyType({}),
     **world: Any,
 ) -> Look:
     mine = {
@@ -73,7 +78,7 @@ def look(
     }
     found = {lane.lane: lane for lane in lanes}
     rules = rules or Rules(Fleet({"a": 10}), slots=4)
-    return reconcile(World(NOW, deployments, mine, found, **world), {}, rules)
+    return reconcile(World(NOW, deployments, mine, found, **world), memory, rules)
 
 
 def of(found: Look, kind: type) -> list[Any]:
@@ -310,6 +315,22 @@ def test_one_that_is_busy_all_the_time_takes_turns_with_its_equals(
     lanes = [seen(A, busy, running=4), seen(other.lane, waiting=1, oldest_wait_s=waited_s)]
     found = look([deployment(), other], [busy], lanes, one)
     assert bool(of(found, do.Order)) == yields
+
+
+def test_who_waits_for_a_place_says_so_once() -> None:
+    other = deployment(Lane("A", "dep-2"), name="other")
+    holder, one = replica(0, other.lane, running=4), Rules(Fleet({"a": 1}), slots=4)
+    lanes = [seen(A, waiting=1), seen(other.lane, holder, running=4)]
+    waits = deployment(status=Status.STANDBY)
+    first = look([waits, other], [holder], lanes, one)
+    (note,) = of(first, do.Note)
+    assert note.deployment == "dep-1"
+    assert note.reason.endswith("it waits for 1 more: the fleet is full (other has 1)")
+    explained = explain(first.decided["dep-1"], NOW, decide)
+    assert (explained.wanted, explained.allowed) == (1, 0)
+    assert explained.would_change[0].startswith("Up: the fleet is full (other has 1). It gets a ")
+    again = look([waits, other], [holder], lanes, one, memory=first.memory)
+    assert not of(again, do.Note)
 
 
 # One bad deployment
