@@ -13,8 +13,8 @@ from benchmarks.elasticity.replica_model import SLOTS, hold_s
 from benchmarks.elasticity.traces import zipf
 from scheduler.simulator.traces import Arrival, run
 
-DEPLOYMENTS, PLACES, HOURS = 200, 24, 2.0
-QUICK_DEPLOYMENTS, QUICK_HOURS = 40, 0.5
+DEPLOYMENTS, PLACES, HOURS = 1000, 48, 0.5
+QUICK_DEPLOYMENTS, QUICK_HOURS = 100, 0.25
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,7 +178,7 @@ def test_who_comes_back_after_a_change_of_base_model_loses_nothing(
     assert [e.id for e in again] == [e.id for e in whole]
     assert api.get(f"/api/v1/requests/{running}").json()["state"] == "running"
     assert api.delete(f"/api/v1/requests/{running}").json()["cancelled"] is True
-    *_, last = stream
+    *_, last, _ = stream
     assert json.loads(last.data)["error"]["code"] == "cancelled"
     status_is(platform, rolling, "ready")
 
