@@ -83,7 +83,7 @@ class FailedStarts:
     """In a row, of the deployment's goal; they say nothing of another target than `target`."""
 
     count: int
-    retry_at: float | None
+    retry_at: float
     target: int
 
 

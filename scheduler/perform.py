@@ -29,15 +29,12 @@ class Rows(Protocol):
     def intend(self, replica: do.Intend) -> bool:
         """False: there is a replica of this name."""
 
-    def set_state(
-        self,
-        replica: str,
-        state: ReplicaState,
-        reason: str = "",
-        fields: Mapping[str, object] | None = None,
-        target: int | None = None,
-    ) -> None:
-        """With `fields` of its deployment's row, together; of a certain `target` only."""
+    def set_state(self, replica: str, state: ReplicaState) -> None: ...
+
+    def became_ready(self, replica: str, served: int) -> None:
+        """`served`: the goal that serves with it, whose failed starts are over; 0: of no goal."""
+
+    def gone(self, replica: str, reason: str, failed: do.FailedStarts | None) -> None: ...
 
     def retire(self, deployment: str, revisions: Sequence[int] | None) -> None:
         """Revisions of which nothing is left; None: all."""
@@ -109,17 +106,11 @@ class Performer:
 
     @_do.register
     def _(self, it: do.BecameReady) -> None:
-        succeeded = {"failed_starts": 0, "retry_at": None, "served": it.served}
-        fields = succeeded if it.served else None
-        self._rows.set_state(it.id, ReplicaState.READY, fields=fields)
+        self._rows.became_ready(it.id, it.served)
 
     @_do.register
     def _(self, it: do.Gone) -> None:
-        failed, fields, target = it.failed, None, None
-        if failed is not None:
-            fields = {"failed_starts": failed.count, "retry_at": failed.retry_at}
-            target = failed.target
-        self._rows.set_state(it.id, ReplicaState.GONE, it.reason, fields, target)
+        self._rows.gone(it.id, it.reason, it.failed)
         self._rows.note(it.deployment, "replica_gone", f"{it.id}: {it.reason}", {})
         self._tasks.stop(it.id)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Engine, delete, or_, update
+from sqlalchemy import CursorResult, Engine, Update, delete, or_, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
@@ -19,7 +19,7 @@ from loraplex.broker.interface import Deposed
 from loraplex.entities import Deployment, DeploymentEvent, Leadership, Replica, Revision
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status
-from scheduler.actions import Intend
+from scheduler.actions import FailedStarts, Intend
 from scheduler.placement import Place
 
 # A deleted deployment is looked at for so long, or while it has replicas.
@@ -149,27 +149,34 @@ class SqlRows:
                 return False
             return True
 
-    def set_state(
-        self,
-        replica: str,
-        state: ReplicaState,
-        reason: str = "",
-        fields: Mapping[str, object] | None = None,
-        target: int | None = None,
-    ) -> None:
+    def set_state(self, replica: str, state: ReplicaState) -> None:
+        with self._moving(replica, state):
+            pass
+
+    def became_ready(self, replica: str, served: int) -> None:
+        with self._moving(replica, ReplicaState.READY) as (session, row, its):
+            if row.ready_at is None:
+                row.ready_at = self._time()
+            if served:
+                session.execute(its.values(failed_starts=0, retry_at=None, served=served))
+
+    def gone(self, replica: str, reason: str, failed: FailedStarts | None) -> None:
+        with self._moving(replica, ReplicaState.GONE) as (session, row, its):
+            row.gone_at, row.reason = self._time(), reason
+            if failed is not None:
+                retry_at = datetime.fromtimestamp(failed.retry_at, UTC)
+                counted = its.values(failed_starts=failed.count, retry_at=retry_at)
+                session.execute(counted.where(col(Deployment.target) == failed.target))
+
+    @contextmanager
+    def _moving(
+        self, replica: str, state: ReplicaState
+    ) -> Iterator[tuple[Session, Replica, Update]]:
+        """A replica's row, and the start of an update of its deployment's, in one transaction."""
         with self._fenced() as session:
             row = session.get_one(Replica, replica)
-            if state == ReplicaState.GONE:
-                row.gone_at, row.reason = self._time(), reason
-            elif state == ReplicaState.READY and row.state == ReplicaState.STARTING:
-                row.ready_at = self._time()
-            row.state = state.value
-            row.asked_at = self._time()
-            if fields:
-                wanted = update(Deployment).where(col(Deployment.id) == row.deployment_id)
-                if target is not None:
-                    wanted = wanted.where(col(Deployment.target) == target)
-                session.execute(wanted.values(**_columns(fields)))
+            row.state, row.asked_at = state.value, self._time()
+            yield session, row, update(Deployment).where(col(Deployment.id) == row.deployment_id)
             session.commit()
 
     def retire(self, deployment: str, revisions: Sequence[int] | None) -> None:
@@ -195,11 +202,3 @@ class SqlRows:
 
     def _time(self) -> datetime:
         return datetime.fromtimestamp(self.now, UTC)
-
-
-def _columns(fields: Mapping[str, object]) -> dict[str, object]:
-    """Seconds as times."""
-    return {
-        name: datetime.fromtimestamp(value, UTC) if isinstance(value, float) else value
-        for name, value in fields.items()
-    }

@@ -8,7 +8,7 @@ from loraplex.broker.interface import Deposed, SeenLane
 from loraplex.keys import Lane
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status, next_status
-from scheduler.actions import Intend
+from scheduler.actions import FailedStarts, Intend
 from scheduler.drivers.base import Running
 from scheduler.facts import ReplicaFacts, World, deployment_facts, replica_facts
 from scheduler.placement import Place
@@ -59,8 +59,6 @@ class ReplicaRow:
     created_at: float
     asked_at: float
     state: ReplicaState = ReplicaState.STARTING
-    ready_at: float | None = None
-    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -142,24 +140,24 @@ class SimRows:
         self._tables.intended(self._tables.deployments[replica.deployment])
         return True
 
-    def set_state(
-        self,
-        replica: str,
-        state: ReplicaState,
-        reason: str = "",
-        fields: Mapping[str, object] | None = None,
-        target: int | None = None,
-    ) -> None:
+    def set_state(self, replica: str, state: ReplicaState) -> None:
         self._fence()
         row = self._tables.replicas[replica]
-        now = self._tables.time()
-        if state == ReplicaState.READY and row.state == ReplicaState.STARTING:
-            row.ready_at = now
-        row.state, row.asked_at, row.reason = state, now, reason
-        if state == ReplicaState.GONE:
-            self._tables.living[row.deployment].pop(replica, None)
-        if target in (None, self._tables.deployments[row.deployment].target):
-            self._change(row.deployment, fields or {})
+        row.state, row.asked_at = state, self._tables.time()
+
+    def became_ready(self, replica: str, served: int) -> None:
+        self.set_state(replica, ReplicaState.READY)
+        if served:
+            succeeded = {"failed_starts": 0, "retry_at": None, "served": served}
+            self._change(self._tables.replicas[replica].deployment, succeeded)
+
+    def gone(self, replica: str, reason: str, failed: FailedStarts | None) -> None:
+        self.set_state(replica, ReplicaState.GONE)
+        row = self._tables.replicas[replica]
+        self._tables.living[row.deployment].pop(replica, None)
+        if failed is not None and failed.target == self._tables.deployments[row.deployment].target:
+            fields = {"failed_starts": failed.count, "retry_at": failed.retry_at}
+            self._change(row.deployment, fields)
 
     def retire(self, deployment: str, revisions: Sequence[int] | None) -> None:
         self._fence()

@@ -19,7 +19,7 @@ from loraplex.keys import BUS_PREFIX, EPOCH, LEADER, Lane
 from loraplex.messages import ReplicaReport
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status
-from scheduler.actions import Intend
+from scheduler.actions import FailedStarts, Intend
 from scheduler.drivers.base import ReplicaSpec
 from scheduler.drivers.fake import FakeDriver
 from scheduler.event_relay import EXCHANGE, EventRelay
@@ -71,7 +71,9 @@ def test_a_deposed_leader_writes_nothing(database: Engine) -> None:
     new.move("dep-1", Status.STANDBY, Event.REPLICA_STARTING, "work")
     attempts = (
         lambda: old.intend(Intend("rep-1-2", "dep-1", 2, 1, "local", 1)),
-        lambda: old.set_state("rep-1-1", ReplicaState.GONE, "late"),
+        lambda: old.set_state("rep-1-1", ReplicaState.DRAINING),
+        lambda: old.became_ready("rep-1-1", 1),
+        lambda: old.gone("rep-1-1", "late", None),
         lambda: old.move("dep-1", Status.INITIALIZING, Event.START_FAILED, "late"),
         lambda: old.serve("dep-1", 3, "other"),
         lambda: old.take_back("dep-1", Status.INITIALIZING, 1, 3, "late"),
@@ -98,8 +100,7 @@ def test_a_change_that_came_meanwhile_is_not_taken_back(database: Engine) -> Non
         session.commit()
     scaler.move("dep-1", Status.STANDBY, Event.REPLICA_STARTING, "work")
     assert scaler.intend(INTENT)
-    failed = {"failed_starts": 3, "retry_at": 1300.0}
-    scaler.set_state("rep-1-1", ReplicaState.GONE, "it failed", failed, target=2)
+    scaler.gone("rep-1-1", "it failed", FailedStarts(3, 1300.0, target=2))
     scaler.take_back("dep-1", Status.INITIALIZING, 2, 1, "it can't start")
     after = scaler.load().deployments[0]
     assert (after.target, after.status, after.failed_starts) == (3, "initializing", 0)
