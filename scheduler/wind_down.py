@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 
 from loraplex.broker.interface import SeenLane
 from loraplex.keys import Lane
+from loraplex.not_serving import not_serving
 from loraplex.replica_state import ReplicaState
 from loraplex.status import ADMITTING, Status
 from scheduler import actions as do
 from scheduler.facts import DeploymentFacts, ReplicaFacts, World
-from scheduler.refusal import refusal
 from scheduler.settle import Settled
 from scheduler.starts import MOST_FAILED_STARTS
 
@@ -75,7 +75,7 @@ def _serve_on(
             reason = f"Deployment {facts.name!r} has changed. Send it again."
         else:
             code = f"deployment_{settled.status}"
-            reason = refusal(facts.name, settled.status, settled.reason)
+            reason = not_serving(facts.name, settled.status, settled.reason)
         yield do.AnswerStranded(lane, code, reason)
         for replica in living:
             yield from _end(replica, facts, reason)
@@ -107,7 +107,7 @@ def _unused(facts: DeploymentFacts, settled: Settled) -> Iterator[do.Retire]:
 
 def wind_down(facts: DeploymentFacts, settled: Settled, lane: SeenLane) -> Iterator[do.Action]:
     """Stopped, Errored or Deleted: answer what nobody runs, let the rest finish, stop."""
-    reason = refusal(facts.name, settled.status, settled.reason)
+    reason = not_serving(facts.name, settled.status, settled.reason)
     if (lane.gate, lane.gate_reason) != ("shut", reason) and facts.lanes:
         yield do.ShutGate(facts.lane, reason)
     for replica in settled.living:

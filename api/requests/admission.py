@@ -30,6 +30,7 @@ from loraplex.broker.interface import (
 from loraplex.entities import Deployment
 from loraplex.keys import Lane
 from loraplex.messages import Job, Shown
+from loraplex.not_serving import not_serving
 from loraplex.status import ADMITTING, Status
 
 MOST_MOVES = 3  # from lane to lane, before the client is asked to try again
@@ -245,14 +246,10 @@ def _resolve(state: State, tenant: str, request: GenerationRequest) -> tuple[Tar
         target = resolve(session, tenant, request.model)
     deployment = target.deployment
     if deployment.status not in ADMITTING:
-        errored = deployment.status == Status.ERRORED
-        reason = (
-            f" could not start: {deployment.reason}" if errored else f" is {deployment.status}."
-        )
         raise ApiError(
-            503 if errored else 409,
+            503 if deployment.status == Status.ERRORED else 409,
             f"deployment_{deployment.status}",
-            f"Deployment {deployment.name!r}{reason} Start it: loraplex start {deployment.name}",
+            not_serving(deployment.name, deployment.status, deployment.reason),
             param="model",
         )
     folder = state.models.find(deployment.base_model)

@@ -29,9 +29,12 @@ class Client:
         timeout = httpx.Timeout(30, read=900)
         self.http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
 
-    def call(self, method: str, path: str, **arguments: Any) -> Any:
+    def call(self, method: str, path: str, *, may_be_gone: bool = False, **arguments: Any) -> Any:
+        """`may_be_gone`: None instead of an error where there is no such thing."""
         with unreachable_is_an_error(str(self.http.base_url)):
             response = self.http.request(method, path, **arguments)
+        if may_be_gone and response.status_code == 404:
+            return None
         if response.is_error:
             raise fail(error_text(response))
         return response.json()

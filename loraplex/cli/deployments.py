@@ -18,6 +18,30 @@ _SCHEDULE = re.compile(
     r"(?:([a-z,]+)\s+)?(\d\d:\d\d)-(\d\d:\d\d)(?:\s+([A-Za-z_]+(?:/[A-Za-z_/+-]+)?))?\s+min=(\d+)"
 )
 
+Cooldown = Annotated[int | None, typer.Option(help="Seconds; no idle replica is kept longer.")]
+Threshold = Annotated[int | None, typer.Option(help="Queued + running per replica.")]
+
+
+def _finite(seconds: float | None) -> float | None:
+    if seconds is not None and not math.isfinite(seconds):
+        raise fail("--target-wait is a number of seconds, 0.1 to 3600.", 2)
+    return seconds
+
+
+TargetWait = Annotated[float | None, typer.Option(help="Seconds in the queue.", callback=_finite)]
+Priority = Annotated[
+    int | None, typer.Option(help="-100 to 100; on a full fleet the lower one yields.")
+]
+Schedules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--schedule", help="'mon,tue,wed,thu,fri 08:00-18:00 Europe/Berlin min=2'; '' clears."
+    ),
+]
+Engine = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=VALUE, once for each (dtype=float32); replaces all of them."),
+]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -29,22 +53,28 @@ def register(app: typer.Typer) -> None:
 def deploy(
     name: str,
     base_model: Annotated[str, typer.Option(help="Hub name (org/model) or path.")],
-    min_replicas: Annotated[int, typer.Option(help="0: scale to zero.")] = 0,
-    max_replicas: int = 1,
-    cooldown_time: Annotated[
-        int, typer.Option(help="Seconds; no idle replica is kept longer.")
-    ] = 3600,
-    scale_up_threshold: Annotated[int, typer.Option(help="Queued + running per replica.")] = 16,
+    min_replicas: Annotated[int, typer.Option("--min-replicas", "--min", help="0: to zero.")] = 0,
+    max_replicas: Annotated[int, typer.Option("--max-replicas", "--max")] = 1,
+    cooldown_time: Cooldown = None,
+    scale_up_threshold: Threshold = None,
+    target_wait: TargetWait = None,
+    priority: Priority = None,
+    schedule: Schedules = None,
+    engine: Engine = None,
 ) -> None:
     """Create a deployment of a base model."""
-    body = {
-        "name": name,
-        "base_model": base_model,
-        "min_replicas": min_replicas,
-        "max_replicas": max_replicas,
-        "cooldown_time": cooldown_time,
-        "scale_up_threshold": scale_up_threshold,
-    }
+    body = _given(
+        name=name,
+        base_model=base_model,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        cooldown_time=cooldown_time,
+        scale_up_threshold=scale_up_threshold,
+        target_wait_s=target_wait,
+        priority=priority,
+        schedules=_schedules(schedule),
+        engine=_engine(engine),
+    )
     made = client().call("POST", "/api/v1/deployments", json=body)
     out.print(f"{made['name']} is {made['status']}. Ask it: loraplex chat {made['name']} 'Hello'")
 
@@ -67,53 +97,48 @@ def scale(
     name: str,
     min_replicas: Annotated[int | None, typer.Option("--min", "--min-replicas")] = None,
     max_replicas: Annotated[int | None, typer.Option("--max", "--max-replicas")] = None,
-    cooldown_time: Annotated[
-        int | None, typer.Option(help="Seconds; no idle replica is kept longer.")
-    ] = None,
-    scale_up_threshold: Annotated[
-        int | None, typer.Option(help="Queued + running per replica.")
-    ] = None,
-    target_wait: Annotated[float | None, typer.Option(help="Seconds in the queue.")] = None,
-    priority: Annotated[
-        int | None, typer.Option(help="-100 to 100; on a full fleet the lower one yields.")
-    ] = None,
-    schedule: Annotated[
-        list[str] | None,
-        typer.Option(help="'mon,tue,wed,thu,fri 08:00-18:00 Europe/Berlin min=2'; '' clears."),
-    ] = None,
+    cooldown_time: Cooldown = None,
+    scale_up_threshold: Threshold = None,
+    target_wait: TargetWait = None,
+    priority: Priority = None,
+    schedule: Schedules = None,
 ) -> None:
     """Change the scaling bounds; replicas that run and their requests aren't disturbed."""
-    if target_wait is not None and not math.isfinite(target_wait):
-        raise fail("--target-wait is a number of seconds, 0.1 to 3600.", 2)
-    wanted = {
-        "min_replicas": min_replicas,
-        "max_replicas": max_replicas,
-        "cooldown_time": cooldown_time,
-        "scale_up_threshold": scale_up_threshold,
-        "target_wait_s": target_wait,
-        "priority": priority,
-        "schedules": None if schedule is None else [_schedule(s) for s in schedule if s],
-    }
-    _patch(name, wanted)
+    body = _given(
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        cooldown_time=cooldown_time,
+        scale_up_threshold=scale_up_threshold,
+        target_wait_s=target_wait,
+        priority=priority,
+        schedules=_schedules(schedule),
+    )
+    _patch(name, body)
 
 
 def update(
     name: str,
     base_model: Annotated[str | None, typer.Option(help="Another base model.")] = None,
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=VALUE, once for each (dtype=float32); replaces all of them."),
-    ] = None,
+    engine: Engine = None,
 ) -> None:
     """Change what replicas are made of: rolled out one by one, without losing a request."""
-    wanted: dict[str, Any] = {"base_model": base_model}
-    if engine is not None:
-        wanted["engine"] = dict(_pair(each) for each in engine if each)
-    _patch(name, wanted)
+    _patch(name, _given(base_model=base_model, engine=_engine(engine)))
 
 
-def _patch(name: str, wanted: dict[str, Any]) -> None:
-    body = {key: value for key, value in wanted.items() if value is not None}
+def _schedules(texts: list[str] | None) -> list[dict[str, Any]] | None:
+    return None if texts is None else [_schedule(text) for text in texts if text]
+
+
+def _engine(pairs: list[str] | None) -> dict[str, str] | None:
+    return None if pairs is None else dict(_pair(each) for each in pairs if each)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Without what was left out: the platform's defaults hold, or it stays as it is."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _patch(name: str, body: dict[str, Any]) -> None:
     if not body:
         raise fail("Nothing to change: give an option (--help lists them).", 2)
     _say(client().call("PATCH", deployment_path(name), json=body))
@@ -160,8 +185,14 @@ def events(
 ) -> None:
     """What happened to a deployment, and why."""
     after = ""
+    api = client()
     while True:
-        rows = client().call("GET", deployment_path(name, f"/events{after}"))["data"]
+        path = deployment_path(name, f"/events{after}")
+        answer = api.call("GET", path, may_be_gone=bool(after))
+        if answer is None:
+            out.print(f"{name} was deleted.", markup=False)
+            return
+        rows = answer["data"]
         if as_json and not follow:
             sys.stdout.write(json.dumps(rows) + "\n")
         for e in rows:
@@ -179,7 +210,7 @@ def events(
 def _show_event(e: dict[str, Any]) -> None:
     moved = f"{e['from_status']} → {e['to_status']}"
     change = moved if e["from_status"] != e["to_status"] else e["kind"]
-    out.print(f"{e['at'][:19]}  {change:26} {e['actor']:10} {e['reason']}", markup=False)
+    out.print(f"{e['at'][:19]}Z  {change:26} {e['actor']:10} {e['reason']}", markup=False)
 
 
 def explain(
@@ -209,7 +240,7 @@ def explain(
         shown = "  ".join(f"{key} {value:g}" for key, value in facts["inputs"].items())
         out.print(f"  inputs  {shown}", markup=False)
     for decision in facts["last_decisions"]:
-        out.print(f"{decision['at'][:19]}  {decision['reason']}", markup=False)
+        out.print(f"{decision['at'][:19]}Z  {decision['reason']}", markup=False)
 
 
 def _compare(name: str, as_json: bool) -> None:

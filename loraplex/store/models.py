@@ -104,6 +104,8 @@ def _resolved(path: str) -> Path:
 
 
 def _checked(folder: Path, name: str) -> Path:
+    if not folder.is_dir():
+        raise ModelUnavailable(f"Base model {name!r}: there is no folder {folder}.")
     for file in _NEEDED:
         if not (folder / file).is_file():
             raise ModelUnavailable(f"Base model {name!r} has no {file} ({folder}).")
