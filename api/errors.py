@@ -104,7 +104,9 @@ def install(app: FastAPI) -> None:
         param = ".".join(place) or None
         unknown = first["type"] == "extra_forbidden"
         message = (
-            f"Unsupported parameter: {param}." if unknown else f"{param or 'body'}: {first['msg']}"
+            f"Unsupported parameter: {param}."
+            if unknown
+            else f"{param or 'body'}: {first['msg'].removeprefix('Value error, ')}"
         )
         code = "unsupported_parameter" if unknown else "invalid_value"
         return render(request, bad_request(message, param, code))

@@ -41,7 +41,7 @@ def _changes(decided: Decided, now: float, law: Law) -> Iterator[str]:
         yield _up(decided, now, law)
     if wanted <= cfg.min_replicas:
         if wanted:
-            yield f"Down: only a lower min_replicas (now {cfg.min_replicas})."
+            yield f"Down: only a lower min_replicas (now {cfg.whose_min})."
     else:
         yield _down(decided, now, law)
 

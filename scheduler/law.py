@@ -215,7 +215,7 @@ def _reason(
 ) -> str:
     load = f"{seen.waiting} waiting + {seen.running} running"
     if wanted > max(need, kept):
-        return f"{load}; min_replicas is {cfg.min_replicas}"
+        return f"{load}; min_replicas is {cfg.whose_min}"
     if wanted > need:
         level = levels[wanted - 1]
         idle_s = now - level.needed_at

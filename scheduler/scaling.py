@@ -17,6 +17,12 @@ class Scaling:
     target_wait_s: float = 10.0  # a request should not queue for longer
     learns: bool = True  # how long to keep idle ones; else always as long as the cooldown
     cold_start_weight: float = 3.0  # idle seconds that one second of a cold start is worth
+    scheduled: bool = False  # the bounds are a schedule's
+
+    @property
+    def whose_min(self) -> str:
+        """For sentences."""
+        return f"{self.min_replicas}{' by its schedule' if self.scheduled else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ def in_force(cfg: Scaling, schedules: Sequence[Mapping[str, Any]], now: float) -
     if not holding:
         return cfg
     low = max(holding)
-    return replace(cfg, min_replicas=low, max_replicas=max(low, cfg.max_replicas))
+    high = max(low, cfg.max_replicas)
+    return replace(cfg, min_replicas=low, max_replicas=high, scheduled=True)
 
 
 def holds(schedule: Mapping[str, Any], now: float) -> bool:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
+import msgspec
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import CursorResult, update
@@ -119,7 +120,8 @@ def _change(
     given = body.model_dump(exclude_none=True, exclude={"base_model", "engine"})
     _write_change(session, deployment, given, revision)
     actor = f"user:{tenant}"
-    changes = ", ".join(f"{k}={v}" for k, v in body.model_dump(exclude_none=True).items())
+    changed = body.model_dump(exclude_none=True)
+    changes = ", ".join(f"{k}={msgspec.json.encode(v).decode()}" for k, v in changed.items())
     lifecycle.note(session, deployment, "changed", actor=actor, reason=changes or "nothing")
     mends = given and deployment.status == Status.ERRORED
     if (revision is not None or mends) and deployment.status != Status.STOPPED:

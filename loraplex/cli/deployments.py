@@ -22,13 +22,18 @@ Cooldown = Annotated[int | None, typer.Option(help="Seconds; no idle replica is 
 Threshold = Annotated[int | None, typer.Option(help="Queued + running per replica.")]
 
 
-def _finite(seconds: float | None) -> float | None:
-    if seconds is not None and not math.isfinite(seconds):
-        raise fail("--target-wait is a number of seconds, 0.1 to 3600.", 2)
-    return seconds
+def _finite(number: float | None) -> float | None:
+    """JSON has no others."""
+    if number is not None and not math.isfinite(number):
+        raise fail(f"{number} is no number here.", 2)
+    return number
 
 
 TargetWait = Annotated[float | None, typer.Option(help="Seconds in the queue.", callback=_finite)]
+Weight = Annotated[
+    float | None,
+    typer.Option(help="Idle seconds that a second of a cold start is worth.", callback=_finite),
+]
 Priority = Annotated[
     int | None, typer.Option(help="-100 to 100; on a full fleet the lower one yields.")
 ]
@@ -58,6 +63,7 @@ def deploy(
     cooldown_time: Cooldown = None,
     scale_up_threshold: Threshold = None,
     target_wait: TargetWait = None,
+    cold_start_weight: Weight = None,
     priority: Priority = None,
     schedule: Schedules = None,
     engine: Engine = None,
@@ -71,6 +77,7 @@ def deploy(
         cooldown_time=cooldown_time,
         scale_up_threshold=scale_up_threshold,
         target_wait_s=target_wait,
+        cold_start_weight=cold_start_weight,
         priority=priority,
         schedules=_schedules(schedule),
         engine=_engine(engine),
@@ -100,6 +107,7 @@ def scale(
     cooldown_time: Cooldown = None,
     scale_up_threshold: Threshold = None,
     target_wait: TargetWait = None,
+    cold_start_weight: Weight = None,
     priority: Priority = None,
     schedule: Schedules = None,
 ) -> None:
@@ -110,6 +118,7 @@ def scale(
         cooldown_time=cooldown_time,
         scale_up_threshold=scale_up_threshold,
         target_wait_s=target_wait,
+        cold_start_weight=cold_start_weight,
         priority=priority,
         schedules=_schedules(schedule),
     )
@@ -155,7 +164,8 @@ def _schedule(text: str) -> dict[str, Any]:
     """`[days] HH:MM-HH:MM [zone] min=N`, in that order."""
     found = _SCHEDULE.fullmatch(text.strip())
     if found is None:
-        raise fail(f"{text!r} is no schedule such as 'mon,fri 08:00-18:00 Europe/Berlin min=2'.", 2)
+        how = "[days] HH:MM-HH:MM [time zone] min=N, such as 'mon,fri 08:00-18:00 UTC min=2'"
+        raise fail(f"{text!r} is no schedule. It is written {how}.", 2)
     days, start, end, zone, low = found.groups()
     given = {"start": start, "end": end, "min_replicas": int(low)}
     if days:
