@@ -220,7 +220,14 @@ def events(
 def _show_event(e: dict[str, Any]) -> None:
     moved = f"{e['from_status']} → {e['to_status']}"
     change = moved if e["from_status"] != e["to_status"] else e["kind"]
-    out.print(f"{e['at'][:19]}Z  {change:26} {e['actor']:10} {e['reason']}", markup=False)
+    out.print(
+        f"{e['at'][:19]}Z  {change:26} {e['actor']:10} {_indented(e['reason'])}", markup=False
+    )
+
+
+def _indented(text: str) -> str:
+    """Lines of a log's tail, told from the next event."""
+    return text.replace("\n", "\n    ")
 
 
 def explain(
@@ -238,7 +245,7 @@ def explain(
     if as_json:
         sys.stdout.write(json.dumps(facts) + "\n")
         return
-    out.print(f"{name} is {facts['status']}: {facts['reason']}", markup=False)
+    out.print(f"{name} is {facts['status']}: {_indented(facts['reason'])}", markup=False)
     if facts["wanted"] is None:
         out.print(facts["why"], markup=False)
     else:
@@ -250,7 +257,7 @@ def explain(
         shown = "  ".join(f"{key} {value:g}" for key, value in facts["inputs"].items())
         out.print(f"  inputs  {shown}", markup=False)
     for decision in facts["last_decisions"]:
-        out.print(f"{decision['at'][:19]}Z  {decision['reason']}", markup=False)
+        out.print(f"{decision['at'][:19]}Z  {_indented(decision['reason'])}", markup=False)
 
 
 def _compare(name: str, as_json: bool) -> None:

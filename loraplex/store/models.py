@@ -56,7 +56,8 @@ class ModelStore:
         if _is_path(name) and not self._allow_local:
             raise ModelUnavailable("This server takes base models by hub name, not by path.")
         if _is_path(name):
-            _resolved(name)
+            if not _resolved(name).is_dir():
+                raise ModelUnavailable(f"Base model {name!r}: there is no such folder.")
         elif (
             not _HUB_NAME.fullmatch(name)
             or ".." in name
@@ -104,8 +105,6 @@ def _resolved(path: str) -> Path:
 
 
 def _checked(folder: Path, name: str) -> Path:
-    if not folder.is_dir():
-        raise ModelUnavailable(f"Base model {name!r}: there is no folder {folder}.")
     for file in _NEEDED:
         if not (folder / file).is_file():
             raise ModelUnavailable(f"Base model {name!r} has no {file} ({folder}).")

@@ -165,7 +165,10 @@ def test_a_model_that_cannot_be_loaded_ends_errored_with_its_reason(
 ) -> None:
     broken = tmp_path / "model"
     broken.mkdir()
-    platform.deploy("absent", base_model=str(tmp_path / "nothing"))
+    typo = platform.loraplex("deploy", "absent", "--base-model", str(tmp_path / "typo"))
+    assert (typo.returncode, "no such folder" in typo.stderr) == (1, True)
+    (tmp_path / "empty").mkdir()
+    platform.deploy("absent", base_model=str(tmp_path / "empty"))
     found = until(lambda: platform.deployment("absent"), lambda d: d["status"] == "errored")
     assert "config.json" in found["reason"]
     (broken / "config.json").write_text('{"model_type": "llama", "vocab_size": 10}')

@@ -128,10 +128,11 @@ def test_another_base_model_takes_over_and_a_broken_one_does_not(
 
 def test_a_change_that_cannot_be_fetched_disturbs_nobody(platform: Platform, rolling: str) -> None:
     wait_for_standby(platform, rolling)
-    change(platform, rolling, base_model=str(platform.home / "typo"))
+    (platform.home / "empty").mkdir()
+    change(platform, rolling, base_model=str(platform.home / "empty"))
     taken_back = until(lambda: platform.deployment(rolling), lambda d: d["change"] is None)
     assert (taken_back["status"], taken_back["base_model"]) == ("standby", DEMO_MODEL)
-    assert "taken back" in taken_back["reason"] and "typo" in taken_back["reason"]
+    assert "taken back" in taken_back["reason"] and "empty" in taken_back["reason"]
     assert ask(platform.openai(), rolling)
 
 

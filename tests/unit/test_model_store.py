@@ -16,7 +16,7 @@ def test_hub_names(name: str, tmp_path: Path) -> None:
     "name",
     [
         *("", "-org/x", "org/x-", "org/.x", "org/a--b", "a/b/c", "org/m\n", "org/" + "m" * 97),
-        *("../../etc", "org/..", "~nosuchuser/x", "/tmp/\0"),
+        *("../../etc", "org/..", "~nosuchuser/x", "/tmp/\0", "/nowhere"),
     ],
 )
 def test_what_is_no_name_is_refused(name: str, tmp_path: Path) -> None:
