@@ -6,18 +6,20 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
-from api.control import adapters, comparison, dead_letters, deployments, explain, requests
+from api.control import adapters, comparison, dead_letters, deployments, explain, keys, requests
+from api.keyring import Caller, Keyring
 from api.openai import chat, completions, models
 from api.requests.inflight import Inflight
 from api.requests.models import ServedModels
-from api.security import authenticate
+from api.security import authenticated
 from api.state import State, StateDep
 from loraplex import __version__
 from loraplex.broker.api import ApiBroker
@@ -29,29 +31,41 @@ from loraplex.store.models import ModelStore
 
 log = logging.getLogger(__name__)
 
+_KEYS_WRITTEN_EACH_S = 30.0
+
 
 def build(settings: ApiSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         broker = ApiBroker(connect_async(settings.redis_url), f"api-{secrets.token_hex(6)}")
         inflight = Inflight(broker)
+        database = connect(settings.database)
+        keyring = Keyring(database, settings.key_cache_s)
         app.state.loraplex = State(
             settings=settings,
-            database=connect(settings.database),
+            database=database,
             broker=broker,
             inflight=inflight,
             models=ModelStore(settings.models_dir, allow_local=settings.allow_local_models),
             served=ServedModels(),
             adapters=AdapterStore(settings.adapters_dir),
+            keyring=keyring,
         )
-        feeding = asyncio.create_task(inflight.run())
+        tasks = [asyncio.create_task(inflight.run()), asyncio.create_task(_write_used(keyring))]
         yield
-        feeding.cancel()
-        with suppress(asyncio.CancelledError):
-            await feeding
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await run_in_threadpool(keyring.write_used)
         await broker.aclose()
 
-    app = FastAPI(title="Loraplex", version=__version__, lifespan=lifespan)
+    app = FastAPI(
+        title="Loraplex",
+        version=__version__,
+        lifespan=lifespan,
+        dependencies=[Depends(authenticated)],
+    )
     errors.install(app)
     app.add_middleware(
         Gate,
@@ -63,11 +77,20 @@ def build(settings: ApiSettings) -> FastAPI:
     for router in (chat.router, completions.router, models.router):
         openai.include_router(router)
     control = APIRouter(prefix="/api/v1")
-    for module in (deployments, explain, comparison, adapters, requests, dead_letters):
+    for module in (deployments, explain, comparison, adapters, requests, dead_letters, keys):
         control.include_router(module.router)
     app.include_router(openai)
     app.include_router(control)
     return app
+
+
+async def _write_used(keyring: Keyring) -> None:
+    while True:
+        await asyncio.sleep(_KEYS_WRITTEN_EACH_S)
+        try:
+            await run_in_threadpool(keyring.write_used)
+        except SQLAlchemyError as failed:  # the next time tells
+            log.warning("when keys were used could not be written: %s", failed)
 
 
 async def health(state: StateDep) -> dict[str, str]:
@@ -102,10 +125,10 @@ class Gate:
             await send(message)
 
         try:
-            request.state.tenant = tenant = await self._tenant(request)
+            request.state.caller = caller = await self._caller(request)
             limit, announced = self._limit(request), self._announced(request)
-            if isinstance(tenant, errors.ApiError) and announced != 0:
-                raise tenant
+            if isinstance(caller, errors.ApiError) and announced != 0:
+                raise caller
             if announced > limit:
                 raise _too_large(limit)
             if "\0" in request.url.path:
@@ -115,11 +138,12 @@ class Gate:
             return
         await self._app(scope, _bounded(receive, limit), named)
 
-    async def _tenant(self, request: Request) -> str | errors.ApiError:
-        state: State = request.app.state.loraplex
+    async def _caller(self, request: Request) -> Caller | errors.ApiError:
+        keyring: Keyring = request.app.state.loraplex.keyring
+        key = request.headers.get("authorization", "")
         try:
-            key = request.headers.get("authorization", "")
-            return await run_in_threadpool(authenticate, state, key)
+            known = keyring.remembered(key)
+            return known if known is not None else await run_in_threadpool(keyring.find, key)
         except errors.ApiError as refused:  # routes that are open to all don't ask
             return refused
 

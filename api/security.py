@@ -1,42 +1,67 @@
-"""API key → tenant. Every router depends on `TenantDep`: there is no route without a key but the
-ones that `app.py` lists as open.
+"""API key → who calls, and whether the key's scopes allow it.
 
-The key is looked at by `app.Gate`, before a byte of the body is read; routes take its finding."""
+Default-deny: the whole application depends on `authenticated`, and each route on a scope besides
+(`tests/unit/test_scopes.py` walks all of them); only the paths of `OPEN` need no key. The key is
+looked at by `app.Gate`, before a byte of the body is read; routes take its finding.
+"""
 
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlmodel import Session, col, select
 
 from api.errors import ApiError
-from api.state import State
-from loraplex.apikeys import fingerprint
-from loraplex.entities import ApiKey
+from api.keyring import Caller
+from loraplex.scopes import Scope
+
+OPEN = frozenset({"/health"})
 
 
-def authenticate(state: State, authorization: str) -> str:
-    """The tenant of a request's key. Raises ApiError 401."""
-    scheme, _, key = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise ApiError(
-            401, "invalid_api_key", "No API key given: send 'Authorization: Bearer <key>'."
-        )
-    with Session(state.database) as session:
-        tenant = session.exec(
-            select(ApiKey.tenant_id).where(
-                ApiKey.sha256 == fingerprint(key.strip()), col(ApiKey.revoked_at).is_(None)
-            )
-        ).first()
-    if tenant is None:
-        raise ApiError(401, "invalid_api_key", "The API key is wrong or was revoked.")
-    return tenant
+def caller_of(request: Request) -> Caller:
+    caller: Caller | ApiError = request.state.caller
+    if isinstance(caller, ApiError):
+        raise caller
+    return caller
 
 
-def tenant_of(request: Request) -> str:
-    tenant: str | ApiError = request.state.tenant
-    if isinstance(tenant, ApiError):
-        raise tenant
-    return tenant
+def authenticated(request: Request) -> None:
+    if request.url.path not in OPEN:
+        caller_of(request)
 
 
-TenantDep = Annotated[str, Depends(tenant_of)]
+class Needs:
+    """A dependency: the caller's tenant, if its key has one of the scopes. Raises ApiError 403."""
+
+    def __init__(self, *scopes: Scope) -> None:
+        self.scopes = scopes
+
+    def __call__(self, request: Request) -> str:
+        caller = caller_of(request)
+        if not {Scope.ADMIN, *self.scopes} & caller.scopes:
+            wanted = " or ".join(map(repr, map(str, self.scopes)))
+            has = ", ".join(sorted(caller.scopes))
+            message = f"This API key lacks the scope for it, {wanted}; it has: {has}."
+            raise ApiError(403, "missing_scope", message)
+        return caller.tenant
+
+
+ForInference = Annotated[str, Depends(Needs(Scope.INFERENCE))]
+ForDeployments = Annotated[str, Depends(Needs(Scope.DEPLOYMENTS))]
+ForAdapters = Annotated[str, Depends(Needs(Scope.ADAPTERS))]
+ForLooking = Annotated[str, Depends(Needs(Scope.INFERENCE, Scope.DEPLOYMENTS, Scope.ADAPTERS))]
+
+
+def admin_of(request: Request, tenant: Annotated[str, Depends(Needs(Scope.ADMIN))]) -> Caller:
+    return caller_of(request)
+
+
+Admin = Annotated[Caller, Depends(admin_of)]
+
+
+def operator_of(admin: Admin) -> Caller:
+    if not admin.operator:
+        message = "Only the tenant that runs the platform may do that."
+        raise ApiError(403, "operators_only", message)
+    return admin
+
+
+Operator = Annotated[Caller, Depends(operator_of)]

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
+from api.keyring import Keyring
 from api.requests.inflight import Inflight
 from api.requests.models import ServedModels
 from loraplex.broker.api import ApiBroker
@@ -23,6 +24,7 @@ class State:
     models: ModelStore
     served: ServedModels
     adapters: AdapterStore
+    keyring: Keyring
 
 
 def state_of(request: Request) -> State:

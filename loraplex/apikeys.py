@@ -2,12 +2,16 @@
 
 import hashlib
 import secrets
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from sqlmodel import Session, select
 
-from loraplex.entities import ApiKey, Tenant
+from loraplex.entities import ApiKey, Tenant, utc_now
+from loraplex.scopes import Scope
 
 FIRST_TENANT = "dev"
+_HINT = 8  # characters, the prefix among them
 
 
 def fingerprint(key: str) -> str:
@@ -20,12 +24,46 @@ def new_key() -> str:
     return f"pb_{secrets.token_urlsafe(32)}"
 
 
+def issue(
+    session: Session,
+    tenant: str,
+    name: str,
+    scopes: Iterable[Scope],
+    expires_at: datetime | None = None,
+    key: str = "",
+) -> tuple[ApiKey, str]:
+    """A new key and its row; nobody can read the key again. Commits."""
+    key = key or new_key()
+    row = ApiKey(
+        tenant_id=tenant,
+        name=name,
+        sha256=fingerprint(key),
+        hint=key[:_HINT],
+        scopes=sorted(set(scopes)),
+        expires_at=expires_at,
+    )
+    session.add(row)
+    session.commit()
+    return row, key
+
+
+def rotate(session: Session, old: ApiKey, grace_s: float) -> tuple[ApiKey, str]:
+    """Another key in the place of `old`, which ends after `grace_s`, or earlier if it was to. One
+    that was to end after some time lives for as long again. Commits."""
+    now = utc_now()
+    lifetime = old.expires_at - old.created_at if old.expires_at else None
+    end = now + timedelta(seconds=grace_s)
+    old.expires_at = min(old.expires_at, end) if old.expires_at else end
+    expires_at = now + lifetime if lifetime else None
+    return issue(session, old.tenant_id, old.name, map(Scope, old.scopes), expires_at)
+
+
 def store(session: Session, tenant: str, name: str, key: str) -> None:
-    """Make `key` valid for a tenant, who is created if need be. Safe to run again. Commits."""
+    """Make `key` valid for the tenant that runs the platform, who is created if need be. Safe to
+    run again. Commits."""
     if session.get(Tenant, tenant) is None:
-        session.add(Tenant(id=tenant))
+        session.add(Tenant(id=tenant, operator=True))
         session.flush()
-    sha256 = fingerprint(key)
-    if session.exec(select(ApiKey).where(ApiKey.sha256 == sha256)).first() is None:
-        session.add(ApiKey(tenant_id=tenant, name=name, sha256=sha256))
+    if session.exec(select(ApiKey).where(ApiKey.sha256 == fingerprint(key))).first() is None:
+        issue(session, tenant, name, [Scope.ADMIN], key=key)
     session.commit()

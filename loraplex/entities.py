@@ -44,6 +44,7 @@ class Tenant(SQLModel, table=True):
     """Owner of deployments, adapters, keys and usage."""
 
     id: str = Field(primary_key=True)
+    operator: bool = False  # runs the platform: makes tenants and their keys
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
@@ -54,7 +55,11 @@ class ApiKey(SQLModel, table=True):
     tenant_id: str = Field(foreign_key="tenant.id", index=True)
     name: str
     sha256: str = Field(unique=True, index=True)
+    hint: str = ""  # its first characters: enough to know it again, not to use it
+    scopes: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)  # within a minute
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 

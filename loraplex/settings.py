@@ -66,6 +66,11 @@ class ApiSettings(Settings):
     request_timeout_s: float = Field(
         600.0, gt=0, description="Deadline of a request, from its arrival, in seconds."
     )
+    key_cache_s: float = Field(
+        5.0,
+        gt=0,
+        description="An API key that was revoked at another API process may work for so long.",
+    )
     max_body_bytes: int = Field(16 * 2**20, gt=0, description="Largest request body, in bytes.")
     max_upload_bytes: int = Field(
         256 * 2**20, gt=0, description="Largest upload of an adapter, in bytes."

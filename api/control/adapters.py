@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 
 from api.control.deployments import check_base_model
 from api.errors import ApiError, bad_request
-from api.security import TenantDep
+from api.security import ForAdapters, ForLooking
 from api.state import State, StateDep
 from loraplex.entities import Adapter
 from loraplex.store.adapters import AdapterInvalid, AdapterStore
@@ -40,7 +40,7 @@ async def register(
     repo: Annotated[str, Form()],
     adapter_config: UploadFile,
     adapter_model: UploadFile,
-    tenant: TenantDep,
+    tenant: ForAdapters,
     state: StateDep,
     base_model: Annotated[str, Form()] = "",
 ) -> AdapterOut:
@@ -58,7 +58,7 @@ async def register(
 
 
 @router.get("")
-def list_adapters(tenant: TenantDep, state: StateDep) -> dict[str, list[AdapterOut]]:
+def list_adapters(tenant: ForLooking, state: StateDep) -> dict[str, list[AdapterOut]]:
     with Session(state.database) as session:
         rows = session.exec(
             select(Adapter)

@@ -8,7 +8,7 @@ from sqlmodel import Session
 from api.control.deployment_schemas import ComparisonOut
 from api.errors import ApiError
 from api.requests.resolve import need_deployment
-from api.security import TenantDep
+from api.security import ForDeployments, ForLooking
 from api.state import State, StateDep
 from loraplex.comparison import Comparison
 from loraplex.entities import Deployment
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/deployments", tags=["deployments"])
 
 
 @router.post("/{name}/comparison", status_code=202)
-async def ask_comparison(name: str, tenant: TenantDep, state: StateDep) -> dict[str, str]:
+async def ask_comparison(name: str, tenant: ForDeployments, state: StateDep) -> dict[str, str]:
     """Run the deployment's recorded traffic under other scaling laws. Read it with GET."""
     deployment = await run_in_threadpool(_deployment, state, tenant, name)
     await state.broker.ask_comparison(deployment.id)
@@ -26,7 +26,7 @@ async def ask_comparison(name: str, tenant: TenantDep, state: StateDep) -> dict[
 
 
 @router.get("/{name}/comparison")
-async def comparison(name: str, tenant: TenantDep, state: StateDep) -> ComparisonOut:
+async def comparison(name: str, tenant: ForLooking, state: StateDep) -> ComparisonOut:
     """What each law would have cost, and how long clients would have waited."""
     deployment = await run_in_threadpool(_deployment, state, tenant, name)
     found = await state.broker.comparison(deployment.id)

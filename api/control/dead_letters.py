@@ -17,7 +17,7 @@ from api.requests.comeback import bare, deployment_by
 from api.requests.lanes import lanes_of, served_by
 from api.requests.resolve import deployments_of, need_deployment
 from api.requests.terms import request_id
-from api.security import TenantDep
+from api.security import ForDeployments
 from api.state import State, StateDep
 from loraplex.broker.cancellation import request_of
 from loraplex.broker.interface import AlreadyKnown, DeadLetter
@@ -49,7 +49,7 @@ class Retried(BaseModel):
 
 @router.get("")
 async def list_dead_letters(
-    tenant: TenantDep, state: StateDep, deployment: str | None = None
+    tenant: ForDeployments, state: StateDep, deployment: str | None = None
 ) -> dict[str, list[DeadLetterOut]]:
     """Those of all deployments or of one, oldest first; the latest 1,000 of each are kept."""
     found = []
@@ -61,7 +61,7 @@ async def list_dead_letters(
 
 
 @router.get("/{request}")
-async def show(request: str, tenant: TenantDep, state: StateDep) -> DeadLetterDetail:
+async def show(request: str, tenant: ForDeployments, state: StateDep) -> DeadLetterDetail:
     """One of them, with its prompt."""
     deployment, lane, letter = await _find(state, tenant, request)
     served = await run_in_threadpool(served_by, state, lane)
@@ -70,7 +70,7 @@ async def show(request: str, tenant: TenantDep, state: StateDep) -> DeadLetterDe
 
 
 @router.post("/{request}/retry", status_code=202)
-async def retry(request: str, tenant: TenantDep, state: StateDep) -> Retried:
+async def retry(request: str, tenant: ForDeployments, state: StateDep) -> Retried:
     """Run it once more, under another id; the dead letter is dropped."""
     deployment, lane, letter = await _find(state, tenant, request)
     # The same letter gives the same id: two retries at once run it once.
@@ -94,7 +94,7 @@ async def retry(request: str, tenant: TenantDep, state: StateDep) -> Retried:
 
 
 @router.delete("/{request}")
-async def drop(request: str, tenant: TenantDep, state: StateDep) -> dict[str, Any]:
+async def drop(request: str, tenant: ForDeployments, state: StateDep) -> dict[str, Any]:
     """Forget it."""
     _, lane, letter = await _find(state, tenant, request)
     await state.broker.drop_dead_letter(lane, letter.entry)

@@ -21,7 +21,7 @@ from api.control.deployment_schemas import (
 from api.control.deployment_view import show, show_all
 from api.errors import ApiError, bad_request
 from api.requests.resolve import deployments_of, need_deployment
-from api.security import TenantDep
+from api.security import ForDeployments, ForLooking
 from api.state import State, StateDep
 from loraplex import lifecycle
 from loraplex.entities import Deployment, DeploymentEvent, Replica, Revision
@@ -34,7 +34,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 
 @router.post("", status_code=201)
-async def create(body: DeploymentCreate, tenant: TenantDep, state: StateDep) -> DeploymentOut:
+async def create(body: DeploymentCreate, tenant: ForDeployments, state: StateDep) -> DeploymentOut:
     """A new deployment, Pending until its base model is checked."""
     deployment = await run_in_threadpool(_create, state, tenant, body)
     await state.broker.set_gate(deployment.lane, None)
@@ -42,7 +42,7 @@ async def create(body: DeploymentCreate, tenant: TenantDep, state: StateDep) -> 
 
 
 @router.get("")
-async def list_deployments(tenant: TenantDep, state: StateDep) -> dict[str, list[DeploymentOut]]:
+async def list_deployments(tenant: ForLooking, state: StateDep) -> dict[str, list[DeploymentOut]]:
     def rows() -> list[Deployment]:
         with Session(state.database, expire_on_commit=False) as session:
             return deployments_of(session, tenant)
@@ -51,7 +51,7 @@ async def list_deployments(tenant: TenantDep, state: StateDep) -> dict[str, list
 
 
 @router.get("/{name}")
-async def get(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut:
+async def get(name: str, tenant: ForLooking, state: StateDep) -> DeploymentOut:
     def row() -> Deployment:
         with Session(state.database, expire_on_commit=False) as session:
             return need_deployment(session, tenant, name)
@@ -62,7 +62,7 @@ async def get(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut:
 @router.get("/{name}/events")
 def events(
     name: str,
-    tenant: TenantDep,
+    tenant: ForLooking,
     state: StateDep,
     after: Annotated[int | None, Query(ge=0, description="Those after this id.")] = None,
 ) -> dict[str, list[EventOut]]:
@@ -81,7 +81,7 @@ def events(
 
 
 @router.get("/{name}/replicas")
-def replicas(name: str, tenant: TenantDep, state: StateDep) -> dict[str, list[ReplicaRowOut]]:
+def replicas(name: str, tenant: ForLooking, state: StateDep) -> dict[str, list[ReplicaRowOut]]:
     """The latest 20 replicas, oldest first, also those that are gone and why."""
     with Session(state.database) as session:
         deployment = need_deployment(session, tenant, name)
@@ -97,7 +97,7 @@ def replicas(name: str, tenant: TenantDep, state: StateDep) -> dict[str, list[Re
 
 @router.patch("/{name}")
 async def change(
-    name: str, body: DeploymentPatch, tenant: TenantDep, state: StateDep
+    name: str, body: DeploymentPatch, tenant: ForDeployments, state: StateDep
 ) -> DeploymentOut:
     """Change knobs at once; another base model or other engine settings are rolled out: new
     replicas come before the old ones go, and no request is disturbed."""
@@ -183,19 +183,19 @@ def _next_revision(
 
 
 @router.post("/{name}/stop")
-async def stop(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut:
+async def stop(name: str, tenant: ForDeployments, state: StateDep) -> DeploymentOut:
     """No more requests; waiting ones are answered with an error, running ones finish."""
     return await _move(state, tenant, name, Event.STOP, "stopped by its owner")
 
 
 @router.post("/{name}/start")
-async def start(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut:
+async def start(name: str, tenant: ForDeployments, state: StateDep) -> DeploymentOut:
     """From Stopped back to Standby; from Errored another try."""
     return await _move(state, tenant, name, Event.START, "started by its owner")
 
 
 @router.delete("/{name}")
-async def delete(name: str, tenant: TenantDep, state: StateDep) -> DeploymentOut:
+async def delete(name: str, tenant: ForDeployments, state: StateDep) -> DeploymentOut:
     """Gone at once for its users (the name is free); what runs finishes first."""
     return await _move(state, tenant, name, Event.DELETE, "deleted by its owner")
 

@@ -8,7 +8,7 @@ from sqlmodel import Session, col, select
 
 from api.control.deployment_schemas import EventOut, ExplanationOut
 from api.requests.resolve import need_deployment
-from api.security import TenantDep
+from api.security import ForLooking
 from api.state import State, StateDep
 from loraplex.entities import Deployment, DeploymentEvent
 from loraplex.status import ADMITTING, Status
@@ -19,7 +19,7 @@ _DECISIONS = 10
 
 
 @router.get("/{name}/explain")
-async def explain(name: str, tenant: TenantDep, state: StateDep) -> ExplanationOut:
+async def explain(name: str, tenant: ForLooking, state: StateDep) -> ExplanationOut:
     """The latest decision with its inputs, what would lead to another, and the decisions before."""
     deployment, decisions = await run_in_threadpool(_rows, state, tenant, name)
     scales = deployment.status in ADMITTING and deployment.status != Status.PENDING

@@ -10,7 +10,7 @@ from api.openai.chat import CHAT
 from api.openai.completions import COMPLETION
 from api.requests.comeback import bare, come_back, find
 from api.requests.terms import LastEvent, terms
-from api.security import TenantDep
+from api.security import ForInference
 from api.state import StateDep
 
 router = APIRouter(prefix="/requests", tags=["requests"])
@@ -19,7 +19,7 @@ _SHAPES = {"chat": CHAT, "completion": COMPLETION}
 
 
 @router.get("/{request_id}")
-async def show(request_id: str, tenant: TenantDep, state: StateDep) -> dict[str, Any]:
+async def show(request_id: str, tenant: ForInference, state: StateDep) -> dict[str, Any]:
     """A request's state: queued, running, ended, or stopped because nobody waited for it."""
     lane, recorded = await find(state, tenant, bare(request_id))
     shown = recorded.shown
@@ -40,7 +40,7 @@ async def show(request_id: str, tenant: TenantDep, state: StateDep) -> dict[str,
 async def read(
     request_id: str,
     http: Request,
-    tenant: TenantDep,
+    tenant: ForInference,
     state: StateDep,
     accept: Annotated[str, Header()] = "",
 ) -> Response:
@@ -53,7 +53,7 @@ async def read(
 
 
 @router.delete("/{request_id}")
-async def cancel(request_id: str, tenant: TenantDep, state: StateDep) -> dict[str, Any]:
+async def cancel(request_id: str, tenant: ForInference, state: StateDep) -> dict[str, Any]:
     """Stop a request wherever it is; who waits for it is told."""
     lane, recorded = await find(state, tenant, bare(request_id))
     request = recorded.shown.request

@@ -9,14 +9,16 @@ from api.openai.answers import Shape, respond
 from api.openai.logprobs import chat_logprobs
 from api.openai.schemas import ChatRequest
 from api.requests.request import GenerationRequest
-from api.security import TenantDep
+from api.security import ForInference
 from api.state import StateDep
 
 router = APIRouter(tags=["openai"])
 
 
 @router.post("/chat/completions")
-async def create(body: ChatRequest, http: Request, tenant: TenantDep, state: StateDep) -> Response:
+async def create(
+    body: ChatRequest, http: Request, tenant: ForInference, state: StateDep
+) -> Response:
     """A chat answer, streamed with `stream: true`."""
     request = GenerationRequest(
         surface="chat",

@@ -9,7 +9,7 @@ from api.openai.answers import Shape, respond
 from api.openai.logprobs import completion_logprobs
 from api.openai.schemas import CompletionRequest
 from api.requests.request import GenerationRequest
-from api.security import TenantDep
+from api.security import ForInference
 from api.state import StateDep
 
 router = APIRouter(tags=["openai"])
@@ -17,7 +17,7 @@ router = APIRouter(tags=["openai"])
 
 @router.post("/completions")
 async def create(
-    body: CompletionRequest, http: Request, tenant: TenantDep, state: StateDep
+    body: CompletionRequest, http: Request, tenant: ForInference, state: StateDep
 ) -> Response:
     """Text that goes on from a prompt, streamed with `stream: true`."""
     best_of = body.candidates

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from sqlmodel import Session, col, select
 
 from api.requests.resolve import resolve
-from api.security import TenantDep
+from api.security import ForInference
 from api.state import StateDep
 from loraplex.entities import Adapter, Deployment
 from loraplex.status import Status
@@ -15,7 +15,7 @@ router = APIRouter(tags=["openai"])
 
 
 @router.get("/models")
-def list_models(tenant: TenantDep, state: StateDep) -> dict[str, Any]:
+def list_models(tenant: ForInference, state: StateDep) -> dict[str, Any]:
     """Everything that `model` may name."""
     with Session(state.database) as session:
         deployments = session.exec(
@@ -34,7 +34,7 @@ def list_models(tenant: TenantDep, state: StateDep) -> dict[str, Any]:
 
 
 @router.get("/models/{model:path}")
-def retrieve(model: str, tenant: TenantDep, state: StateDep) -> dict[str, Any]:
+def retrieve(model: str, tenant: ForInference, state: StateDep) -> dict[str, Any]:
     """One model; ids may contain `/` and `:`."""
     with Session(state.database) as session:
         target = resolve(session, tenant, model)

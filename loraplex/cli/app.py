@@ -5,7 +5,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from loraplex.cli import adapters, chat, dead_letters, deployments, logs, up
+from loraplex.cli import adapters, chat, dead_letters, deployments, keys, logs, up
 from loraplex.cli.client import fail
 
 app = typer.Typer(
@@ -14,7 +14,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (up, deployments, adapters, chat, logs, dead_letters):
+for module in (up, deployments, adapters, chat, logs, dead_letters, keys):
     module.register(app)
 
 

@@ -186,6 +186,21 @@ def test_a_model_that_cannot_be_loaded_ends_errored_with_its_reason(
     assert [d["name"] for d in platform.status()["deployments"]] == ["chat"]
 
 
+def test_keys_are_made_listed_and_revoked(platform: Platform) -> None:
+    made = platform.loraplex("keys", "create", "app", "--expires", "90d")
+    key = made.stdout.split()[0]
+    http = platform.http()
+    http.headers["authorization"] = f"Bearer {key}"
+    assert http.get("/v1/models").status_code == 200
+    assert http.post("/api/v1/deployments/chat/stop").status_code == 403
+    listed = json.loads(platform.loraplex("keys", "list", "--json").stdout)
+    row = next(each for each in listed if each["name"] == "app")
+    assert key not in json.dumps(listed) and row["scopes"] == ["inference"]
+    assert platform.loraplex("keys", "revoke", row["id"]).returncode == 0
+    assert http.get("/v1/models").status_code == 401
+    assert platform.loraplex("keys", "create", "app", "--expires", "soon").returncode == 2
+
+
 def test_a_restarted_scaler_adopts_replicas_and_stops_orphans(platform: Platform) -> None:
     assert platform.loraplex("scale", "chat", "--cooldown-time", "60").returncode == 0
     ask(platform.openai(), "chat")

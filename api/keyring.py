@@ -1,0 +1,95 @@
+"""API keys as this process knows them: looked up in the database, remembered for a moment."""
+
+import threading
+from dataclasses import dataclass
+from datetime import datetime
+
+from cachetools import TTLCache
+from sqlalchemy import Engine, bindparam, update
+from sqlmodel import Session, col, select
+
+from api.errors import ApiError
+from loraplex.apikeys import fingerprint
+from loraplex.entities import ApiKey, Tenant, utc_now
+from loraplex.scopes import Scope
+
+_MOST = 10_000  # keys that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose key a request carries."""
+
+    tenant: str
+    key: str  # its id
+    scopes: frozenset[Scope]
+    operator: bool  # of the tenant that runs the platform
+    expires_at: datetime | None
+
+
+class Keyring:
+    """Wrong keys are not remembered: there are too many of them. Safe for threads."""
+
+    def __init__(self, database: Engine, remembered_s: float) -> None:
+        self._database = database
+        self._known: TTLCache[str, Caller] = TTLCache(_MOST, remembered_s)
+        self._used: dict[str, datetime] = {}  # by id, not written yet
+        self._lock = threading.Lock()
+
+    def remembered(self, authorization: str) -> Caller | None:
+        """Without waiting for anything."""
+        sha256 = fingerprint(_key(authorization))
+        with self._lock:
+            caller = self._known.get(sha256)
+        return self._checked(caller) if caller else None
+
+    def find(self, authorization: str) -> Caller:
+        """Raises ApiError 401."""
+        sha256 = fingerprint(_key(authorization))
+        wanted = (
+            select(ApiKey, Tenant)
+            .join(Tenant, col(ApiKey.tenant_id) == col(Tenant.id))
+            .where(ApiKey.sha256 == sha256, col(ApiKey.revoked_at).is_(None))
+        )
+        with Session(self._database) as session:
+            row = session.exec(wanted).first()
+            if row is None:
+                raise ApiError(401, "invalid_api_key", "The API key is wrong or was revoked.")
+            key, tenant = row
+            scopes = frozenset(Scope(s) for s in key.scopes)
+            caller = Caller(tenant.id, key.id, scopes, tenant.operator, key.expires_at)
+        with self._lock:
+            self._known[sha256] = caller
+        return self._checked(caller)
+
+    def forget(self) -> None:
+        """After a key was changed: this process looks again."""
+        with self._lock:
+            self._known.clear()
+
+    def write_used(self) -> None:
+        """When keys were last used, into the database."""
+        with self._lock:
+            used, self._used = self._used, {}
+        if used:
+            table = ApiKey.__table__  # type: ignore[attr-defined]
+            wanted = update(table).where(table.c.id == bindparam("key"))
+            rows = [{"key": key, "at": at} for key, at in used.items()]
+            with self._database.begin() as connection:
+                connection.execute(wanted.values(last_used_at=bindparam("at")), rows)
+
+    def _checked(self, caller: Caller) -> Caller:
+        now = utc_now()
+        if caller.expires_at is not None and now >= caller.expires_at:
+            raise ApiError(401, "expired_api_key", "The API key has expired.")
+        with self._lock:
+            self._used[caller.key] = now
+        return caller
+
+
+def _key(authorization: str) -> str:
+    scheme, _, key = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        message = "No API key given: send 'Authorization: Bearer <key>'."
+        raise ApiError(401, "invalid_api_key", message)
+    return key.strip()
