@@ -131,8 +131,8 @@ class Gate:
                 raise caller
             if announced > limit:
                 raise _too_large(limit)
-            if "\0" in request.url.path:
-                raise errors.bad_request("The path holds a NUL character.")
+            if "\0" in request.url.path or "%00" in request.url.query:
+                raise errors.bad_request("The URL holds a NUL character.")
         except errors.ApiError as refused:
             await errors.render(request, refused)(scope, receive, named)
             return

@@ -304,7 +304,8 @@ def _start(case: _Case, revisions: Sequence[int], free: Iterator[Place]) -> Iter
     for number, (revision, place) in enumerate(zip(revisions, free, strict=False), 1):
         if moves and revision == facts.goal:
             moves = False
-            yield do.Move(facts.id, Status.STANDBY, Event.REPLICA_STARTING, decision.reason)
+            why = "its new base model is tried" if facts.on_trial else decision.reason
+            yield do.Move(facts.id, Status.STANDBY, Event.REPLICA_STARTING, why)
         ordinal = facts.starts + number
         name = f"{facts.id.replace('dep-', 'rep-')}-{ordinal}"
         yield do.Intend(name, facts.id, ordinal, revision, place.host, place.slot)

@@ -64,7 +64,7 @@ def events(
     name: str,
     tenant: ForLooking,
     state: StateDep,
-    after: Annotated[int | None, Query(ge=0, description="Those after this id.")] = None,
+    after: Annotated[int | None, Query(ge=0, lt=2**63, description="Those after this id.")] = None,
 ) -> dict[str, list[EventOut]]:
     """Status changes and scaling decisions, oldest first: the latest 200, or the next 200 after an
     id."""

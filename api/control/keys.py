@@ -29,12 +29,15 @@ def _printable(text: str) -> str:
     return text
 
 
+Printable = Annotated[str, AfterValidator(_printable)]
+
+
 class KeyCreate(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    name: Annotated[str, AfterValidator(_printable)] = Field(min_length=1, max_length=128)
+    name: Printable = Field(min_length=1, max_length=128)
     scopes: list[Scope] = Field([Scope.INFERENCE], min_length=1, max_length=len(Scope))
     expires_in_s: float | None = Field(None, ge=1, le=_LONGEST_S, description="null: never.")
-    tenant: str | None = Field(None, max_length=63, description="Another's, for operators.")
+    tenant: Printable | None = Field(None, max_length=63, description="Another's, for operators.")
 
 
 class Rotate(BaseModel):

@@ -167,10 +167,19 @@ def test_tenants_see_only_what_is_theirs(api: TestClient, acme: str, settings: A
         {"name": "a", "expires_in_s": 1e300},
         {"name": "a", "sha256": "0" * 64},
         {"name": "a", "tenant": "nobody"},
+        {"name": "a", "tenant": "\0"},
     ],
 )
 def test_bad_input_is_refused(api: TestClient, body: dict[str, Any]) -> None:
     assert ask(api, "pb_operator", "POST", "/api/v1/keys", **body).status_code in (400, 404)
+
+
+@pytest.mark.parametrize(
+    "path", ["keys?tenant=%00", "keys?tenant=x", "keys/%00", f"deployments/x/events?after={2**63}"]
+)
+def test_bad_queries_are_refused(api: TestClient, path: str) -> None:
+    verb = "DELETE" if path.startswith("keys/") else "GET"
+    assert ask(api, "pb_operator", verb, f"/api/v1/{path}").status_code in (400, 404)
 
 
 def test_altered_keys_open_nothing(api: TestClient, acme: str) -> None:
