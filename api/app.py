@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import errors
 from api.control import adapters, comparison, dead_letters, deployments, explain, keys, requests
 from api.keyring import Caller, Keyring
+from api.lorax import generate as lorax
 from api.openai import chat, completions, models
 from api.requests.inflight import Inflight
 from api.requests.models import ServedModels
@@ -79,6 +80,10 @@ def build(settings: ApiSettings) -> FastAPI:
     control = APIRouter(prefix="/api/v1")
     for module in (deployments, explain, comparison, adapters, requests, dead_letters, keys):
         control.include_router(module.router)
+    for prefix in lorax.PREFIXES:
+        app.include_router(lorax.router, prefix=prefix)
+        for router in (chat.router, completions.router):
+            app.include_router(router, prefix=f"{prefix}/v1")
     app.include_router(openai)
     app.include_router(control)
     return app

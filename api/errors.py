@@ -1,9 +1,11 @@
 """Errors that users can meet: raised where the fact is known, rendered here for each surface.
 
-`/api/v1` answers with problem+json (RFC 9457), everything else in OpenAI's shape.
+`/api/v1` answers with problem+json (RFC 9457), LoRAX' native routes in LoRAX' shape, everything
+else in OpenAI's.
 """
 
 import logging
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +16,8 @@ from starlette.exceptions import HTTPException
 from loraplex.broker.connection import Unavailable
 
 log = logging.getLogger(__name__)
+
+_LORAX = re.compile(r"(/deployments/[^/]+|/[^/]+/deployments/v2/llms/[^/]+)(/(?!v1/).*)?")
 
 
 class ApiError(Exception):
@@ -76,12 +80,28 @@ def generation_failed(code: str, message: str) -> ApiError:
     return ApiError(status, code, message, repeatable=code not in ("expired", "replica_died"))
 
 
+def lorax_body(error: ApiError) -> tuple[int, dict[str, Any]]:
+    """Status and body by which `lorax-client` chooses its exception: by `error_type`, and where
+    there is none by the status."""
+    body: dict[str, Any] = {"error": error.message}
+    if error.status in (400, 409, 413, 422):
+        return 422, body | {"error_type": "validation"}
+    if error.status in (429, 503):
+        return error.status, body | {"error_type": "overloaded"}
+    if error.status >= 500 and error.status != 504:
+        return error.status, body | {"error_type": "generation"}
+    return error.status, body
+
+
 def render(request: Request, error: ApiError) -> JSONResponse:
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     if not error.repeatable:
         headers["x-should-retry"] = "false"
+    if _LORAX.fullmatch(request.url.path):
+        status, body = lorax_body(error)
+        return JSONResponse(body, status, headers)
     if not request.url.path.startswith("/api/v1"):
         return JSONResponse(error.body, error.status, headers)
     problem = {"type": "about:blank", "title": error.code, "status": error.status}

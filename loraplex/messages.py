@@ -51,7 +51,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job.1"):
     deadline: float  # Unix seconds
 
 
-Surface = Literal["chat", "completion"]
+Surface = Literal["chat", "completion", "lorax"]
 
 
 class Shown(msgspec.Struct, array_like=True, frozen=True, tag="shown.1"):

@@ -1,21 +1,29 @@
 """Requests that were sent before: where they are, their answers, their end."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 
-from api.openai.answers import answer
+from api.lorax import answers as lorax
+from api.openai import answers as openai
 from api.openai.chat import CHAT
 from api.openai.completions import COMPLETION
 from api.requests.comeback import bare, come_back, find
 from api.requests.terms import LastEvent, terms
 from api.security import ForInference
 from api.state import StateDep
+from loraplex.messages import Surface
 
 router = APIRouter(prefix="/requests", tags=["requests"])
 
-_SHAPES = {"chat": CHAT, "completion": COMPLETION}
+_ANSWERS: dict[Surface, Callable[..., Awaitable[Response]]] = {
+    "chat": partial(openai.answer, shape=CHAT),
+    "completion": partial(openai.answer, shape=COMPLETION),
+    "lorax": lorax.answer,
+}
 
 
 @router.get("/{request_id}")
@@ -49,7 +57,7 @@ async def read(
     last = terms(http, state.settings).last_event or LastEvent(bare(request_id), [])
     admitted = await come_back(state, tenant, last)
     streamed = "text/event-stream" in accept
-    return await answer(state, http, admitted, _SHAPES[admitted.shown.surface], streamed=streamed)
+    return await _ANSWERS[admitted.shown.surface](state, http, admitted, streamed=streamed)
 
 
 @router.delete("/{request_id}")

@@ -1,7 +1,6 @@
 """One way to answer, for chat and completions, for new requests and for those that are resumed:
 stream it, or gather it."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -11,14 +10,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from tokenizers import Tokenizer
 
-from api.errors import ApiError
 from api.openai.logprobs import Known
-from api.requests.admission import Admitted, admit, fingerprint
-from api.requests.comeback import come_back
-from api.requests.generation import Generation, KnownToken, Piece
+from api.requests.admission import Admitted
+from api.requests.comeback import admit_or_resume
+from api.requests.gather import gather
+from api.requests.generation import KnownToken, Piece
 from api.requests.request import GenerationRequest
-from api.requests.sse import Event, stream, until_gone
-from api.requests.terms import terms
+from api.requests.sse import Event, stream
 from api.state import State
 
 
@@ -70,21 +68,13 @@ class _Answer:
 async def respond(
     state: State, http: Request, tenant: str, request: GenerationRequest, shape: Shape
 ) -> Response:
-    """Admit a request, or go on with the one that its `Last-Event-ID` names. Raises ApiError."""
-    asked = terms(http, state.settings)
-    if asked.last_event is not None:
-        admitted = await come_back(state, tenant, asked.last_event)
-        if admitted.shown.body != fingerprint(request):
-            state.inflight.done(admitted.ongoing)
-            reason = "Last-Event-ID is of another request than this body. Send the same again."
-            raise ApiError(409, "last_event_of_another", reason, param="Last-Event-ID")
-    else:
-        admitted = await admit(state, tenant, asked, request)
-    return await answer(state, http, admitted, shape, streamed=request.streamed)
+    """Raises ApiError."""
+    admitted = await admit_or_resume(state, http, tenant, request)
+    return await answer(state, http, admitted, shape=shape, streamed=request.streamed)
 
 
 async def answer(
-    state: State, http: Request, admitted: Admitted, shape: Shape, *, streamed: bool
+    state: State, http: Request, admitted: Admitted, *, shape: Shape, streamed: bool
 ) -> Response:
     """The response of a request. Raises ApiError when it fails before it is sent."""
     if not streamed:  # a whole, whatever of it was received before
@@ -92,7 +82,7 @@ async def answer(
     writer = _Writer(admitted, shape)
     if streamed:
         return stream(state, admitted, writer.opening(), writer.chunks, writer.closing)
-    await _gather(state, http, admitted, writer.answers)
+    await gather(state, http, admitted, lambda index, piece: writer.answers[index].add(piece))
     # Many log-probabilities take a while to write.
     logprobs = admitted.shown.logprobs
     body = await run_in_threadpool(writer.whole) if logprobs else writer.whole()
@@ -185,24 +175,3 @@ class _Writer:
             "completion_tokens": produced,
             "total_tokens": self._shown.prompt_tokens + produced,
         }
-
-
-async def _gather(state: State, http: Request, admitted: Admitted, answers: list[_Answer]) -> None:
-    """All pieces of all answers."""
-
-    async def collect() -> None:
-        async for pieces in Generation(state.inflight, admitted).pieces():
-            for index, piece in pieces:
-                answers[index].add(piece)
-
-    work = asyncio.create_task(collect())
-    gone = asyncio.create_task(until_gone(http))
-    try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()
-    finally:
-        served = work.done()
-        work.cancel()
-        gone.cancel()
-        (state.inflight.done if served else state.inflight.gone)(admitted.ongoing)

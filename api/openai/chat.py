@@ -9,6 +9,7 @@ from api.openai.answers import Shape, respond
 from api.openai.logprobs import chat_logprobs
 from api.openai.schemas import ChatRequest
 from api.requests.request import GenerationRequest
+from api.requests.resolve import model_within
 from api.security import ForInference
 from api.state import StateDep
 
@@ -25,7 +26,7 @@ async def create(
         streamed=bool(body.stream),
         include_usage=body.include_usage,
         logprobs_shown=bool(body.logprobs),
-        model=body.model,
+        model=model_within(http.path_params.get("deployment"), body.model),
         prompts=[[message.plain() for message in body.messages]],
         max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=body.alternatives,

@@ -9,6 +9,7 @@ from api.openai.answers import Shape, respond
 from api.openai.logprobs import completion_logprobs
 from api.openai.schemas import CompletionRequest
 from api.requests.request import GenerationRequest
+from api.requests.resolve import model_within
 from api.security import ForInference
 from api.state import StateDep
 
@@ -25,7 +26,7 @@ async def create(
         surface="completion",
         streamed=bool(body.stream),
         include_usage=body.include_usage,
-        model=body.model,
+        model=model_within(http.path_params.get("deployment"), body.model),
         prompts=body.prompts(),
         max_tokens=body.max_tokens,
         **body.sampling() | {"n": best_of},

@@ -19,9 +19,9 @@ def chat_logprobs(tokenizer: Tokenizer, known: Known) -> dict[str, Any]:
         return {"token": _text(raw), "logprob": logprob, "bytes": list(raw)}
 
     content = [
-        entry(token, each.chosen) | {"top_logprobs": [entry(*top) for top in each.top]}
-        for token, _, each in known
-        if each is not None
+        entry(each.token, of_it.chosen) | {"top_logprobs": [entry(*top) for top in of_it.top]}
+        for each in known
+        if (of_it := each.logprobs) is not None
     ]
     return {"content": content, "refusal": None}
 

@@ -107,7 +107,7 @@ class Common(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str, AfterValidator(_encodable)] = Field(min_length=1, max_length=512)
+    model: Annotated[str, AfterValidator(_encodable)] = Field(max_length=512)
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)

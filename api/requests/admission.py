@@ -252,6 +252,11 @@ def _resolve(state: State, tenant: str, request: GenerationRequest) -> tuple[Tar
             not_serving(deployment.name, deployment.status, deployment.reason),
             param="model",
         )
+    return target, served_for(state, deployment)
+
+
+def served_for(state: State, deployment: Deployment) -> ServedModel:
+    """Raises ApiError while its base model isn't here."""
     folder = state.models.find(deployment.base_model)
     if folder is None:
         raise ApiError(
@@ -260,4 +265,4 @@ def _resolve(state: State, tenant: str, request: GenerationRequest) -> tuple[Tar
             f"The base model of deployment {deployment.name!r} is still being fetched.",
             retry_after_s=5,
         )
-    return target, state.served.load(folder)
+    return state.served.load(folder)

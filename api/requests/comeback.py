@@ -1,16 +1,33 @@
 """A client that comes back for a request which it, or somebody with its key, has sent before."""
 
+from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from sqlmodel import Session
 
 from api.errors import ApiError, bad_request
-from api.requests.admission import Admitted
+from api.requests.admission import Admitted, admit, fingerprint
 from api.requests.lanes import lanes_of, served_by
-from api.requests.terms import LastEvent, deployment_of
+from api.requests.request import GenerationRequest
+from api.requests.terms import LastEvent, deployment_of, terms
 from api.state import State
 from loraplex.broker.interface import Recorded
 from loraplex.entities import Deployment
 from loraplex.keys import Lane
+
+
+async def admit_or_resume(
+    state: State, http: Request, tenant: str, request: GenerationRequest
+) -> Admitted:
+    """Admit a request, or go on with the one that its `Last-Event-ID` names. Raises ApiError."""
+    asked = terms(http, state.settings)
+    if asked.last_event is None:
+        return await admit(state, tenant, asked, request)
+    admitted = await come_back(state, tenant, asked.last_event)
+    if admitted.shown.body != fingerprint(request):
+        state.inflight.done(admitted.ongoing)
+        reason = "Last-Event-ID is of another request than this body. Send the same again."
+        raise ApiError(409, "last_event_of_another", reason, param="Last-Event-ID")
+    return admitted
 
 
 async def come_back(state: State, tenant: str, last: LastEvent) -> Admitted:

@@ -9,27 +9,33 @@ from tokenizers.decoders import DecodeStream
 class Detokenizer:
     """One per answer. What it shows after so many tokens doesn't depend on how they came."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, keep_stop: bool = False
+    ) -> None:
+        """`keep_stop`: a stop string that ends the text is part of it."""
+        self._keep_stop = keep_stop
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
         self._stop = tuple(stop)
         self._held = ""
         self.length = 0  # characters of the text so far, with those that are held back
+        self.latest = ""  # text of the latest token, shown or held back
         self.stopped = False  # a stop string was met; later tokens don't matter
 
     def feed(self, token: int) -> str:
         """Text that may be shown now."""
         if self.stopped:
             return ""
-        piece = self._stream.step(self._tokenizer, token) or ""
+        self.latest = piece = self._stream.step(self._tokenizer, token) or ""
         self.length += len(piece)
         if not self._stop:
             return piece
         self._held += piece
-        found = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        found = [(at, len(s)) for s in self._stop if (at := self._held.find(s)) >= 0]
         if found:
             self.stopped = True
-            shown, self._held = self._held[: min(found)], ""
+            at, length = min(found)
+            shown, self._held = self._held[: at + length * self._keep_stop], ""
             return shown
         keep = self._possible_stop()
         shown, self._held = self._held[: len(self._held) - keep], self._held[-keep:] if keep else ""

@@ -23,6 +23,7 @@ class KnownToken(NamedTuple):
     token: int
     offset: int
     logprobs: Logprobs | None
+    text: str = ""  # what it adds; a character that takes several tokens comes with the last one
 
 
 class Piece(NamedTuple):
@@ -112,7 +113,8 @@ class Generation:
 
     async def _pieces(self, index: int) -> AsyncIterator[list[tuple[int, Piece]]]:
         shown, received = self._shown, self._received[index]
-        decoder = Detokenizer(self._tokenizer, shown.stop)
+        keep_stop = shown.surface == "lorax"
+        decoder = Detokenizer(self._tokenizer, shown.stop, keep_stop=keep_stop)
         deadline = shown.deadline + _LATE_S
         position = 0
         while True:
@@ -149,7 +151,7 @@ def _piece(
         if position > received:
             text += fresh
             if event.logprobs is not None:
-                known.append(KnownToken(token, offset, event.logprobs[number]))
+                known.append(KnownToken(token, offset, event.logprobs[number], decoder.latest))
         if decoder.stopped:
             break
     ended = "stop" if decoder.stopped else event.finish
@@ -173,6 +175,7 @@ def _known(tokenizer: Tokenizer, ids: list[int], scores: list[Logprobs] | None) 
     decoder = Detokenizer(tokenizer)
     known = []
     for token, logprobs in zip(ids, [None, *(scores or ())], strict=True):
-        known.append(KnownToken(token, decoder.length, logprobs))
+        offset = decoder.length
         decoder.feed(token)
+        known.append(KnownToken(token, offset, logprobs, decoder.latest))
     return known

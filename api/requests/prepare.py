@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from msgspec import structs
+from tokenizers import Encoding
 
 from api.errors import ApiError, bad_request
 from api.requests.infill import Infill, infill_marks
@@ -25,7 +26,7 @@ def prepare(
     infill = _infill(served, request.suffix) if request.suffix else None
     if infill is not None:
         request = replace(request, stop_ids=[*request.stop_ids, *infill.marks.ends])
-    prompts = [_tokenize(served, prompt, infill) for prompt in request.prompts]
+    prompts = [_tokenize(served, p, infill, request.truncate or 0) for p in request.prompts]
     _bound_scores(request, [len(ids) for ids in prompts])
     seed = request.seed if request.seed is not None else secrets.randbits(63)
     samplings = [_sampling(request, len(ids), served, seed) for ids in prompts]
@@ -72,8 +73,11 @@ def _infill(served: ServedModel, suffix: str) -> Infill:
     return Infill(marks, _encode(served, suffix, special=False))
 
 
-def _tokenize(served: ServedModel, prompt: Prompt, infill: Infill | None) -> list[int]:
-    ids = _encode_prompt(served, prompt)
+def _tokenize(
+    served: ServedModel, prompt: Prompt, infill: Infill | None, truncate: int
+) -> list[int]:
+    """`truncate` 0: all of it."""
+    ids = _encode_prompt(served, prompt)[-truncate:]
     return infill.around(served.tokenizer, ids) if infill else ids
 
 
@@ -96,13 +100,18 @@ def _encode_prompt(served: ServedModel, prompt: Prompt) -> list[int]:
 
 
 def _encode(served: ServedModel, text: str, *, special: bool) -> list[int]:
+    return list(encoding(served, text, special=special).ids)
+
+
+def encoding(served: ServedModel, text: str, *, special: bool) -> Encoding:
+    """A text's tokens, with special ones around them if asked. Raises ApiError."""
     if len(text) > _CHARACTERS_A_TOKEN * served.context_length:  # not worth tokenizing
         raise _too_long(f"the prompt has {len(text)} characters.", served.context_length)
     try:
         text.encode()
     except UnicodeEncodeError as broken:  # half of a surrogate pair, which JSON can spell
         raise bad_request(f"The text is not valid Unicode: {broken.reason}.") from broken
-    return list(served.tokenizer.encode(text, add_special_tokens=special).ids)
+    return served.tokenizer.encode(text, add_special_tokens=special)
 
 
 def _bound_scores(request: GenerationRequest, lengths: Sequence[int]) -> None:

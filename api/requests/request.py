@@ -36,6 +36,7 @@ class GenerationRequest:
     grammar: tuple[str, str] | None = None  # kind (json_schema, regex, lark) and source
     logprobs: int | None = None  # alternatives to report beside each token; None: nothing
     prompt_logprobs: int | None = None  # the same for the prompt's tokens
+    truncate: int | None = None  # prompts keep their last tokens only
     suffix: str = ""  # what comes after the answer
     surface: Surface = "chat"
     streamed: bool = False

@@ -24,8 +24,9 @@ def resolve(session: Session, tenant: str, model: str) -> Target:
     name, colon, ref = model.partition(":")
     deployment = find_deployment(session, tenant, name)
     if deployment is not None:
-        adapter = find_adapter(session, tenant, ref) if colon else None
-        if colon and adapter is None:
+        names_adapter = colon and ref != deployment.base_model
+        adapter = find_adapter(session, tenant, ref) if names_adapter else None
+        if names_adapter and adapter is None:
             raise _unknown(ref)
         if adapter is not None and adapter.base_model != deployment.base_model:
             raise bad_request(
@@ -56,6 +57,14 @@ def resolve(session: Session, tenant: str, model: str) -> Target:
             param="model",
         )
     raise _unknown(model)
+
+
+def model_within(deployment: str | None, model: str) -> str:
+    """What a request's `model` means: anything at /v1; under a deployment's own path an adapter of
+    it, or the deployment itself where it is empty, its name, or its base model's."""
+    if deployment is None or model.startswith(f"{deployment}:"):
+        return model
+    return deployment if model in ("", deployment) else f"{deployment}:{model}"
 
 
 def find_deployment(session: Session, tenant: str, name: str) -> Deployment | None:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import msgspec
-from fastapi import Request
 
 from api.errors import ApiError, bad_request
 from api.requests.admission import Admitted
@@ -18,7 +17,6 @@ from api.requests.event_stream import EventStream
 from api.requests.generation import Generation, Piece
 from api.state import State
 
-_DONE = b"data: [DONE]\n\n"
 _MOST_BYTES = 16 * 1024  # in one send: a slow client must get that far within the timeout
 
 
@@ -33,9 +31,11 @@ def stream(
     opening: list[dict[str, Any]],
     chunks: Callable[[int, Piece], list[Event]],
     closing: Callable[[], list[dict[str, Any]]],
+    failed: Callable[[ApiError], dict[str, Any]] = lambda error: error.body,
+    end: bytes = b"data: [DONE]\n\n",
 ) -> EventStream:
     """Answer with `opening`, each piece's chunks and `closing`, without what the client has
-    received; then, also after an error, [DONE]."""
+    received, or with what `failed` makes of an error; then with `end`."""
     ongoing, received = admitted.ongoing, admitted.received
     positions = list(received or [0] * admitted.shown.answers)
     generation = Generation(state.inflight, admitted)
@@ -78,10 +78,11 @@ def stream(
                 for last in closing():
                     yield event(last)
             served = True
-            yield _DONE
-        except ApiError as failed:  # the status line is sent: an error event is what is left
+            if end:
+                yield end
+        except ApiError as error:  # the status line is sent: an error event is what is left
             served = True
-            yield encode(failed.body) + _DONE
+            yield encode(failed(error)) + end
         finally:
             leave(served)
 
@@ -118,9 +119,3 @@ def encode(data: dict[str, Any], id_: str = "") -> bytes:
     """One event. JSON has no line breaks of its own."""
     head = f"id: {id_}\ndata: " if id_ else "data: "
     return head.encode() + msgspec.json.encode(data) + b"\n\n"
-
-
-async def until_gone(request: Request) -> None:
-    """Returns when the client has closed its connection (for answers that don't stream)."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -1,0 +1,134 @@
+"""LoRAX' native routes, of one deployment: under /deployments/{name}, and where Predibase's SDK
+looks for them; /info, /health, /tokenize beside them.
+
+https://github.com/predibase/lorax: its router's API; clients post to the base URL itself.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import Session
+
+from api.errors import ApiError
+from api.lorax.answers import answer
+from api.lorax.schemas import GenerateRequest
+from api.requests.admission import served_for
+from api.requests.comeback import admit_or_resume
+from api.requests.prepare import encoding
+from api.requests.resolve import need_deployment
+from api.security import ForInference
+from api.state import State, StateDep
+from loraplex import __version__
+from loraplex.entities import Deployment
+from loraplex.not_serving import not_serving
+from loraplex.status import ADMITTING
+
+PREFIXES = ("/deployments/{deployment}", "/{short_code}/deployments/v2/llms/{deployment}")
+
+router = APIRouter(tags=["lorax"])
+
+_NOT_TOLD = (
+    *("model_sha", "model_dtype", "model_device_type", "sha", "docker_label"),
+    *("waiting_served_ratio", "max_waiting_tokens", "max_batch_total_tokens"),
+    *("request_logger_url", "embedding_model", "validation_workers"),
+)
+
+
+@router.post("")
+@router.post("/", include_in_schema=False)
+async def compat(
+    deployment: str, body: GenerateRequest, http: Request, tenant: ForInference, state: StateDep
+) -> Response:
+    """Streamed with `stream: true`, else a list of one answer."""
+    streamed = bool(body.stream)
+    return await _respond(state, http, tenant, deployment, body, streamed=streamed, as_list=True)
+
+
+@router.post("/generate")
+async def generate(
+    deployment: str, body: GenerateRequest, http: Request, tenant: ForInference, state: StateDep
+) -> Response:
+    """A whole answer."""
+    return await _respond(state, http, tenant, deployment, body, streamed=False)
+
+
+@router.post("/generate_stream")
+async def generate_stream(
+    deployment: str, body: GenerateRequest, http: Request, tenant: ForInference, state: StateDep
+) -> Response:
+    """An event for each token; the last one has the whole text."""
+    return await _respond(state, http, tenant, deployment, body, streamed=True)
+
+
+async def _respond(
+    state: State,
+    http: Request,
+    tenant: str,
+    deployment: str,
+    body: GenerateRequest,
+    *,
+    streamed: bool,
+    as_list: bool = False,
+) -> Response:
+    if ":" in deployment:
+        raise ApiError(404, "not_found", f"There is no deployment {deployment!r}.")
+    request = body.generation(deployment, streamed=streamed)
+    admitted = await admit_or_resume(state, http, tenant, request)
+    return await answer(state, http, admitted, streamed=streamed, as_list=as_list)
+
+
+def _deployment(deployment: str, tenant: ForInference, state: StateDep) -> Deployment:
+    with Session(state.database, expire_on_commit=False) as session:
+        return need_deployment(session, tenant, deployment)
+
+
+DeploymentDep = Annotated[Deployment, Depends(_deployment)]
+
+
+@router.get("/health")
+def health(deployment: DeploymentDep) -> dict[str, str]:
+    """Does it take requests? Also where none of its replicas runs: the next request starts one."""
+    if deployment.status not in ADMITTING:
+        reason = not_serving(deployment.name, deployment.status, deployment.reason)
+        raise ApiError(503, f"deployment_{deployment.status}", reason)
+    return {"status": "ok"}
+
+
+@router.get("/info")
+async def info(deployment: DeploymentDep, state: StateDep) -> dict[str, Any]:
+    """As LoRAX tells of itself; null: nobody knows, or it isn't meant so here."""
+    served = await run_in_threadpool(served_for, state, deployment)
+    reports = (await state.broker.reports([deployment.lane]))[0]
+    return dict.fromkeys(_NOT_TOLD) | {
+        "model_id": deployment.base_model,
+        "max_concurrent_requests": sum(report.capacity for report in reports) or None,
+        "max_best_of": 128,
+        "max_stop_sequences": 4,
+        "max_input_length": served.context_length - 1,
+        "max_total_tokens": served.context_length,
+        "version": __version__,
+        "eager_prefill": False,
+    }
+
+
+class TokenizeRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    inputs: str = Field(min_length=1)
+    add_special_tokens: bool | None = True
+
+
+@router.post("/tokenize")
+def tokenize(
+    body: TokenizeRequest, deployment: DeploymentDep, state: StateDep
+) -> list[dict[str, Any]]:
+    """The ids of a text's tokens, and where in it they are (in characters)."""
+    served = served_for(state, deployment)
+    special = bool(body.add_special_tokens)
+    found = encoding(served, body.inputs, special=special)
+    return [
+        {"id": token, "text": body.inputs[start:stop], "start": start, "stop": stop}
+        for token, (start, stop) in zip(found.ids, found.offsets, strict=True)
+    ]

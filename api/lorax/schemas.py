@@ -1,0 +1,122 @@
+"""Request bodies of LoRAX' native API. Its clients send every field, null, false or [] where unset.
+
+Bounds as the client checks them (`lorax-client` 0.6.3). What isn't honoured is refused by name.
+"""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from api.errors import bad_request
+from api.openai.schemas import MAX_SCHEMA, MAX_TOKENS
+from api.requests.request import GenerationRequest
+
+BASE_MODEL = "__base_model__"  # LoRAX' adapter_id for none
+_MOST_STOPS = 4
+
+
+def _unset(value: Any) -> Any:
+    if value:
+        raise ValueError("this isn't supported; leave it out")
+    return value
+
+
+def _encodable(text: str) -> str:
+    text.encode()  # a UnicodeEncodeError is a ValueError
+    return text
+
+
+Unset = Annotated[Any, AfterValidator(_unset)]
+
+
+class ResponseFormat(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    type: Literal["json_object", "json_schema"]
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+    def grammar(self) -> tuple[str, str]:
+        """Raises ApiError for a schema that is too long."""
+        source = json.dumps(self.schema_ or {"type": "object"})
+        if len(source) > MAX_SCHEMA:
+            raise bad_request(f"The schema has over {MAX_SCHEMA} characters.", "response_format")
+        return ("json_schema", source)
+
+
+class Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    adapter_id: Annotated[str, AfterValidator(_encodable)] | None = Field(None, max_length=512)
+    adapter_source: Literal["pbase", "hub", "local", "s3"] | None = None
+    merged_adapters: Unset = None
+    api_token: str | None = Field(None, max_length=4096, repr=False)  # the registry needs none
+    best_of: int | None = Field(None, ge=1, le=128)
+    do_sample: bool | None = False
+    max_new_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    ignore_eos_token: bool | None = False
+    repetition_penalty: float | None = Field(None, ge=0.01, le=10)
+    return_full_text: bool | None = False
+    stop: list[Annotated[str, Field(min_length=1, max_length=256)]] | None = Field(
+        None, max_length=_MOST_STOPS
+    )
+    seed: int | None = Field(None, ge=0, lt=2**63)
+    temperature: float | None = Field(None, ge=0, le=100)
+    top_k: int | None = Field(None, ge=1, lt=2**31)
+    top_p: float | None = Field(None, gt=0, le=1)
+    typical_p: Unset = None
+    truncate: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    watermark: Unset = False
+    details: bool | None = False
+    decoder_input_details: bool | None = False
+    return_k_alternatives: int | None = Field(None, ge=1, le=20)
+    response_format: ResponseFormat | None = None
+
+    @property
+    def samples(self) -> bool:
+        """LoRAX samples as soon as one of these is given."""
+        if self.temperature == 0:
+            return False
+        return bool(self.do_sample or self.temperature or self.top_k or self.top_p)
+
+
+class GenerateRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    inputs: Annotated[str, AfterValidator(_encodable)] = Field(min_length=1)
+    parameters: Parameters = Field(default_factory=Parameters)
+    stream: bool | None = False
+
+    def generation(self, deployment: str, *, streamed: bool) -> GenerationRequest:
+        """Raises ApiError for what can't be honoured together."""
+        given = self.parameters
+        best_of = given.best_of or 1
+        if best_of > 1 and (streamed or given.seed is not None or not given.samples):
+            reason = "best_of over 1 is for sampling, without seed and without stream."
+            raise bad_request(reason, "best_of")
+        if streamed and given.decoder_input_details:
+            reason = "A stream has no details of the prompt."
+            raise bad_request(reason, "decoder_input_details")
+        adapter = given.adapter_id if given.adapter_id not in ("", BASE_MODEL) else None
+        if adapter and given.adapter_source not in (None, "pbase"):
+            reason = "Only registered adapters are served; register it first: loraplex adapters add"
+            raise bad_request(f"{reason} REPO FOLDER, then adapter_id='REPO/1'.", "adapter_source")
+        return GenerationRequest(
+            surface="lorax",
+            streamed=streamed,
+            model=f"{deployment}:{adapter}" if adapter else deployment,
+            prompts=[self.inputs],
+            n=best_of,
+            best=1,
+            max_tokens=given.max_new_tokens,
+            temperature=(given.temperature or 1.0) if given.samples else 0.0,
+            top_p=given.top_p or 1.0,
+            top_k=given.top_k or 0,
+            seed=given.seed,
+            stop=given.stop or [],
+            ignore_eos=bool(given.ignore_eos_token),
+            repetition_penalty=given.repetition_penalty or 1.0,
+            grammar=given.response_format.grammar() if given.response_format else None,
+            echo=bool(given.return_full_text),
+            truncate=given.truncate,
+            logprobs=given.return_k_alternatives or 0,
+            logprobs_shown=bool(given.details),
+            prompt_logprobs=0 if given.decoder_input_details else None,
+        )

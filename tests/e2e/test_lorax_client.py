@@ -1,0 +1,179 @@
+"""`lorax-client`, unmodified, against the platform; and LoRAX' routes as curl's users call them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.e2e.clients import python_with, run
+from tests.e2e.conftest import Platform
+
+CLIENT = "lorax-client==0.6.3"
+BASE = "/deployments/chat"
+SDK = "/acme/deployments/v2/llms/chat"  # where Predibase's SDK looks
+NULLS: dict[str, Any] = {
+    **dict.fromkeys(["adapter_id", "adapter_source", "merged_adapters", "api_token", "best_of"]),
+    **dict.fromkeys(["max_new_tokens", "repetition_penalty", "seed", "temperature", "top_k"]),
+    **dict.fromkeys(["top_p", "truncate", "typical_p", "return_k_alternatives"]),
+    **dict.fromkeys(["response_format"]),
+    **dict.fromkeys(["do_sample", "ignore_eos_token", "return_full_text", "watermark"], False),
+    **dict.fromkeys(["details", "decoder_input_details"], False),
+    "stop": [],
+}
+
+
+@pytest.fixture(scope="module")
+def lorax(model_store: Any) -> Path:
+    return python_with(CLIENT)
+
+
+def ask(platform: Platform, path: str, inputs: str = "One, two", **given: Any) -> httpx.Response:
+    parameters = NULLS | {"max_new_tokens": 8} | given
+    body = {"inputs": inputs, "parameters": parameters, "stream": False}
+    return platform.http().post(path, json=body)
+
+
+def stream(platform: Platform, path: str = BASE, **given: Any) -> Iterator[dict[str, Any]]:
+    body = {"inputs": "One, two", "parameters": NULLS | {"max_new_tokens": 8} | given}
+    text = platform.http().post(f"{path}/generate_stream", json=body).text
+    for line in text.splitlines():
+        if line.startswith("data:"):
+            yield json.loads(line.removeprefix("data:"))
+
+
+def test_the_example_runs(platform: Platform, lorax: Path) -> None:
+    facts = platform.status()
+    environment = {"LORAPLEX_URL": facts["url"], "DEPLOYMENT": "chat"}
+    key = platform.http().headers["authorization"].removeprefix("Bearer ")
+    printed = run(
+        lorax,
+        REPOSITORY / "examples" / "lorax_client_day.py",
+        environment | {"LORAPLEX_API_KEY": key},
+    )
+    assert "Arrr" in printed and "refused: Only registered adapters" in printed
+
+
+@pytest.mark.parametrize("path", [BASE, SDK])
+def test_the_base_url_answers_with_a_list_and_generate_with_an_object(
+    platform: Platform, path: str
+) -> None:
+    (first,) = ask(platform, path, details=True).json()
+    other = ask(platform, f"{path}/generate", details=True)
+    assert first == other.json()
+    assert first["details"]["generated_tokens"] == len(first["details"]["tokens"]) == 8
+    assert first["details"]["finish_reason"] == "length"
+    assert "".join(t["text"] for t in first["details"]["tokens"]) == first["generated_text"]
+    assert other.headers["x-total-tokens"] == str(first["details"]["prompt_tokens"] + 8)
+    assert ask(platform, f"{path}/generate").json()["details"] is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"adapter_id": "pirate/1"}, {"adapter_id": "__base_model__"}, {"stop": ["used"]}],
+    ids=str,
+)
+def test_a_stream_says_the_same_as_a_whole(platform: Platform, given: dict[str, Any]) -> None:
+    whole = ask(platform, f"{BASE}/generate", details=True, **given).json()
+    *_, last = events = list(stream(platform, **given))
+    assert [e["token"] for e in events] == whole["details"]["tokens"]
+    assert last["generated_text"] == whole["generated_text"]
+    assert last["details"] == {
+        k: v for k, v in whole["details"].items() if k not in ("tokens", "prefill")
+    }
+    assert all(e["generated_text"] is None for e in events[:-1])
+
+
+def test_a_stop_string_is_part_of_the_text_as_lorax_has_it(platform: Platform) -> None:
+    plain = ask(platform, f"{BASE}/generate").json()["generated_text"]
+    stop = plain.split()[3]
+    found = ask(platform, f"{BASE}/generate", stop=[stop], details=True).json()
+    assert found["generated_text"] == plain[: plain.index(stop) + len(stop)]
+    assert found["details"]["finish_reason"] == "stop_sequence"
+
+
+def test_parameters_mean_what_they_mean_at_lorax(platform: Platform) -> None:
+    plain = ask(platform, f"{BASE}/generate").json()["generated_text"]
+    full = ask(platform, f"{BASE}/generate", return_full_text=True).json()["generated_text"]
+    assert full == "One, two" + plain
+    sampled = {"temperature": 1.5, "seed": 7}
+    one, again = (ask(platform, f"{BASE}/generate", **sampled).json() for _ in range(2))
+    assert one == again and one["generated_text"] != plain
+    shown = ask(
+        platform, f"{BASE}/generate", details=True, return_k_alternatives=3,
+        decoder_input_details=True,
+    ).json()["details"]  # fmt: skip
+    assert all(len(t["alternative_tokens"]) == 3 for t in shown["tokens"])
+    assert shown["prefill"][0]["logprob"] is None and shown["prefill"][1]["logprob"] < 0
+    short = ask(platform, f"{BASE}/generate", "a b c d e f g", truncate=2, details=True).json()
+    assert short["details"]["prompt_tokens"] == 2
+    best = ask(platform, f"{BASE}/generate", best_of=3, do_sample=True, details=True)
+    assert best.status_code == 200 and best.headers["x-generated-tokens"] == "24"
+
+
+REFUSED: list[tuple[dict[str, Any], int, str]] = [
+    ({"adapter_id": "nobody/1"}, 404, ""),
+    ({"adapter_id": "org/x", "adapter_source": "hub"}, 422, "validation"),
+    ({"merged_adapters": {"ids": ["a/1", "b/1"]}}, 422, "validation"),
+    ({"typical_p": 0.5}, 422, "validation"),
+    ({"watermark": True}, 422, "validation"),
+    ({"best_of": 2}, 422, "validation"),
+    ({"top_p": 0}, 422, "validation"),
+    ({"max_new_tokens": 0}, 422, "validation"),
+    ({"max_new_tokens": 10**6}, 422, "validation"),
+    ({"response_format": {"type": "yaml"}}, 422, "validation"),
+    ({"surprise": 1}, 422, "validation"),
+]
+
+
+@pytest.mark.parametrize(("given", "status", "kind"), REFUSED, ids=str)
+def test_what_is_not_honoured_is_refused_in_loraxs_words(
+    platform: Platform, given: dict[str, Any], status: int, kind: str
+) -> None:
+    answer = ask(platform, BASE, **given)
+    assert answer.status_code == status, answer.text
+    assert answer.json().get("error_type", "") == kind and answer.json()["error"]
+
+
+def test_who_may_not_and_what_is_not_there(platform: Platform) -> None:
+    assert ask(platform, "/deployments/nothing").status_code == 404
+    assert ask(platform, "/deployments/chat:pirate%2F1").status_code == 404
+    nobody = httpx.post(f"{platform.status()['url']}{BASE}", json={"inputs": "Hi"})
+    assert nobody.status_code == 401 and "error" in nobody.json()
+    assert platform.http().post(BASE, content="{").json()["error_type"] == "validation"
+
+
+def test_info_health_and_tokens(platform: Platform) -> None:
+    http = platform.http()
+    info = http.get(f"{BASE}/info").json()
+    assert info["max_total_tokens"] == 8192 and info["model_id"].endswith("SmolLM2-135M-Instruct")
+    assert http.get(f"{SDK}/health").status_code == 200
+    tokens = http.post(f"{BASE}/tokenize", json={"inputs": "One, two"}).json()
+    assert "".join(t["text"] for t in tokens) == "One, two"
+
+
+def test_openai_under_the_deployments_path(platform: Platform) -> None:
+    """There `model` is an adapter, or empty."""
+    facts = platform.openai()
+    client = openai.OpenAI(
+        base_url=str(facts.base_url).replace("/v1/", f"{SDK}/v1/"), api_key=facts.api_key
+    )
+    said = {"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 8}
+    answers = {}
+    for model in ("", "chat", "pirate/1", "chat:pirate/1"):
+        found = client.chat.completions.create(model=model, temperature=0, **said)  # type: ignore[call-overload]
+        answers[model] = found.choices[0].message.content
+    assert answers[""] == answers["chat"] != answers["pirate/1"] == answers["chat:pirate/1"]
+    for wrong in ("nonsense", "pirate/9"):
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model=wrong, **said)  # type: ignore[call-overload]
+
+
+def test_an_answer_is_read_again_in_its_own_shape(platform: Platform) -> None:
+    found = ask(platform, f"{BASE}/generate")
+    again = platform.http().get(f"/api/v1/requests/{found.headers['x-request-id']}/answer")
+    assert again.json() == found.json()
