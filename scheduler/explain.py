@@ -39,6 +39,9 @@ def _changes(decided: Decided, now: float, law: Law) -> Iterator[str]:
         yield f"Up: only a higher max_replicas (now {cfg.max_replicas})."
     else:
         yield _up(decided, now, law)
+    if decided.change_waits:
+        holders = full(decided.holders, decided.tenant)
+        yield f"The change that is rolled out waits for a place: {holders}."
     if wanted <= cfg.min_replicas:
         if wanted:
             yield f"Down: only a lower min_replicas (now {cfg.whose_min})."

@@ -1,8 +1,9 @@
 """Who may have how many replicas, and where, on a fleet with a limit. Pure, and without memory:
 all claims are ranked anew at each look, so that whoever must yield does so by falling out.
 
-Rank: guaranteed replicas (`min_replicas`); those that have work; those of a rollout; idle ones, the
-latest used first. Within a rank: priority, then who has fewest, then who holds its place already.
+Rank: guaranteed replicas (`min_replicas`); those that have work, or a rollout that has waited for a
+turn; other rollouts; idle ones, the latest used first. Within a rank: priority, then who has
+fewest, then who holds its place already.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ class Claim:
     guaranteed: int
     busy: int  # of them, those that have work
     surge: int = 0  # more, while a change is rolled out
+    surge_s: float = 0.0  # for how long they have been needed
     priority: int = 0
     has: int = 0  # starting and ready ones
     used_at: float = 0.0  # when it last had work
@@ -91,7 +93,7 @@ def full(holders: Sequence[Holder], tenant: str) -> str:
     if left := sum(h.replicas for h in holders) - sum(h.replicas for h in named):
         others = len(holders) - len(named)
         parts.append(f"{others} others have {left}" if others > 1 else f"1 other has {left}")
-    return f"the fleet is full ({', '.join(parts)})" if parts else "the fleet has no places"
+    return f"the fleet is full ({', '.join(parts) or 'replicas are just ending'})"
 
 
 def _rank(claim: Claim, index: int) -> tuple[float, ...]:
@@ -99,6 +101,8 @@ def _rank(claim: Claim, index: int) -> tuple[float, ...]:
         return (0, -claim.priority, index, _turn(claim, index), -claim.used_at)
     if index < claim.busy:
         return (1, -claim.priority, index, _turn(claim, index), -claim.waited_s, claim.used_at)
+    if index >= claim.wanted and claim.surge_s > TURN_S:  # else others' work may keep it for ever
+        return (1, -claim.priority, 0, int(index >= claim.has), -claim.surge_s)
     if index >= claim.wanted:
         return (2, -claim.priority, index, _turn(claim, index), -claim.used_at)
     return (3, -claim.used_at, -claim.priority, index, _turn(claim, index))

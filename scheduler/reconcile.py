@@ -46,6 +46,7 @@ class Decided:
     allowed: int = 0  # replicas that the fleet has room for
     tenant: str = ""
     holders: Sequence[Holder] = ()  # of its places
+    change_waits: bool = False  # for a place, to be rolled out
     starting_since: float | None = None
 
 
@@ -99,13 +100,13 @@ def reconcile(world: World, memory: Mapping[str, Remembered], rules: Rules) -> L
             continue  # no data: hold
         with look.isolated(facts):
             cases.append(_examine(facts, world, known, rules, look))
-    claims = {case.facts.id: _claim(case, world) for case in cases}
+    claims = {case.facts.id: _claim(case, world, look) for case in cases}
     allowed = allow([*claims.values()], rules.fleet.size)
     free = _free_places(world, rules.fleet)
     look.holders = [
-        Holder(c.facts.tenant, c.facts.name, len(c.settled.living))
-        for c in cases
-        if c.settled.living
+        Holder(d.tenant, d.name, len(rows))
+        for d in world.deployments
+        if (rows := world.replicas.get(d.id))
     ]
     for case in sorted(cases, key=lambda c: claims[c.facts.id].next_rank):
         room = allowed[case.facts.id]
@@ -179,31 +180,43 @@ def _busy(known: tuple[int, float], now_busy: int, for_s: float, now: float) -> 
     return known if now_busy < busy and now - at < for_s else (now_busy, now)
 
 
-def _claim(case: _Case, world: World) -> Claim:
+def _claim(case: _Case, world: World, look: Look) -> Claim:
     facts, settled = case.facts, case.settled
     had = [r for r in case.living if r.state != ReplicaState.DRAINING]
-    has = len(had)
+    has, surge = len(had), _surge(case, world)
+    known = look.memory[facts.id]
+    since = (known.surge_since or world.now) if surge else None
+    if since != known.surge_since:
+        look.memory[facts.id] = replace(known, surge_since=since)
     if case.decision is None:
         return Claim(facts.id, 0, 0, 0, has=has)
     wanted = case.decision.replicas
-    surge = 0
-    if facts.on_trial:
-        surge = max(1, wanted)
-    elif any(r.revision != facts.goal for r in case.living):
-        surge = wanted if facts.goal_lane != facts.lane else min(1, wanted)
-    surge += len([*stragglers(facts, settled, world)])
     return Claim(
         deployment=facts.id,
         wanted=wanted,
         guaranteed=min(facts.scaling.min_replicas, wanted),
         busy=min(wanted, settled.remembered.busy[0]),
         surge=surge,
+        surge_s=world.now - since if since is not None else 0.0,
         priority=facts.priority,
         has=has,
         used_at=settled.remembered.used_at,
         waited_s=case.lane.oldest_wait_s,
         held_s=max((world.now - r.created_at for r in had), default=0.0),
     )
+
+
+def _surge(case: _Case, world: World) -> int:
+    """Replicas over those that the law wants, while a change is rolled out."""
+    facts, decision = case.facts, case.decision
+    if decision is None:
+        return 0
+    surge, wanted = 0, decision.replicas
+    if facts.on_trial:
+        surge = max(1, wanted)
+    elif any(r.revision != facts.goal for r in case.living):
+        surge = wanted if facts.goal_lane != facts.lane else min(1, wanted)
+    return surge + len([*stragglers(facts, case.settled, world)])
 
 
 def _free_places(world: World, fleet: Fleet) -> Iterator[Place]:
@@ -237,7 +250,7 @@ def _prepares(case: _Case) -> bool:
 def _prepare(case: _Case, world: World, look: Look) -> Iterator[do.Action]:
     """Ask for the artefacts, again and again: a task may be lost, and one that finds another at
     work on the same ends at once. More and more seldom: a large model takes its time."""
-    target, known = case.facts.target, case.settled.remembered
+    target, known = case.facts.target, look.memory[case.facts.id]
     revision, at, times = known.prepare_asked
     if revision != target:
         times = 0
@@ -260,8 +273,12 @@ def _scale(
     has = sum(r.state != ReplicaState.DRAINING for r in living)
     if todo.start and allowed <= has and not case.lane.waiting + case.lane.running:
         todo = replace(todo, drain=[*todo.drain, *in_place(living, facts.goal)])
+    changes = todo.start if has >= wanted else 0  # replicas that are to take the others' place
+    waits = changes if allowed <= has else 0
+    if waits:
+        look.decided[facts.id] = replace(look.decided[facts.id], change_waits=True)
     if todo != Plan() or wanted < decision.replicas:
-        yield from _told(case, has, wanted, look)
+        yield from _told(case, has, wanted, waits, look)
     for name in todo.keep:
         yield from order(rows[name], drain=False)
     starts: list[int] = []
@@ -283,17 +300,21 @@ def _plan(case: _Case, wanted: int) -> Plan:
     return plan_beside(wanted, living, facts.goal, facts.lane, trial=facts.on_trial)
 
 
-def _told(case: _Case, has: int, wanted: int, look: Look) -> Iterator[do.Action]:
+def _told(case: _Case, has: int, wanted: int, waits: int, look: Look) -> Iterator[do.Action]:
     """A decision becomes an event when it is new, not with each look that carries it out."""
     facts, decision = case.facts, case.decision
     assert decision is not None
     known, short = look.memory[facts.id], decision.replicas - wanted
-    if known.told == (wanted, has, short) or (wanted == has and not short):  # a rollout
+    if known.told == (wanted, has, short + waits) or (wanted == has and not short + waits):
         return
-    look.memory[facts.id] = replace(known, told=(wanted, has, short))
+    look.memory[facts.id] = replace(known, told=(wanted, has, short + waits))
     reason = f"{has} → {wanted} replicas: {decision.reason}"
-    if short:
+    if short and wanted < has:
+        reason += "; it yields to others"
+    elif short:
         reason += f"; it waits for {short} more: {full(look.holders, facts.tenant)}"
+    elif waits:
+        reason = f"The change waits for a place: {full(look.holders, facts.tenant)}"
     yield do.Note(facts.id, "scaled", reason, decision.inputs)
 
 

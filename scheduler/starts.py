@@ -39,6 +39,7 @@ class Remembered:
     prepare_asked: tuple[int, float, int] = NEVER_ASKED  # revision, when, how often
     counted: Counted = NOTHING
     failed_stragglers: Mapping[Lane, int] = field(default_factory=dict)  # starts for former lanes
+    surge_since: float | None = None  # a rollout needs more places than usual
     told: tuple[int, int, int] = (-1, -1, 0)  # what was last noted: wanted, had, has no place for
 
 

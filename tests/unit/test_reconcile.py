@@ -333,6 +333,41 @@ def test_who_waits_for_a_place_says_so_once() -> None:
     assert not of(again, do.Note)
 
 
+@pytest.mark.parametrize("since", [None, NOW - TURN_S / 2, NOW - 2 * TURN_S])
+def test_a_rollout_on_a_full_fleet_says_that_it_waits_and_gets_a_turn(since: float | None) -> None:
+    """Both are busy all the time."""
+    changing = deployment(status=Status.UPDATING, lanes={1: A, 2: A}, target=2, prepared=2)
+    other = deployment(Lane("A", "dep-2"), name="other")
+    serves, theirs = (
+        replace(replica(i, lane, running=4), created_at=NOW - 9 * TURN_S)
+        for i, lane in enumerate((A, other.lane))
+    )
+    lanes = [seen(A, serves, running=4), seen(other.lane, theirs, running=4)]
+    two = Rules(Fleet({"a": 2}), slots=4)
+    known = {"dep-1": Remembered(surge_since=since)}
+    found = look([changing, other], [serves, theirs], lanes, two, known)
+    waited = since is not None and NOW - since > TURN_S
+    assert [a.id for a in of(found, do.Order)] == (["r1"] if waited else [])
+    assert found.memory["dep-1"].surge_since == (since or NOW)
+    notes = [a.reason for a in of(found, do.Note) if a.deployment == "dep-1"]
+    full = "The change waits for a place: the fleet is full (d has 1, other has 1)"
+    assert notes == ([] if waited else [full])
+    (told, *_) = explain(found.decided["dep-1"], NOW, decide).would_change[1:]
+    assert waited or told.startswith("The change that is rolled out waits for a place")
+
+
+def test_a_rollout_keeps_its_turn_until_it_is_over() -> None:
+    changing = deployment(status=Status.UPDATING, lanes={1: A, 2: A}, target=2, prepared=2)
+    other = deployment(Lane("A", "dep-2"), name="other", status=Status.STANDBY)
+    serves = replace(replica(0, A, running=4), created_at=NOW - 9 * TURN_S)
+    starts = replace(replica(1, A, STARTING), revision=2)
+    lanes = [seen(A, serves, running=4), seen(other.lane, waiting=9, oldest_wait_s=9 * TURN_S)]
+    known = {"dep-1": Remembered(surge_since=NOW - 2 * TURN_S)}
+    two = Rules(Fleet({"a": 2}), slots=4)
+    found = look([changing, other], [serves, starts], lanes, two, known)
+    assert not of(found, do.Gone) and not of(found, do.Order) and not of(found, do.Intend)
+
+
 # One bad deployment
 
 
