@@ -52,13 +52,13 @@ def build(settings: ApiSettings) -> FastAPI:
             adapters=AdapterStore(settings.adapters_dir),
             keyring=keyring,
         )
-        tasks = [asyncio.create_task(inflight.run()), asyncio.create_task(_write_used(keyring))]
+        tasks = [asyncio.create_task(inflight.run()), asyncio.create_task(_keep_used(keyring))]
         yield
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        await run_in_threadpool(keyring.write_used)
+        await _write_used(keyring)
         await broker.aclose()
 
     app = FastAPI(
@@ -89,13 +89,17 @@ def build(settings: ApiSettings) -> FastAPI:
     return app
 
 
-async def _write_used(keyring: Keyring) -> None:
+async def _keep_used(keyring: Keyring) -> None:
     while True:
         await asyncio.sleep(_KEYS_WRITTEN_EACH_S)
-        try:
-            await run_in_threadpool(keyring.write_used)
-        except SQLAlchemyError as failed:  # the next time tells
-            log.warning("when keys were used could not be written: %s", failed)
+        await _write_used(keyring)
+
+
+async def _write_used(keyring: Keyring) -> None:
+    try:
+        await run_in_threadpool(keyring.write_used)
+    except SQLAlchemyError as failed:
+        log.warning("when keys were used could not be written: %s", failed)
 
 
 async def health(state: StateDep) -> dict[str, str]:

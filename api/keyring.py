@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cachetools import TTLCache
-from sqlalchemy import Engine, bindparam, update
+from sqlalchemy import Engine, bindparam, or_, update
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError
@@ -68,15 +68,23 @@ class Keyring:
             self._known.clear()
 
     def write_used(self) -> None:
-        """When keys were last used, into the database."""
+        """When keys were last used, into the database. Raises SQLAlchemyError; the next call then
+        writes all of it."""
         with self._lock:
-            used, self._used = self._used, {}
-        if used:
-            table = ApiKey.__table__  # type: ignore[attr-defined]
-            wanted = update(table).where(table.c.id == bindparam("key"))
-            rows = [{"key": key, "at": at} for key, at in used.items()]
-            with self._database.begin() as connection:
-                connection.execute(wanted.values(last_used_at=bindparam("at")), rows)
+            used = dict(self._used)
+        if not used:
+            return
+        table = ApiKey.__table__  # type: ignore[attr-defined]
+        earlier = or_(table.c.last_used_at.is_(None), table.c.last_used_at < bindparam("at"))
+        wanted = update(table).where(table.c.id == bindparam("key"), earlier)
+        # In the same order everywhere: other processes write the same rows.
+        rows = [{"key": key, "at": used[key]} for key in sorted(used)]
+        with self._database.begin() as connection:
+            connection.execute(wanted.values(last_used_at=bindparam("at")), rows)
+        with self._lock:
+            for key, at in used.items():
+                if self._used.get(key) == at:
+                    del self._used[key]
 
     def _checked(self, caller: Caller) -> Caller:
         now = utc_now()

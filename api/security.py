@@ -1,7 +1,8 @@
 """API key → who calls, and whether the key's scopes allow it.
 
 Default-deny: the whole application depends on `authenticated`, and each route on a scope besides
-(`tests/unit/test_scopes.py` walks all of them); only the paths of `OPEN` need no key. The key is
+(`tests/unit/test_scopes.py` walks all of them); only the paths of `OPEN` and
+the documentation of the API need no key. The key is
 looked at by `app.Gate`, before a byte of the body is read; routes take its finding.
 """
 

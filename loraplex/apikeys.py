@@ -33,12 +33,15 @@ def issue(
     key: str = "",
 ) -> tuple[ApiKey, str]:
     """A new key and its row; nobody can read the key again. Commits."""
-    key = key or new_key()
+    hint = ""  # of a key that was chosen by hand nothing is shown
+    if not key:
+        key = new_key()
+        hint = key[:_HINT]
     row = ApiKey(
         tenant_id=tenant,
         name=name,
         sha256=fingerprint(key),
-        hint=key[:_HINT],
+        hint=hint,
         scopes=sorted(set(scopes)),
         expires_at=expires_at,
     )
@@ -49,13 +52,17 @@ def issue(
 
 def rotate(session: Session, old: ApiKey, grace_s: float) -> tuple[ApiKey, str]:
     """Another key in the place of `old`, which ends after `grace_s`, or earlier if it was to. One
-    that was to end after some time lives for as long again. Commits."""
+    that was to end after some time lives for as long again. Not for one that was replaced already.
+    Commits."""
     now = utc_now()
     lifetime = old.expires_at - old.created_at if old.expires_at else None
     end = now + timedelta(seconds=grace_s)
     old.expires_at = min(old.expires_at, end) if old.expires_at else end
     expires_at = now + lifetime if lifetime else None
-    return issue(session, old.tenant_id, old.name, map(Scope, old.scopes), expires_at)
+    row, key = issue(session, old.tenant_id, old.name, map(Scope, old.scopes), expires_at)
+    old.replaced_by = row.id
+    session.commit()
+    return row, key
 
 
 def store(session: Session, tenant: str, name: str, key: str) -> None:

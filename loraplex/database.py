@@ -26,10 +26,14 @@ def connect(url: str) -> Engine:
 
 def migrate(url: str) -> None:
     """Bring the schema to the newest revision. Safe to run again."""
+    command.upgrade(alembic_config(url), "head")
+
+
+def alembic_config(url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    command.upgrade(config, "head")
+    return config
 
 
 def main() -> None:

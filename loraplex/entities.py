@@ -60,6 +60,7 @@ class ApiKey(SQLModel, table=True):
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)  # within a minute
+    replaced_by: str | None = None  # the key that it was rotated to
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -151,7 +151,7 @@ class ScalerSettings(Settings):
     docker_memory_gib: float | None = Field(
         None, gt=0, description="Memory limit of a replica, in GiB. Unset: none."
     )
-    fleet: dict[str, int] = Field(
+    fleet: dict[str, PositiveInt] = Field(
         {},
         description='Replicas that each host may run, as JSON: {"local": 4}. Unset: this machine, '
         "one for each GPU, or as many as its memory holds.",

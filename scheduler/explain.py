@@ -32,8 +32,8 @@ def _changes(decided: Decided, now: float, law: Law) -> Iterator[str]:
     cfg, wanted = decided.scaling, decided.decision.replicas
     if decided.allowed < wanted:
         yield (
-            f"Up: {full(decided.holders, decided.tenant)}. It gets a place when one of them has no "
-            f"work, after a turn of {TURN_S:g} s, by a higher priority, or with a larger fleet."
+            f"Up: {full(decided.holders, decided.tenant)}. Who has no work yields, equals take "
+            f"turns of {TURN_S:g} s; min_replicas and a higher priority don't."
         )
     elif wanted >= cfg.max_replicas:
         yield f"Up: only a higher max_replicas (now {cfg.max_replicas})."

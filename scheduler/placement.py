@@ -93,7 +93,7 @@ def full(holders: Sequence[Holder], tenant: str) -> str:
     if left := sum(h.replicas for h in holders) - sum(h.replicas for h in named):
         others = len(holders) - len(named)
         parts.append(f"{others} others have {left}" if others > 1 else f"1 other has {left}")
-    return f"the fleet is full ({', '.join(parts) or 'replicas are just ending'})"
+    return f"the fleet is full ({', '.join(parts)})" if parts else "the fleet is full"
 
 
 def _rank(claim: Claim, index: int) -> tuple[float, ...]:

@@ -52,8 +52,8 @@ def plan_beside(
 
 
 def in_place(replicas: Sequence[ReplicaFacts], target: int) -> list[str]:
-    """The one that makes room for its successor, where the fleet has no room for both and nobody
-    waits; none while an earlier one is on its way."""
+    """The one that makes room for its successor, where the fleet has no room for both; none while
+    an earlier one is on its way."""
     if any(r.state != ReplicaState.READY for r in replicas):
         return []
     old = [r for r in replicas if r.revision != target]

@@ -16,7 +16,7 @@ from scheduler import actions as do
 from scheduler.facts import DeploymentFacts, ReplicaFacts, World
 from scheduler.judge import Limits
 from scheduler.law import decide
-from scheduler.placement import Claim, Fleet, Holder, Place, allow, full
+from scheduler.placement import TURN_S, Claim, Fleet, Holder, Place, allow, full
 from scheduler.plan import Plan, in_place, plan, plan_beside
 from scheduler.scaling import Decision, Law, Observation, Scaling
 from scheduler.settle import Settled, serving, settle
@@ -271,7 +271,10 @@ def _scale(
     todo = _plan(case, wanted)
     rows = {r.id: r for r in living}
     has = sum(r.state != ReplicaState.DRAINING for r in living)
-    if todo.start and allowed <= has and not case.lane.waiting + case.lane.running:
+    since = look.memory[facts.id].surge_since
+    patient = since is None or look.now - since <= TURN_S  # then nobody can make room
+    idle = not case.lane.waiting + case.lane.running
+    if todo.start and allowed <= has and (idle or not patient):
         todo = replace(todo, drain=[*todo.drain, *in_place(living, facts.goal)])
     changes = todo.start if has >= wanted else 0  # replicas that are to take the others' place
     waits = changes if allowed <= has else 0

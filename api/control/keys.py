@@ -54,6 +54,7 @@ class KeyOut(BaseModel):
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None
+    replaced_by: str | None
     revoked_at: datetime | None
 
 
@@ -112,6 +113,9 @@ def rotate(key_id: str, admin: Admin, state: StateDep, body: Rotate | None = Non
         old = _need(session, admin, key_id)
         if old.revoked_at is not None:
             raise ApiError(409, "key_revoked", f"The key {key_id!r} was revoked. Make a new one.")
+        if old.replaced_by is not None:
+            message = f"The key {key_id!r} was rotated already, to {old.replaced_by!r}."
+            raise ApiError(409, "key_replaced", message)
         row, key = apikeys.rotate(session, old, body.grace_s if body else 0)
         state.keyring.forget()
         return NewKeyOut(**_shown(row), key=key)

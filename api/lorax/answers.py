@@ -6,7 +6,6 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
-from tokenizers import Tokenizer
 
 from api.errors import lorax_body
 from api.openai.logprobs import token_bytes
@@ -58,7 +57,7 @@ class _Writer:
     def __init__(self, admitted: Admitted) -> None:
         self.admitted = admitted
         self._shown = admitted.shown
-        self._tokenizer = admitted.served.tokenizer
+        self._served = admitted.served
         self._texts = [_Text() for _ in range(self._shown.answers)]
 
     def add(self, index: int, piece: Piece) -> None:
@@ -116,14 +115,20 @@ class _Writer:
         return {"token": self._token(token), "generated_text": None, "details": None}
 
     def _token(self, known: KnownToken) -> dict[str, Any]:
-        shown = _token(self._tokenizer, known.token, known.text)
+        shown = self._named(known.token, known.text)
         shown["logprob"] = known.logprobs.chosen if known.logprobs else None
         if known.logprobs and known.logprobs.top:
             shown["alternative_tokens"] = [
-                _token(self._tokenizer, token) | {"logprob": logprob}
-                for token, logprob in known.logprobs.top
+                self._named(token) | {"logprob": logprob} for token, logprob in known.logprobs.top
             ]
         return shown
+
+    def _named(self, token: int, text: str | None = None) -> dict[str, Any]:
+        """`text`: what it added to the answer; None: what it is by itself."""
+        special = token in self._served.special
+        if special or text is None:
+            text = token_bytes(self._served.tokenizer, token).decode(errors="replace")
+        return {"id": token, "text": text, "special": special}
 
     def _details(self, text: _Text, tokens: int) -> dict[str, Any]:
         return {
@@ -135,15 +140,6 @@ class _Writer:
 
     def _full(self, text: _Text) -> str:
         return "".join(self._shown.prefixes) + text.text
-
-
-def _token(tokenizer: Tokenizer, token: int, text: str | None = None) -> dict[str, Any]:
-    """`text`: what it added to the answer; None: what it is by itself."""
-    added = tokenizer.get_added_tokens_decoder().get(token)
-    special = added is not None and added.special
-    if special or text is None:
-        text = token_bytes(tokenizer, token).decode(errors="replace")
-    return {"id": token, "text": text, "special": special}
 
 
 def _finish(shown: Shown, text: str, finish: str) -> str:

@@ -20,6 +20,7 @@ class ServedModel:
     tokenizer: Tokenizer
     template: ChatTemplate | None
     context_length: int
+    special: frozenset[int] = frozenset()  # tokens that are no text
 
 
 class ServedModels:
@@ -33,10 +34,13 @@ def _load(folder: Path) -> ServedModel:
     config = _json(folder / "config.json")
     text_config = config.get("text_config") or config
     length = text_config.get("max_position_embeddings") or text_config.get("n_positions") or 2**20
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    added = tokenizer.get_added_tokens_decoder()
     return ServedModel(
-        tokenizer=Tokenizer.from_file(str(folder / "tokenizer.json")),
+        tokenizer=tokenizer,
         template=_template(folder),
         context_length=int(length),
+        special=frozenset(token for token, about in added.items() if about.special),
     )
 
 

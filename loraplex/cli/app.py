@@ -4,6 +4,7 @@ import sys
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from loraplex.cli import adapters, chat, dead_letters, deployments, keys, logs, up
 from loraplex.cli.client import fail
@@ -26,6 +27,8 @@ def main() -> None:
             setting = "_".join(("LORAPLEX", *map(str, error["loc"]))).upper()
             fail(f"{setting}={error['input']!r}: {error['msg']}")
         sys.exit(2)
+    except SettingsError as wrong:  # one that isn't the JSON that it should be
+        sys.exit(fail(f"{wrong}: {wrong.__cause__}").exit_code)
     except OSError as failed:  # a home that can't be made or written, mostly
         sys.exit(fail(str(failed)).exit_code)
 

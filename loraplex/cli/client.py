@@ -8,16 +8,18 @@ from urllib.parse import quote
 import httpx
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from loraplex.embedded.record import PlatformRecord
 from loraplex.settings import ClientSettings
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# No markup: names and reasons come from outside, and may hold brackets.
+out = Console(highlight=False, soft_wrap=True, markup=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def fail(message: str, code: int = 1) -> typer.Exit:
-    err.print(f"[red]error:[/red] {message}", markup=True)
+    err.print(Text.assemble(("error:", "red"), " ", message))
     return typer.Exit(code)
 
 

@@ -46,7 +46,7 @@ def show(request: str) -> None:
     """Show one, with its prompt."""
     letter = client().call("GET", f"{_PATH}/{quote(request, safe='')}")
     for name, value in letter.items():
-        out.print(f"{name}: {value}", markup=False)
+        out.print(f"{name}: {value}")
 
 
 def retry(request: str) -> None:

@@ -25,13 +25,13 @@ def run(client: Client, stop: threading.Event) -> None:
         body = {"name": DEPLOYMENT, "base_model": DEMO_MODEL, "cooldown_time": _COOLDOWN_S}
         client.call("POST", "/api/v1/deployments", json=body)
     _wait_until_admitting(client, stop)
-    out.print(f"\n[bold]{QUESTION}[/bold]  (asked of the base model and both adapters at once)")
+    out.print(f"\n{QUESTION}  (asked of the base model and both adapters at once)")
     started = time.monotonic()
     models = [DEPLOYMENT, *ADAPTERS.values()]
     with ThreadPoolExecutor(len(models)) as pool:
         answers = list(pool.map(lambda model: "".join(_ask(client, model)), models))
     for model, answer in zip(models, answers, strict=True):
-        out.print(f"  [bold]{model:9}[/bold] {answer.strip()}")
+        out.print(f"  {model:9} {answer.strip()}")
     replicas = client.call("GET", f"/api/v1/deployments/{DEPLOYMENT}")["replicas"]
     for replica in replicas:
         out.print(

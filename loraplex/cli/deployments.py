@@ -200,7 +200,7 @@ def events(
         path = deployment_path(name, f"/events{after}")
         answer = api.call("GET", path, may_be_gone=bool(after))
         if answer is None:
-            out.print(f"{name} was deleted.", markup=False)
+            out.print(f"{name} was deleted.")
             return
         rows = answer["data"]
         if as_json and not follow:
@@ -220,9 +220,7 @@ def events(
 def _show_event(e: dict[str, Any]) -> None:
     moved = f"{e['from_status']} → {e['to_status']}"
     change = moved if e["from_status"] != e["to_status"] else e["kind"]
-    out.print(
-        f"{e['at'][:19]}Z  {change:26} {e['actor']:10} {_indented(e['reason'])}", markup=False
-    )
+    out.print(f"{e['at'][:19]}Z  {change:26} {e['actor']:10} {_indented(e['reason'])}")
 
 
 def _indented(text: str) -> str:
@@ -245,19 +243,19 @@ def explain(
     if as_json:
         sys.stdout.write(json.dumps(facts) + "\n")
         return
-    out.print(f"{name} is {facts['status']}: {_indented(facts['reason'])}", markup=False)
+    out.print(f"{name} is {facts['status']}: {_indented(facts['reason'])}")
     if facts["wanted"] is None:
-        out.print(facts["why"], markup=False)
+        out.print(facts["why"])
     else:
         at = facts["decided_at"][:19]
-        out.print(f"{at}  has {facts['has']}, wants {facts['wanted']}", markup=False)
-        out.print(f"  why     {facts['why']}", markup=False)
+        out.print(f"{at}  has {facts['has']}, wants {facts['wanted']}")
+        out.print(f"  why     {facts['why']}")
         for line in facts["would_change"]:
-            out.print(f"  change  {line}", markup=False)
+            out.print(f"  change  {line}")
         shown = "  ".join(f"{key} {value:g}" for key, value in facts["inputs"].items())
-        out.print(f"  inputs  {shown}", markup=False)
+        out.print(f"  inputs  {shown}")
     for decision in facts["last_decisions"]:
-        out.print(f"{decision['at'][:19]}Z  {_indented(decision['reason'])}", markup=False)
+        out.print(f"{decision['at'][:19]}Z  {_indented(decision['reason'])}")
 
 
 def _compare(name: str, as_json: bool) -> None:
@@ -291,6 +289,4 @@ def _compare(name: str, as_json: bool) -> None:
 def _say(deployment: dict[str, Any]) -> None:
     change = deployment["change"]
     whereto = f", going over to {change['base_model']} {change['engine'] or ''}" if change else ""
-    out.print(
-        f"{deployment['name']} is {deployment['status']}{whereto}".rstrip() + ".", markup=False
-    )
+    out.print(f"{deployment['name']} is {deployment['status']}{whereto}".rstrip() + ".")

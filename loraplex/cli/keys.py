@@ -73,14 +73,14 @@ def rotate(
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """End a key at once."""
     row = client().call("DELETE", f"/api/v1/keys/{key_id}")
-    out.print(f"{row['name']} ({row['id']}) is revoked.", markup=False)
+    out.print(f"{row['name']} ({row['id']}) is revoked.")
 
 
 def create_tenant(name: str) -> None:
     """Make a tenant. Its first key: loraplex keys create NAME --scope admin --tenant TENANT"""
     client().call("POST", "/api/v1/tenants", json={"name": name})
     how = f"loraplex keys create first --scope admin --tenant {name}"
-    out.print(f"Tenant {name} is there. Make its first key: {how}", markup=False)
+    out.print(f"Tenant {name} is there. Make its first key: {how}")
 
 
 def list_tenants(as_json: Json = False) -> None:
@@ -102,7 +102,7 @@ def _show_new(row: dict[str, Any], as_json: bool) -> None:
     sys.stdout.write(row["key"] + "\n")
     end = f", until {_day(row['expires_at'])}" if row["expires_at"] else ""
     text = f"{row['name']} ({row['id']}) of {row['tenant']}: {' '.join(row['scopes'])}{end}."
-    out.print(f"{text} Keep it now, it is not shown again.", markup=False)
+    out.print(f"{text} Keep it now, it is not shown again.")
 
 
 def _seconds(text: str) -> float:

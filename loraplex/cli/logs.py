@@ -30,7 +30,7 @@ def logs(
     if len(files) > 1:  # of several replicas: by time, which begins each line
         latest.sort(key=lambda entry: entry[0][:23])
     for line, _ in latest[-tail:]:
-        out.print(line, markup=False)
+        out.print(line)
     positions = {file: file.stat().st_size for file in files}
     while follow:
         time.sleep(0.3)
@@ -38,7 +38,7 @@ def logs(
             with file.open(errors="replace") as log:
                 log.seek(positions.get(file, 0))
                 for line in log:
-                    out.print(line.rstrip(), markup=False)
+                    out.print(line.rstrip())
                 positions[file] = log.tell()
 
 

@@ -19,7 +19,7 @@ from loraplex.cli.client import Client, err, fail, out
 from loraplex.embedded.record import PlatformRecord, end
 from loraplex.embedded.supervisor import CannotStart, Supervisor, clean_up
 from loraplex.embedded.valkey import NoServer
-from loraplex.settings import ApiSettings, EmbeddedSettings
+from loraplex.settings import ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings
 from loraplex.store.models import DEMO_MODEL, ModelStore, ModelUnavailable
 
 
@@ -35,6 +35,7 @@ def up(
 ) -> None:
     """Start the whole platform on this machine, with a demo deployment and two adapters."""
     settings = EmbeddedSettings()
+    ScalerSettings(), WorkerSettings()  # what is wrong with theirs is told here, not in a log
     record = PlatformRecord.load(settings.home)
     if record is not None and record.supervised:
         raise fail(f"It is up already: {record.url} (home {settings.home}). loraplex status")
@@ -127,7 +128,7 @@ def _client(record: PlatformRecord) -> Client:
 
 
 def _greet(record: PlatformRecord, settings: ApiSettings, no_demo: bool) -> None:
-    out.print(f"\n[bold]Loraplex is up[/bold]   API {record.url}/v1   docs {record.url}/docs")
+    out.print(f"\nLoraplex is up   API {record.url}/v1   docs {record.url}/docs")
     if not out.is_terminal and no_demo:  # a log file, which others may read
         return
     out.print(f"  key    {record.api_key}\n  home   {settings.home}")
@@ -143,7 +144,6 @@ def _greet(record: PlatformRecord, settings: ApiSettings, no_demo: bool) -> None
         out.print(
             f"  curl -N {record.url}/v1/chat/completions -H 'content-type: application/json' "
             f"-H 'authorization: Bearer {record.api_key}' -d '{body}'\n",
-            markup=False,
         )
 
 

@@ -8,6 +8,9 @@ from loraplex.database import connect
 
 engine = connect(context.config.get_main_option("sqlalchemy.url") or "")
 with engine.connect() as connection:
+    if connection.dialect.name == "sqlite":  # some changes copy a table and drop the old one
+        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+        connection.commit()
     context.configure(
         connection=connection,
         target_metadata=SQLModel.metadata,

@@ -112,6 +112,8 @@ def test_a_rotated_key_works_until_its_grace_ends(
     path = f"/api/v1/keys/{old['id']}/rotate"
     new = ask(api, acme, "POST", path, grace_s=600).json()
     assert (new["name"], new["scopes"]) == ("turn", ["inference"]) and new["expires_at"]
+    again = ask(api, acme, "POST", path)
+    assert again.status_code == 409 and new["id"] in again.json()["detail"]
     for key in (old["key"], new["key"]):
         assert ask(api, key, "GET", "/v1/models").status_code == 200
     with Session(connect(settings.database)) as session:

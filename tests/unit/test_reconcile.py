@@ -328,7 +328,7 @@ def test_who_waits_for_a_place_says_so_once() -> None:
     assert note.reason.endswith("it waits for 1 more: the fleet is full (other has 1)")
     explained = explain(first.decided["dep-1"], NOW, decide)
     assert (explained.wanted, explained.allowed) == (1, 0)
-    assert explained.would_change[0].startswith("Up: the fleet is full (other has 1). It gets a ")
+    assert explained.would_change[0].startswith("Up: the fleet is full (other has 1). Who has no")
     again = look([waits, other], [holder], lanes, one, memory=first.memory)
     assert not of(again, do.Note)
 
@@ -354,6 +354,19 @@ def test_a_rollout_on_a_full_fleet_says_that_it_waits_and_gets_a_turn(since: flo
     assert notes == ([] if waited else [full])
     (told, *_) = explain(found.decided["dep-1"], NOW, decide).would_change[1:]
     assert waited or told.startswith("The change that is rolled out waits for a place")
+
+
+@pytest.mark.parametrize(("waited_s", "goes"), [(TURN_S / 2, []), (2 * TURN_S, ["r0"])])
+def test_where_nobody_can_make_room_a_change_is_made_in_place(
+    waited_s: float, goes: list[str]
+) -> None:
+    """One place, one deployment, busy all the time."""
+    changing = deployment(status=Status.UPDATING, lanes={1: A, 2: A}, target=2, prepared=2)
+    serves = replica(0, A, running=4)
+    known = {"dep-1": Remembered(surge_since=NOW - waited_s)}
+    one = Rules(Fleet({"a": 1}), slots=4)
+    found = look([changing], [serves], [seen(A, serves, running=4)], one, known)
+    assert [a.id for a in of(found, do.Order) if a.drain] == goes
 
 
 def test_a_rollout_keeps_its_turn_until_it_is_over() -> None:

@@ -16,9 +16,10 @@ def upgrade() -> None:
         batch.add_column(sa.Column("scopes", sa.JSON(), nullable=False, server_default='["admin"]'))
         batch.add_column(sa.Column("expires_at", sa.DateTime(timezone=True)))
         batch.add_column(sa.Column("last_used_at", sa.DateTime(timezone=True)))
+        batch.add_column(sa.Column("replaced_by", sa.String()))
     with op.batch_alter_table("tenant") as batch:
         batch.add_column(
-            sa.Column("operator", sa.Boolean(), nullable=False, server_default=sa.false())
+            sa.Column("operator", sa.Boolean(), nullable=False, server_default="0")
         )
     op.execute("UPDATE tenant SET operator = true WHERE id = 'dev'")
 
@@ -27,5 +28,5 @@ def downgrade() -> None:
     with op.batch_alter_table("tenant") as batch:
         batch.drop_column("operator")
     with op.batch_alter_table("apikey") as batch:
-        for name in ("last_used_at", "expires_at", "scopes", "hint"):
+        for name in ("replaced_by", "last_used_at", "expires_at", "scopes", "hint"):
             batch.drop_column(name)
