@@ -97,6 +97,8 @@ def render(request: Request, error: ApiError) -> JSONResponse:
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     if not error.repeatable:
         headers["x-should-retry"] = "false"
     if _LORAX.fullmatch(request.url.path):

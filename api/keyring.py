@@ -34,6 +34,7 @@ class Keyring:
         self._database = database
         self._known: TTLCache[str, Caller] = TTLCache(_MOST, remembered_s)
         self._used: dict[str, datetime] = {}  # by id, not written yet
+        self._forgotten = 0  # times
         self._lock = threading.Lock()
 
     def remembered(self, authorization: str) -> Caller | None:
@@ -46,6 +47,8 @@ class Keyring:
     def find(self, authorization: str) -> Caller:
         """Raises ApiError 401."""
         sha256 = fingerprint(_key(authorization))
+        with self._lock:
+            seen = self._forgotten
         wanted = (
             select(ApiKey, Tenant)
             .join(Tenant, col(ApiKey.tenant_id) == col(Tenant.id))
@@ -56,15 +59,17 @@ class Keyring:
             if row is None:
                 raise ApiError(401, "invalid_api_key", "The API key is wrong or was revoked.")
             key, tenant = row
-            scopes = frozenset(Scope(s) for s in key.scopes)
+            scopes = frozenset(scope for scope in Scope if scope in key.scopes)
             caller = Caller(tenant.id, key.id, scopes, tenant.operator, key.expires_at)
         with self._lock:
-            self._known[sha256] = caller
+            if seen == self._forgotten:  # else it may have been changed since it was read
+                self._known[sha256] = caller
         return self._checked(caller)
 
     def forget(self) -> None:
         """After a key was changed: this process looks again."""
         with self._lock:
+            self._forgotten += 1
             self._known.clear()
 
     def write_used(self) -> None:

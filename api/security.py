@@ -24,7 +24,7 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
-def authenticated(request: Request) -> None:
+async def authenticated(request: Request) -> None:
     if request.url.path not in OPEN:
         caller_of(request)
 
@@ -35,7 +35,7 @@ class Needs:
     def __init__(self, *scopes: Scope) -> None:
         self.scopes = scopes
 
-    def __call__(self, request: Request) -> str:
+    async def __call__(self, request: Request) -> str:
         caller = caller_of(request)
         if not {Scope.ADMIN, *self.scopes} & caller.scopes:
             wanted = " or ".join(map(repr, map(str, self.scopes)))
@@ -51,14 +51,14 @@ ForAdapters = Annotated[str, Depends(Needs(Scope.ADAPTERS))]
 ForLooking = Annotated[str, Depends(Needs(Scope.INFERENCE, Scope.DEPLOYMENTS, Scope.ADAPTERS))]
 
 
-def admin_of(request: Request, tenant: Annotated[str, Depends(Needs(Scope.ADMIN))]) -> Caller:
+async def admin_of(request: Request, tenant: Annotated[str, Depends(Needs(Scope.ADMIN))]) -> Caller:
     return caller_of(request)
 
 
 Admin = Annotated[Caller, Depends(admin_of)]
 
 
-def operator_of(admin: Admin) -> Caller:
+async def operator_of(admin: Admin) -> Caller:
     if not admin.operator:
         message = "Only the tenant that runs the platform may do that."
         raise ApiError(403, "operators_only", message)

@@ -4,8 +4,10 @@ import hashlib
 import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Any, cast
 
-from sqlmodel import Session, select
+from sqlalchemy import CursorResult, update
+from sqlmodel import Session, col, select
 
 from loraplex.entities import ApiKey, Tenant, utc_now
 from loraplex.scopes import Scope
@@ -30,39 +32,27 @@ def issue(
     name: str,
     scopes: Iterable[Scope],
     expires_at: datetime | None = None,
-    key: str = "",
 ) -> tuple[ApiKey, str]:
-    """A new key and its row; nobody can read the key again. Commits."""
-    hint = ""  # of a key that was chosen by hand nothing is shown
-    if not key:
-        key = new_key()
-        hint = key[:_HINT]
-    row = ApiKey(
-        tenant_id=tenant,
-        name=name,
-        sha256=fingerprint(key),
-        hint=hint,
-        scopes=sorted(set(scopes)),
-        expires_at=expires_at,
-    )
+    """A new key and its row, not committed; nobody can read the key again."""
+    key = new_key()
+    row = _row(tenant, name, scopes, key, hint=key[:_HINT], expires_at=expires_at)
     session.add(row)
-    session.commit()
     return row, key
 
 
-def rotate(session: Session, old: ApiKey, grace_s: float) -> tuple[ApiKey, str]:
-    """Another key in the place of `old`, which ends after `grace_s`, or earlier if it was to. One
-    that was to end after some time lives for as long again. Not for one that was replaced already.
-    Commits."""
+def rotate(session: Session, old: ApiKey, grace_s: float) -> tuple[ApiKey, str] | None:
+    """Another key in the place of `old`, which ends after `grace_s`, or earlier if it was to; not
+    committed. One that was to end after some time lives for as long again. None: it was replaced
+    already."""
     now = utc_now()
     lifetime = old.expires_at - old.created_at if old.expires_at else None
     end = now + timedelta(seconds=grace_s)
-    old.expires_at = min(old.expires_at, end) if old.expires_at else end
     expires_at = now + lifetime if lifetime else None
     row, key = issue(session, old.tenant_id, old.name, map(Scope, old.scopes), expires_at)
-    old.replaced_by = row.id
-    session.commit()
-    return row, key
+    once = update(ApiKey).where(col(ApiKey.id) == old.id, col(ApiKey.replaced_by).is_(None))
+    values = {"replaced_by": row.id, "expires_at": min(old.expires_at or end, end)}
+    found = cast(CursorResult[Any], session.execute(once.values(**values)))
+    return (row, key) if found.rowcount else None
 
 
 def store(session: Session, tenant: str, name: str, key: str) -> None:
@@ -72,5 +62,24 @@ def store(session: Session, tenant: str, name: str, key: str) -> None:
         session.add(Tenant(id=tenant, operator=True))
         session.flush()
     if session.exec(select(ApiKey).where(ApiKey.sha256 == fingerprint(key))).first() is None:
-        issue(session, tenant, name, [Scope.ADMIN], key=key)
+        session.add(_row(tenant, name, [Scope.ADMIN], key))
     session.commit()
+
+
+def _row(
+    tenant: str,
+    name: str,
+    scopes: Iterable[Scope],
+    key: str,
+    hint: str = "",
+    expires_at: datetime | None = None,
+) -> ApiKey:
+    """`hint`: of a key that was chosen by hand nothing is kept."""
+    return ApiKey(
+        tenant_id=tenant,
+        name=name,
+        sha256=fingerprint(key),
+        hint=hint,
+        scopes=sorted(set(scopes)),
+        expires_at=expires_at,
+    )

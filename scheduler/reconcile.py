@@ -308,9 +308,10 @@ def _told(case: _Case, has: int, wanted: int, waits: int, look: Look) -> Iterato
     facts, decision = case.facts, case.decision
     assert decision is not None
     known, short = look.memory[facts.id], decision.replicas - wanted
-    if known.told == (wanted, has, short + waits) or (wanted == has and not short + waits):
+    lacks = bool(short or waits)
+    if known.told == (wanted, has, lacks) or (wanted == has and not lacks):
         return
-    look.memory[facts.id] = replace(known, told=(wanted, has, short + waits))
+    look.memory[facts.id] = replace(known, told=(wanted, has, lacks))
     reason = f"{has} → {wanted} replicas: {decision.reason}"
     if short and wanted < has:
         reason += "; it yields to others"

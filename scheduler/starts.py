@@ -40,7 +40,7 @@ class Remembered:
     counted: Counted = NOTHING
     failed_stragglers: Mapping[Lane, int] = field(default_factory=dict)  # starts for former lanes
     surge_since: float | None = None  # a rollout needs more places than usual
-    told: tuple[int, int, int] = (-1, -1, 0)  # what was last noted: wanted, had, has no place for
+    told: tuple[int, int, bool] = (-1, -1, False)  # last noted: wanted, had, lacked places
 
 
 def with_start(known: tuple[float, ...], seconds: float) -> tuple[float, ...]:

@@ -80,6 +80,7 @@ def create(body: KeyCreate, admin: Admin, state: StateDep) -> NewKeyOut:
     with Session(state.database, expire_on_commit=False) as session:
         tenant = _tenant(session, admin, body.tenant)
         row, key = apikeys.issue(session, tenant, body.name, body.scopes, expires)
+        session.commit()
         return NewKeyOut(**_shown(row), key=key)
 
 
@@ -113,10 +114,19 @@ def rotate(key_id: str, admin: Admin, state: StateDep, body: Rotate | None = Non
         old = _need(session, admin, key_id)
         if old.revoked_at is not None:
             raise ApiError(409, "key_revoked", f"The key {key_id!r} was revoked. Make a new one.")
-        if old.replaced_by is not None:
+        if not old.hint:
+            message = (
+                "This key was set by hand (LORAPLEX_API_KEY, ~/.loraplex/api-key). Make another, "
+                "put it there, then revoke this one."
+            )
+            raise ApiError(409, "key_set_by_hand", message)
+        rotated = apikeys.rotate(session, old, body.grace_s if body else 0)
+        if rotated is None:
+            session.rollback()
             message = f"The key {key_id!r} was rotated already, to {old.replaced_by!r}."
             raise ApiError(409, "key_replaced", message)
-        row, key = apikeys.rotate(session, old, body.grace_s if body else 0)
+        row, key = rotated
+        session.commit()
         state.keyring.forget()
         return NewKeyOut(**_shown(row), key=key)
 

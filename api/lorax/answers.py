@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 
-from api.errors import lorax_body
+from api.errors import bad_request, lorax_body
 from api.openai.logprobs import token_bytes
 from api.requests.admission import Admitted
 from api.requests.gather import gather
@@ -25,6 +26,9 @@ async def answer(
     The last event has the whole text, so one that was cut off is sent again from its beginning.
     """
     writer = _Writer(replace(admitted, received=None))
+    if streamed and admitted.shown.best < admitted.shown.n:
+        state.inflight.done(admitted.ongoing)
+        raise bad_request("The best of several can't be known in a stream.", "best_of")
     if streamed:
         return stream(
             *(state, writer.admitted, [], writer.events, list),
@@ -33,7 +37,7 @@ async def answer(
         )
     started = time.perf_counter()
     await gather(state, http, writer.admitted, writer.add)
-    whole = writer.whole()
+    whole = await run_in_threadpool(writer.whole)
     headers = writer.headers(time.perf_counter() - started)
     return JSONResponse([whole] if as_list else whole, headers=headers)
 

@@ -37,10 +37,22 @@ _NOT_TOLD = (
 )
 
 
+def _deployment(deployment: str, tenant: ForInference, state: StateDep) -> Deployment:
+    with Session(state.database, expire_on_commit=False) as session:
+        return need_deployment(session, tenant, deployment)
+
+
+DeploymentDep = Annotated[Deployment, Depends(_deployment)]
+
+
 @router.post("")
 @router.post("/", include_in_schema=False)
 async def compat(
-    deployment: str, body: GenerateRequest, http: Request, tenant: ForInference, state: StateDep
+    deployment: DeploymentDep,
+    body: GenerateRequest,
+    http: Request,
+    tenant: ForInference,
+    state: StateDep,
 ) -> Response:
     """Streamed with `stream: true`, else a list of one answer."""
     streamed = bool(body.stream)
@@ -49,7 +61,11 @@ async def compat(
 
 @router.post("/generate")
 async def generate(
-    deployment: str, body: GenerateRequest, http: Request, tenant: ForInference, state: StateDep
+    deployment: DeploymentDep,
+    body: GenerateRequest,
+    http: Request,
+    tenant: ForInference,
+    state: StateDep,
 ) -> Response:
     """A whole answer."""
     return await _respond(state, http, tenant, deployment, body, streamed=False)
@@ -57,7 +73,11 @@ async def generate(
 
 @router.post("/generate_stream")
 async def generate_stream(
-    deployment: str, body: GenerateRequest, http: Request, tenant: ForInference, state: StateDep
+    deployment: DeploymentDep,
+    body: GenerateRequest,
+    http: Request,
+    tenant: ForInference,
+    state: StateDep,
 ) -> Response:
     """An event for each token; the last one has the whole text."""
     return await _respond(state, http, tenant, deployment, body, streamed=True)
@@ -67,25 +87,15 @@ async def _respond(
     state: State,
     http: Request,
     tenant: str,
-    deployment: str,
+    deployment: Deployment,
     body: GenerateRequest,
     *,
     streamed: bool,
     as_list: bool = False,
 ) -> Response:
-    if ":" in deployment:
-        raise ApiError(404, "not_found", f"There is no deployment {deployment!r}.")
     request = body.generation(deployment, streamed=streamed)
     admitted = await admit_or_resume(state, http, tenant, request)
     return await answer(state, http, admitted, streamed=streamed, as_list=as_list)
-
-
-def _deployment(deployment: str, tenant: ForInference, state: StateDep) -> Deployment:
-    with Session(state.database, expire_on_commit=False) as session:
-        return need_deployment(session, tenant, deployment)
-
-
-DeploymentDep = Annotated[Deployment, Depends(_deployment)]
 
 
 @router.get("/health")

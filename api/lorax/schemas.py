@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.errors import bad_request
-from api.openai.schemas import MAX_SCHEMA, MAX_TOKENS
+from api.openai.schemas import MAX_SCHEMA, MAX_TOKENS, encodable
 from api.requests.request import GenerationRequest
+from loraplex.entities import Deployment
 
 BASE_MODEL = "__base_model__"  # LoRAX' adapter_id for none
 _MOST_STOPS = 4
@@ -20,11 +21,6 @@ def _unset(value: Any) -> Any:
     if value:
         raise ValueError("this isn't supported; leave it out")
     return value
-
-
-def _encodable(text: str) -> str:
-    text.encode()  # a UnicodeEncodeError is a ValueError
-    return text
 
 
 Unset = Annotated[Any, AfterValidator(_unset)]
@@ -45,7 +41,7 @@ class ResponseFormat(BaseModel):
 
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    adapter_id: Annotated[str, AfterValidator(_encodable)] | None = Field(None, max_length=512)
+    adapter_id: Annotated[str, AfterValidator(encodable)] | None = Field(None, max_length=512)
     adapter_source: Literal["pbase", "hub", "local", "s3"] | None = None
     merged_adapters: Unset = None
     api_token: str | None = Field(None, max_length=4096, repr=False)  # the registry needs none
@@ -80,11 +76,11 @@ class Parameters(BaseModel):
 
 class GenerateRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    inputs: Annotated[str, AfterValidator(_encodable)] = Field(min_length=1)
+    inputs: Annotated[str, AfterValidator(encodable)] = Field(min_length=1)
     parameters: Parameters = Field(default_factory=Parameters)
     stream: bool | None = False
 
-    def generation(self, deployment: str, *, streamed: bool) -> GenerationRequest:
+    def generation(self, deployment: Deployment, *, streamed: bool) -> GenerationRequest:
         """Raises ApiError for what can't be honoured together."""
         given = self.parameters
         best_of = given.best_of or 1
@@ -94,14 +90,15 @@ class GenerateRequest(BaseModel):
         if streamed and given.decoder_input_details:
             reason = "A stream has no details of the prompt."
             raise bad_request(reason, "decoder_input_details")
-        adapter = given.adapter_id if given.adapter_id not in ("", BASE_MODEL) else None
+        base = (None, "", BASE_MODEL, deployment.base_model)
+        adapter = given.adapter_id if given.adapter_id not in base else None
         if adapter and given.adapter_source not in (None, "pbase"):
             reason = "Only registered adapters are served; register it first: loraplex adapters add"
             raise bad_request(f"{reason} REPO FOLDER, then adapter_id='REPO/1'.", "adapter_source")
         return GenerationRequest(
             surface="lorax",
             streamed=streamed,
-            model=f"{deployment}:{adapter}" if adapter else deployment,
+            model=f"{deployment.name}:{adapter}" if adapter else deployment.name,
             prompts=[self.inputs],
             n=best_of,
             best=1,
@@ -117,6 +114,6 @@ class GenerateRequest(BaseModel):
             echo=bool(given.return_full_text),
             truncate=given.truncate,
             logprobs=given.return_k_alternatives or 0,
-            logprobs_shown=bool(given.details),
+            logprobs_shown=bool(given.details or given.decoder_input_details),
             prompt_logprobs=0 if given.decoder_input_details else None,
         )

@@ -24,7 +24,7 @@ def _neutral(*allowed: object) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     text.encode()  # JSON can spell half a surrogate pair: a UnicodeEncodeError is a ValueError
     if "\0" in text:  # nor can a database's text hold it
         raise ValueError("holds a NUL character")
@@ -107,7 +107,7 @@ class Common(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str, AfterValidator(_encodable)] = Field(max_length=512)
+    model: Annotated[str, AfterValidator(encodable)] = Field(max_length=512)
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -189,7 +189,7 @@ class CompletionRequest(Common):
     prompt: str | list[str] | list[int] | list[list[int]]
     max_tokens: int | None = Field(16, ge=0, le=MAX_TOKENS)
     echo: bool | None = False
-    suffix: Annotated[str, AfterValidator(_encodable)] | None = None
+    suffix: Annotated[str, AfterValidator(encodable)] | None = None
     logprobs: int | None = Field(None, ge=0, le=5)
     best_of: int | None = Field(None, ge=1, le=MAX_ANSWERS)
 

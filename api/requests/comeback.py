@@ -19,7 +19,7 @@ async def admit_or_resume(
     state: State, http: Request, tenant: str, request: GenerationRequest
 ) -> Admitted:
     """Admit a request, or go on with the one that its `Last-Event-ID` names. Raises ApiError."""
-    asked = terms(http, state.settings)
+    asked = terms(http, state.settings, returns=request.surface != "lorax")
     if asked.last_event is None:
         return await admit(state, tenant, asked, request)
     admitted = await come_back(state, tenant, asked.last_event)

@@ -12,12 +12,14 @@ class Detokenizer:
     def __init__(
         self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, keep_stop: bool = False
     ) -> None:
-        """`keep_stop`: a stop string that ends the text is part of it."""
+        """`keep_stop`: stop strings are looked for at the ends of tokens only, and are part of the
+        text."""
         self._keep_stop = keep_stop
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
         self._stop = tuple(stop)
         self._held = ""
+        self._tail = ""
         self.length = 0  # characters of the text so far, with those that are held back
         self.latest = ""  # text of the latest token, shown or held back
         self.stopped = False  # a stop string was met; later tokens don't matter
@@ -30,12 +32,15 @@ class Detokenizer:
         self.length += len(piece)
         if not self._stop:
             return piece
+        if self._keep_stop:
+            self._tail = (self._tail + piece)[-max(map(len, self._stop)) :]
+            self.stopped = self._tail.endswith(self._stop)
+            return piece
         self._held += piece
-        found = [(at, len(s)) for s in self._stop if (at := self._held.find(s)) >= 0]
+        found = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
-            at, length = min(found)
-            shown, self._held = self._held[: at + length * self._keep_stop], ""
+            shown, self._held = self._held[: min(found)], ""
             return shown
         keep = self._possible_stop()
         shown, self._held = self._held[: len(self._held) - keep], self._held[-keep:] if keep else ""

@@ -76,8 +76,11 @@ def _infill(served: ServedModel, suffix: str) -> Infill:
 def _tokenize(
     served: ServedModel, prompt: Prompt, infill: Infill | None, truncate: int
 ) -> list[int]:
-    """`truncate` 0: all of it."""
-    ids = _encode_prompt(served, prompt)[-truncate:]
+    """`truncate`: of a text, as many tokens at its end; 0: all of it."""
+    if truncate and isinstance(prompt, str):
+        ids = _last_tokens(served, prompt, truncate)
+    else:
+        ids = _encode_prompt(served, prompt)
     return infill.around(served.tokenizer, ids) if infill else ids
 
 
@@ -112,6 +115,13 @@ def encoding(served: ServedModel, text: str, *, special: bool) -> Encoding:
     except UnicodeEncodeError as broken:  # half of a surrogate pair, which JSON can spell
         raise bad_request(f"The text is not valid Unicode: {broken.reason}.") from broken
     return served.tokenizer.encode(text, add_special_tokens=special)
+
+
+def _last_tokens(served: ServedModel, text: str, count: int) -> list[int]:
+    """Of a text, with the special tokens around them that a whole one has."""
+    found = encoding(served, text, special=False)
+    found.truncate(count, direction="left")
+    return list(served.tokenizer.post_process(found, add_special_tokens=True).ids)
 
 
 def _bound_scores(request: GenerationRequest, lengths: Sequence[int]) -> None:

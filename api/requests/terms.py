@@ -29,8 +29,11 @@ class Terms:
     last_event: LastEvent | None = None
 
 
-def terms(http: Request, settings: ApiSettings) -> Terms:
-    """Raises ApiError for a header that can't be honoured."""
+def terms(http: Request, settings: ApiSettings, *, returns: bool = True) -> Terms:
+    """`returns`: clients of this kind may come back.
+
+    Raises ApiError for a header that can't be honoured.
+    """
     headers = http.headers
     key = headers.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= 255:
@@ -39,7 +42,7 @@ def terms(http: Request, settings: ApiSettings) -> Terms:
     if timeout_s == 0:
         raise bad_request("x-request-timeout-seconds must be over 0.", "x-request-timeout-seconds")
     # OpenAI's SDKs never come back for a stream: what their users leave is stopped at once.
-    returns = key is not None or "x-stainless-lang" not in headers
+    returns = key is not None or (returns and "x-stainless-lang" not in headers)
     grace_s = _seconds(http, "x-grace-seconds", settings.grace_s if returns else 0.0)
     return Terms(
         min(timeout_s, settings.request_timeout_s),

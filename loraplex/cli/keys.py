@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.table import Table
@@ -67,12 +68,12 @@ def rotate(
 ) -> None:
     """Make another key in the place of one; it is shown once."""
     body = {"grace_s": _seconds(grace)}
-    _show_new(client().call("POST", f"/api/v1/keys/{key_id}/rotate", json=body), as_json)
+    _show_new(client().call("POST", _path(key_id, "/rotate"), json=body), as_json)
 
 
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """End a key at once."""
-    row = client().call("DELETE", f"/api/v1/keys/{key_id}")
+    row = client().call("DELETE", _path(key_id))
     out.print(f"{row['name']} ({row['id']}) is revoked.")
 
 
@@ -103,6 +104,10 @@ def _show_new(row: dict[str, Any], as_json: bool) -> None:
     end = f", until {_day(row['expires_at'])}" if row["expires_at"] else ""
     text = f"{row['name']} ({row['id']}) of {row['tenant']}: {' '.join(row['scopes'])}{end}."
     out.print(f"{text} Keep it now, it is not shown again.")
+
+
+def _path(key_id: str, rest: str = "") -> str:
+    return f"/api/v1/keys/{quote(key_id, safe='')}{rest}"
 
 
 def _seconds(text: str) -> float:

@@ -107,6 +107,8 @@ def test_parameters_mean_what_they_mean_at_lorax(platform: Platform) -> None:
         platform, f"{BASE}/generate", details=True, return_k_alternatives=3,
         decoder_input_details=True,
     ).json()["details"]  # fmt: skip
+    prefill = ask(platform, f"{BASE}/generate", decoder_input_details=True).json()["details"]
+    assert prefill["prefill"] == shown["prefill"]
     assert all(len(t["alternative_tokens"]) == 3 for t in shown["tokens"])
     assert shown["prefill"][0]["logprob"] is None and shown["prefill"][1]["logprob"] < 0
     short = ask(platform, f"{BASE}/generate", "a b c d e f g", truncate=2, details=True).json()
@@ -127,6 +129,7 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"max_new_tokens": 10**6}, 422, "validation"),
     ({"response_format": {"type": "yaml"}}, 422, "validation"),
     ({"surprise": 1}, 422, "validation"),
+    ({"adapter_id": "a\0/1"}, 422, "validation"),
 ]
 
 

@@ -126,6 +126,13 @@ def test_a_rotated_key_works_until_its_grace_ends(
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "expired_api_key")
 
 
+def test_a_key_that_was_set_by_hand_is_changed_where_it_was_set(api: TestClient) -> None:
+    keys = ask(api, "pb_operator", "GET", "/api/v1/keys").json()["data"]
+    (first,) = [key for key in keys if key["name"] == "first"]
+    assert first["hint"] == "", "nothing of it is kept"
+    assert ask(api, "pb_operator", "POST", f"/api/v1/keys/{first['id']}/rotate").status_code == 409
+
+
 def test_when_a_key_was_last_used_is_kept(api: TestClient, acme: str) -> None:
     new = made(api, "used", "inference", by=acme)
     assert ask(api, new["key"], "GET", "/v1/models").status_code == 200
@@ -151,6 +158,13 @@ def test_tenants_see_only_what_is_theirs(api: TestClient, acme: str, settings: A
     for model in ("mine", "poet/1", "mine:poet/1", MODEL):
         said = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
         assert ask(api, acme, "POST", "/v1/chat/completions", **said).status_code == 404
+    for base in ("/deployments/mine", "/x/deployments/v2/llms/mine"):
+        for path in ("", "/generate", "/generate_stream", "/tokenize"):
+            assert ask(api, acme, "POST", base + path, inputs="Hi").status_code == 404
+        said = {"model": "", "messages": [{"role": "user", "content": "Hi"}]}
+        assert ask(api, acme, "POST", f"{base}/v1/chat/completions", **said).status_code == 404
+        for path in ("/info", "/health"):
+            assert ask(api, acme, "GET", base + path).status_code == 404
     theirs = made(api, "theirs", "inference")["id"]
     assert ask(api, acme, "DELETE", f"/api/v1/keys/{theirs}").status_code == 404
     assert ask(api, acme, "GET", "/api/v1/keys?tenant=dev").status_code == 404

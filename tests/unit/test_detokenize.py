@@ -40,3 +40,11 @@ def test_nothing_of_a_stop_string_is_shown(
     assert decoder.stopped == any(stop in text for stop in stops)
     if not decoder.stopped:
         assert shown == text
+
+
+def test_a_stop_string_that_is_kept_ends_with_its_token(bytes_tokenizer: Tokenizer) -> None:
+    decoder = Detokenizer(bytes_tokenizer, ["lo, w", "zz"], keep_stop=True)
+    shown = ""
+    for token in bytes_tokenizer.encode("hello, world").ids:
+        shown += decoder.feed(token)
+    assert decoder.stopped and shown == "hello, w"
