@@ -375,7 +375,7 @@ def test_bad_deployments_are_problems(
 
 def test_a_name_is_taken_once_and_free_after_deletion(platform: Platform) -> None:
     http = platform.http()
-    body = {"name": "twice", "base_model": "/nowhere"}
+    body = {"name": "twice", "base_model": "org/nowhere"}
     assert http.post("/api/v1/deployments", json=body).status_code == 201
     assert http.post("/api/v1/deployments", json=body).status_code == 409
     assert http.delete("/api/v1/deployments/twice").status_code == 200
