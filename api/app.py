@@ -18,6 +18,8 @@ from api.control import adapters, comparison, dead_letters, deployments, explain
 from api.keyring import Caller, Keyring
 from api.lorax import generate as lorax
 from api.openai import chat, completions, models
+from api.predibase import account
+from api.predibase import deployments as predibase
 from api.requests.inflight import Inflight
 from api.requests.models import ServedModels
 from api.security import authenticated
@@ -84,6 +86,8 @@ def build(settings: ApiSettings) -> FastAPI:
         app.include_router(lorax.router, prefix=prefix)
         for router in (chat.router, completions.router):
             app.include_router(router, prefix=f"{prefix}/v1")
+    for predibase_router in (account.router, predibase.router):
+        app.include_router(predibase_router)
     app.include_router(openai)
     app.include_router(control)
     return app

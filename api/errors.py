@@ -1,7 +1,7 @@
 """Errors that users can meet: raised where the fact is known, rendered here for each surface.
 
-`/api/v1` answers with problem+json (RFC 9457), LoRAX' native routes in LoRAX' shape, everything
-else in OpenAI's.
+`/api/v1` answers with problem+json (RFC 9457), LoRAX' native routes in LoRAX' shape,
+Predibase's control plane in Predibase's, everything else in OpenAI's.
 """
 
 import logging
@@ -18,6 +18,7 @@ from loraplex.broker.connection import Unavailable
 log = logging.getLogger(__name__)
 
 _LORAX = re.compile(r"(/deployments/[^/]+|/[^/]+/deployments/v2/llms/[^/]+)(/(?!v1/).*)?")
+_PREDIBASE = re.compile(r"/v2/|(/v1)?/(users|llms)/")
 
 
 class ApiError(Exception):
@@ -104,6 +105,8 @@ def render(request: Request, error: ApiError) -> JSONResponse:
     if _LORAX.fullmatch(request.url.path):
         status, body = lorax_body(error)
         return JSONResponse(body, status, headers)
+    if _PREDIBASE.match(request.url.path):  # its SDK shows a string best
+        return JSONResponse({"error": error.message}, error.status, headers)
     if not request.url.path.startswith("/api/v1"):
         return JSONResponse(error.body, error.status, headers)
     problem = {"type": "about:blank", "title": error.code, "status": error.status}

@@ -82,6 +82,7 @@ class Deployment(SQLModel, table=True):
     id: str = Field(default_factory=lambda: new_id("dep"), primary_key=True)
     tenant_id: str = Field(foreign_key="tenant.id", index=True)
     name: str
+    description: str = ""
     base_model: str
     min_replicas: int
     max_replicas: int

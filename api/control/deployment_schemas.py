@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from loraplex.schedule import DAYS
 
@@ -66,9 +66,20 @@ Replicas = Annotated[int, Field(ge=0, le=64)]
 Seconds = Annotated[int, Field(ge=0, le=7 * 86400)]
 
 
+def _storable(text: str) -> str:
+    text.encode()  # a UnicodeEncodeError is a ValueError
+    if "\0" in text:
+        raise ValueError("holds a NUL character")
+    return text
+
+
+Description = Annotated[str, Field(max_length=1024), AfterValidator(_storable)]
+
+
 class DeploymentCreate(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
+    description: Description = ""
     base_model: str = Field(min_length=1, max_length=512)
     min_replicas: Replicas = 0
     max_replicas: int = Field(1, ge=1, le=64)
@@ -85,6 +96,7 @@ class DeploymentCreate(BaseModel):
 
 class DeploymentPatch(BaseModel):
     model_config = ConfigDict(extra="forbid")
+    description: Description | None = None
     base_model: str | None = Field(None, min_length=1, max_length=512)
     min_replicas: Replicas | None = None
     max_replicas: int | None = Field(None, ge=1, le=64)
@@ -123,6 +135,7 @@ class DeploymentOut(BaseModel):
     """`base_model` and `engine` are what serves; `change` is what it goes over to."""
 
     name: str
+    description: str
     base_model: str
     status: str
     reason: str

@@ -1,4 +1,4 @@
-"""keys with scopes, expiry and last use; tenants that run the platform"""
+"""keys with scopes, expiry and last use; tenants that run the platform; descriptions"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,10 +21,14 @@ def upgrade() -> None:
         batch.add_column(
             sa.Column("operator", sa.Boolean(), nullable=False, server_default="0")
         )
+    with op.batch_alter_table("deployment") as batch:
+        batch.add_column(sa.Column("description", sa.String(), nullable=False, server_default=""))
     op.execute("UPDATE tenant SET operator = true WHERE id = 'dev'")
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("deployment") as batch:
+        batch.drop_column("description")
     with op.batch_alter_table("tenant") as batch:
         batch.drop_column("operator")
     with op.batch_alter_table("apikey") as batch:

@@ -1,0 +1,139 @@
+"""Deployments as Predibase's SDK makes, changes, lists and watches them."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+from sqlmodel import Session, col, select
+
+from api.control import deployments as control
+from api.control.deployment_schemas import DeploymentOut
+from api.errors import ApiError
+from api.predibase.schemas import Config, Create, Update, shown
+from api.requests.admission import served_for
+from api.requests.resolve import need_deployment
+from api.security import ForDeployments, ForLooking
+from api.state import State, StateDep
+from loraplex.entities import Deployment, DeploymentEvent
+from loraplex.status import Status
+
+router = APIRouter(tags=["predibase"])
+
+_FAILED = (Status.ERRORED, Status.DELETED, Status.STOPPED)
+
+
+@router.get("/v2/deployments/recommended-config")
+def recommended_config(
+    tenant: ForLooking,
+    baseModel: str,
+    accelerator: str | None = None,
+    quantization: str | None = None,
+) -> dict[str, Any]:
+    """The defaults: replicas go to zero when nobody asks."""
+    config = Config(baseModel=baseModel, minReplicas=0, maxReplicas=1, cooldownTime=3600)
+    return config.model_dump(by_alias=True, exclude_none=True)
+
+
+@router.post("/v2/deployments", status_code=201)
+async def create(body: Create, tenant: ForDeployments, state: StateDep) -> dict[str, Any]:
+    made = await control.create(body.ours(), tenant, state)
+    return {"data": await _shown(state, tenant, made)}
+
+
+@router.get("/v2/deployments")
+async def list_all(
+    tenant: ForLooking,
+    state: StateDep,
+    type: Literal["shared", "private", "serverless", "dedicated"] | None = None,
+) -> dict[str, Any]:
+    """Serverless is the older name of shared, dedicated that of private."""
+    if type in ("shared", "serverless"):
+        return {"data": []}
+    found = (await control.list_deployments(tenant, state))["data"]
+    return {"data": [await _shown(state, tenant, each) for each in found]}
+
+
+@router.get("/v2/deployments/{name}")
+async def get(name: str, tenant: ForLooking, state: StateDep) -> dict[str, Any]:
+    return {"data": await _shown(state, tenant, await control.get(name, tenant, state))}
+
+
+@router.put("/v2/deployments/{name}")
+async def update(
+    name: str, body: Update, tenant: ForDeployments, state: StateDep
+) -> dict[str, Any]:
+    """What isn't given, or null, stays."""
+    now = await control.get(name, tenant, state)
+    engine = now.change.engine if now.change else now.engine
+    changed = await control.change(name, body.ours(engine), tenant, state)
+    return {"data": await _shown(state, tenant, changed)}
+
+
+@router.delete("/v2/deployments/{name}")
+async def delete(name: str, tenant: ForDeployments, state: StateDep) -> dict[str, Any]:
+    await control.delete(name, tenant, state)
+    return {"data": {"name": name}}
+
+
+@router.get("/v2/deployments/{name}/request-logs")
+async def request_logs(name: str, tenant: ForLooking, state: StateDep) -> None:
+    await control.get(name, tenant, state)
+    raise ApiError(400, "not_supported", "Requests are not logged here: prompts stay with clients.")
+
+
+@router.get("/llms/{name}/events")
+@router.get("/v1/llms/{name}/events", include_in_schema=False)
+def events(name: str, tenant: ForLooking, state: StateDep) -> dict[str, Any]:
+    """What happened since it was made or changed last. `Ready` says that it takes requests, though
+    it may have no replica yet: that is what the SDK waits for."""
+    with Session(state.database) as session:
+        row = need_deployment(session, tenant, name)
+        rows = session.exec(
+            select(DeploymentEvent)
+            .where(DeploymentEvent.deployment_id == row.id)
+            .order_by(col(DeploymentEvent.id))
+        ).all()
+        return {
+            "name": row.name,
+            "ComputeEvents": compute_events(row, rows),
+            "resourceActiveTime": 0,
+            "deploymentStatus": row.status,
+        }
+
+
+def compute_events(row: Deployment, rows: list[DeploymentEvent] | Any) -> list[dict[str, Any]]:
+    """Those since the latest change, the last one by what the deployment is now. Pure."""
+    changes = [i for i, each in enumerate(rows) if each.kind in ("created", "changed")]
+    since = rows[changes[-1] :] if changes else rows
+    found = [
+        {"eventType": each.to_status.capitalize(), "timestamp": _time(each.at)}
+        for each in since
+        if each.from_status != each.to_status
+        and each.to_status not in (Status.READY, Status.STANDBY, Status.ERRORED)
+    ]
+    settled = row.target == row.revision and row.status in (Status.READY, Status.STANDBY)
+    if settled:
+        found.append({"eventType": "Ready", "timestamp": _time(row.changed_at)})
+    elif row.status in _FAILED:
+        found.append({"eventType": "Failed", "timestamp": _time(row.changed_at)})
+    return found
+
+
+def _time(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+async def _shown(state: State, tenant: str, out: DeploymentOut) -> dict[str, Any]:
+    def load() -> tuple[Deployment, int]:
+        with Session(state.database, expire_on_commit=False) as session:
+            row = need_deployment(session, tenant, out.name)
+        try:
+            return row, served_for(state, row).context_length
+        except ApiError:  # its base model is not here yet
+            return row, 0
+
+    row, context = await run_in_threadpool(load)
+    ready = sum(replica.phase == "ready" for replica in out.replicas)
+    found: dict[str, Any] = shown(row, out.engine, ready, context)
+    return found

@@ -1,0 +1,50 @@
+"""A day with Predibase's SDK (`predibase` 2025.10.3), unmodified. pip install predibase
+
+LORAPLEX_URL, LORAPLEX_API_KEY: as `loraplex up` prints them. MODEL: a base model. ADAPTER: for it.
+"""
+
+import json
+import os
+
+URL = os.environ.get("LORAPLEX_URL", "http://127.0.0.1:8000")
+os.environ["PREDIBASE_GATEWAY"] = URL
+
+from predibase import DeploymentConfig, Predibase, UpdateDeploymentConfig  # noqa: E402
+
+MODEL = os.environ.get("MODEL", "HuggingFaceTB/SmolLM2-135M-Instruct")
+ADAPTER, NAME = os.environ.get("ADAPTER", "pirate/1"), os.environ.get("NAME", "predibase-day")
+PROMPT = "<|im_start|>user\nWhere do you live?<|im_end|>\n<|im_start|>assistant\n"
+SCHEMA = {
+    "type": "object",
+    "properties": {"age": {"type": "integer", "maximum": 150}},
+    "required": ["age"],
+    "additionalProperties": False,
+}
+
+pb = Predibase(api_token=os.environ["LORAPLEX_API_KEY"])
+config = DeploymentConfig(base_model=MODEL, min_replicas=0, max_replicas=1, cooldown_time=60)
+made = pb.deployments.create(name=NAME, config=config, description="for a day")
+print(made.name, made.status, made.context_window, [d.name for d in pb.deployments.list()])
+
+client = pb.deployments.client(NAME, serving_url_override=URL)
+print("base    ", client.generate(PROMPT, max_new_tokens=24).generated_text)
+print(ADAPTER, client.generate(PROMPT, adapter_id=ADAPTER, max_new_tokens=24).generated_text)
+for event in client.generate_stream(PROMPT, adapter_id=ADAPTER, max_new_tokens=24):
+    print(event.token.text, end="", flush=True)
+print()
+format_ = {"type": "json_object", "schema": SCHEMA}
+print(
+    json.loads(client.generate("Age: ", response_format=format_, max_new_tokens=32).generated_text)
+)
+
+pb.deployments.update(NAME, config=UpdateDeploymentConfig(max_replicas=2, cooldown_time=30))
+changed = pb.deployments.get(NAME)
+print(changed.config.max_replicas, changed.config.cooldown_time, changed.config.min_replicas)
+
+try:
+    pb.deployments.update(NAME, config=UpdateDeploymentConfig(speculator="medusa"))
+except RuntimeError as refused:
+    print("refused:", refused)
+
+pb.deployments.delete(NAME)
+print("left:", [d.name for d in pb.deployments.list()])

@@ -1,0 +1,116 @@
+"""Predibase's SDK, unmodified, against the platform; and what it asks for, call by call."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loraplex.store.models import DEMO_MODEL
+from tests.conftest import REPOSITORY
+from tests.e2e.clients import python_with, run
+from tests.e2e.conftest import Platform, until
+
+SDK = "predibase==2025.10.3"
+
+
+@pytest.fixture(scope="module")
+def predibase() -> Path:
+    return python_with(SDK)
+
+
+def config(**given: Any) -> dict[str, Any]:
+    """As the SDK sends it: every field, null where unset."""
+    unset = ["customArgs", "hfToken", "maxTotalTokens", "loraxImageTag", "requestLoggingEnabled"]
+    unset += ["directIngress", "preloadedAdapters", "speculator", "prefixCaching", "backend"]
+    unset += ["baseModel", "cooldownTime", "minReplicas", "maxReplicas", "computeSpec"]
+    unset += ["scaleUpRequestThreshold", "quantization", "accelerator", "disableAdapters"]
+    return dict.fromkeys(unset) | given
+
+
+def test_the_example_runs(platform: Platform, predibase: Path) -> None:
+    key = platform.http().headers["authorization"].removeprefix("Bearer ")
+    environment = {"LORAPLEX_URL": platform.status()["url"], "LORAPLEX_API_KEY": key}
+    printed = run(predibase, REPOSITORY / "examples" / "predibase_sdk_day.py", environment)
+    assert "Arrr" in printed and "2 30 0" in printed and "refused: " in printed
+    assert (
+        printed.rstrip().splitlines()[-1].startswith("left: [")
+        and "predibase-day" not in (printed.rstrip().splitlines()[-1])
+    )
+
+
+@pytest.mark.parametrize("path", ["/users/current", "/v1/users/current"])
+def test_who_is_logged_in(platform: Platform, path: str) -> None:
+    user = platform.http().get(path).json()
+    assert user["tenant"]["shortCode"] == "dev"
+    assert isinstance(user["id"], int) and user["tenant"]["subscription"]["active"] is True
+
+
+def test_create_waits_for_an_event_that_comes_also_without_a_replica(platform: Platform) -> None:
+    http = platform.http()
+    body = {"name": "pb-idle", "config": config(baseModel=DEMO_MODEL), "description": ""}
+    assert http.post("/v2/deployments", json=body).status_code == 201
+
+    def events() -> list[str]:
+        found = http.get("/llms/pb-idle/events?detailed=false").json()
+        return [each["eventType"] for each in found["ComputeEvents"]]
+
+    until(events, lambda found: found[-1:] == ["Ready"])
+    shown = http.get("/v2/deployments/pb-idle").json()["data"]
+    assert (shown["status"], shown["currentReplicas"]) == ("standby", 0)
+    assert shown["model"] == {"name": DEMO_MODEL, "maxInputLength": 8192}
+
+    again = http.post("/v2/deployments", json=body)
+    assert again.status_code == 409 and "exists already" in again.json()["error"]
+    nothing = http.put("/v2/deployments/pb-idle", json={"config": config()})
+    assert nothing.json()["data"]["config"] == shown["config"], "null means unchanged"
+    more = {"config": config(maxNumBatchedTokens=64, minReplicas=0), "description": "small"}
+    changed = http.put("/v2/deployments/pb-idle", json=more).json()["data"]
+    assert changed["description"] == "small"
+    until(
+        lambda: http.get("/v2/deployments/pb-idle").json()["data"]["config"],
+        lambda found: found.get("maxNumBatchedTokens") == 64,
+        60,
+    )
+    http.post("/api/v1/deployments/pb-idle/stop")
+    assert events()[-1] == "Failed", "the SDK gives up"
+    assert http.delete("/v2/deployments/pb-idle").json() == {"data": {"name": "pb-idle"}}
+    assert http.get("/v2/deployments/pb-idle").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"speculator": "medusa"},
+        {"quantization": "int8"},
+        {"accelerator": "a100_80gb_100"},
+        {"customArgs": ["--x"]},
+        {"hfToken": "hf_x"},
+        {"prefixCaching": False},
+        {"disableAdapters": True},
+        {"minReplicas": -1},
+        {"surprise": 1},
+    ],
+    ids=str,
+)
+def test_what_is_not_honoured_is_refused_with_a_sentence(
+    platform: Platform, given: dict[str, Any]
+) -> None:
+    body = {"name": "pb-no", "config": config(baseModel=DEMO_MODEL, **given)}
+    answer = platform.http().post("/v2/deployments", json=body)
+    assert answer.status_code == 400 and next(iter(given)) in answer.json()["error"]
+
+
+def test_lists_by_type_and_what_is_not_there(platform: Platform) -> None:
+    http = platform.http()
+    names = [d["name"] for d in http.get("/v2/deployments").json()["data"]]
+    assert "chat" in names
+    assert http.get("/v2/deployments?type=shared").json()["data"] == []
+    private = http.get("/v2/deployments?type=private").json()["data"]
+    assert [d["name"] for d in private] == names
+    assert http.get("/v2/deployments?type=other").status_code == 400
+    for path in ("/v2/deployments/none", "/llms/none/events", "/v2/nothing"):
+        answer = http.get(path)
+        assert answer.status_code == 404 and isinstance(answer.json()["error"], str)
+    suggested = http.get(f"/v2/deployments/recommended-config?baseModel={DEMO_MODEL}").json()
+    assert suggested["baseModel"] == DEMO_MODEL
+    assert http.get("/v2/deployments/chat/request-logs").status_code == 400
