@@ -32,10 +32,9 @@ print(ADAPTER, client.generate(PROMPT, adapter_id=ADAPTER, max_new_tokens=24).ge
 for event in client.generate_stream(PROMPT, adapter_id=ADAPTER, max_new_tokens=24):
     print(event.token.text, end="", flush=True)
 print()
-format_ = {"type": "json_object", "schema": SCHEMA}
-print(
-    json.loads(client.generate("Age: ", response_format=format_, max_new_tokens=32).generated_text)
-)
+as_json = {"type": "json_object", "schema": SCHEMA}
+answer = client.generate("Age: ", response_format=as_json, max_new_tokens=32)
+print(json.loads(answer.generated_text))
 
 pb.deployments.update(NAME, config=UpdateDeploymentConfig(max_replicas=2, cooldown_time=30))
 changed = pb.deployments.get(NAME)

@@ -8,11 +8,11 @@ from fastapi.concurrency import run_in_threadpool
 from sqlmodel import Session, col, select
 
 from api.control import deployments as control
-from api.control.deployment_schemas import DeploymentOut
+from api.control.deployment_view import show_all
 from api.errors import ApiError
 from api.predibase.schemas import Config, Create, Update, shown
 from api.requests.admission import served_for
-from api.requests.resolve import need_deployment
+from api.requests.resolve import deployments_of, need_deployment
 from api.security import ForDeployments, ForLooking
 from api.state import State, StateDep
 from loraplex.entities import Deployment, DeploymentEvent
@@ -37,8 +37,8 @@ def recommended_config(
 
 @router.post("/v2/deployments", status_code=201)
 async def create(body: Create, tenant: ForDeployments, state: StateDep) -> dict[str, Any]:
-    made = await control.create(body.ours(), tenant, state)
-    return {"data": await _shown(state, tenant, made)}
+    await control.create(body.ours(), tenant, state)
+    return await get(body.name, tenant, state)
 
 
 @router.get("/v2/deployments")
@@ -50,13 +50,13 @@ async def list_all(
     """Serverless is the older name of shared, dedicated that of private."""
     if type in ("shared", "serverless"):
         return {"data": []}
-    found = (await control.list_deployments(tenant, state))["data"]
-    return {"data": [await _shown(state, tenant, each) for each in found]}
+    return {"data": await _shown(state, await run_in_threadpool(_rows, state, tenant))}
 
 
 @router.get("/v2/deployments/{name}")
 async def get(name: str, tenant: ForLooking, state: StateDep) -> dict[str, Any]:
-    return {"data": await _shown(state, tenant, await control.get(name, tenant, state))}
+    row = await run_in_threadpool(_row, state, tenant, name)
+    return {"data": (await _shown(state, [row]))[0]}
 
 
 @router.put("/v2/deployments/{name}")
@@ -66,8 +66,8 @@ async def update(
     """What isn't given, or null, stays."""
     now = await control.get(name, tenant, state)
     engine = now.change.engine if now.change else now.engine
-    changed = await control.change(name, body.ours(engine), tenant, state)
-    return {"data": await _shown(state, tenant, changed)}
+    await control.change(name, body.ours(engine), tenant, state)
+    return await get(name, tenant, state)
 
 
 @router.delete("/v2/deployments/{name}")
@@ -124,16 +124,28 @@ def _time(at: datetime) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-async def _shown(state: State, tenant: str, out: DeploymentOut) -> dict[str, Any]:
-    def load() -> tuple[Deployment, int]:
-        with Session(state.database, expire_on_commit=False) as session:
-            row = need_deployment(session, tenant, out.name)
-        try:
-            return row, served_for(state, row).context_length
-        except ApiError:  # its base model is not here yet
-            return row, 0
+def _rows(state: State, tenant: str) -> list[Deployment]:
+    with Session(state.database, expire_on_commit=False) as session:
+        return deployments_of(session, tenant)
 
-    row, context = await run_in_threadpool(load)
-    ready = sum(replica.phase == "ready" for replica in out.replicas)
-    found: dict[str, Any] = shown(row, out.engine, ready, context)
+
+def _row(state: State, tenant: str, name: str) -> Deployment:
+    with Session(state.database, expire_on_commit=False) as session:
+        return need_deployment(session, tenant, name)
+
+
+async def _shown(state: State, rows: list[Deployment]) -> list[dict[str, Any]]:
+    found = []
+    for row, out in zip(rows, await show_all(state, rows), strict=True):
+        ready = sum(replica.phase == "ready" for replica in out.replicas)
+        context = await run_in_threadpool(_context, state, row)
+        found.append(shown(row, out.engine, ready, context))
     return found
+
+
+def _context(state: State, row: Deployment) -> int:
+    """Tokens; 0 while its base model isn't here."""
+    try:
+        return served_for(state, row).context_length
+    except ApiError:
+        return 0

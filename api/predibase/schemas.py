@@ -119,7 +119,9 @@ class Update(BaseModel):
         return DeploymentPatch(**given)
 
 
-def shown(deployment: Deployment, engine: dict[str, str], replicas: int, context: int) -> Any:
+def shown(
+    deployment: Deployment, engine: dict[str, str], replicas: int, context: int
+) -> dict[str, Any]:
     """A deployment as the SDK reads it; all fields but `quantization` must be there."""
     config = Config(
         baseModel=deployment.base_model,
