@@ -21,6 +21,7 @@ from api.openai import chat, completions, models
 from api.predibase import account
 from api.predibase import deployments as predibase
 from api.requests.inflight import Inflight
+from api.requests.later import Later, come_later
 from api.requests.models import ServedModels
 from api.security import authenticated
 from api.state import State, StateDep
@@ -70,6 +71,7 @@ def build(settings: ApiSettings) -> FastAPI:
         dependencies=[Depends(authenticated)],
     )
     errors.install(app)
+    app.add_exception_handler(Later, come_later)
     app.add_middleware(
         Gate,
         max_body_bytes=settings.max_body_bytes,

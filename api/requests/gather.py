@@ -7,6 +7,7 @@ from fastapi import Request
 
 from api.requests.admission import Admitted
 from api.requests.generation import Generation, Piece
+from api.requests.later import Later, wait_of
 from api.state import State
 
 
@@ -14,7 +15,8 @@ async def gather(
     state: State, http: Request, admitted: Admitted, add: Callable[[int, Piece], None]
 ) -> None:
     """Give each piece to `add`, with the index of its answer, until all have ended or the client
-    has gone. Raises ApiError."""
+    has gone. Raises ApiError, or Later when it doesn't want to wait that long."""
+    wait_s = wait_of(http)
 
     async def collect() -> None:
         async for pieces in Generation(state.inflight, admitted).pieces():
@@ -24,7 +26,12 @@ async def gather(
     work = asyncio.create_task(collect())
     gone = asyncio.create_task(_until_gone(http))
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        first = asyncio.FIRST_COMPLETED
+        done, _ = await asyncio.wait({work, gone}, timeout=wait_s, return_when=first)
+        if not done and wait_s is not None:
+            if not await _has_ended(state, admitted):
+                raise Later(admitted.shown.request, wait_s)
+            await asyncio.wait({work, gone}, return_when=first)  # it only has to be read
         if work.done():
             work.result()
     finally:
@@ -32,6 +39,12 @@ async def gather(
         work.cancel()
         gone.cancel()
         (state.inflight.done if served else state.inflight.gone)(admitted.ongoing)
+
+
+async def _has_ended(state: State, admitted: Admitted) -> bool:
+    lane = admitted.ongoing.answers[0].lane
+    recorded = await state.broker.recorded(lane, admitted.shown.request)
+    return recorded is None or await state.broker.state_of(lane, recorded.entries) == "ended"
 
 
 async def _until_gone(http: Request) -> None:

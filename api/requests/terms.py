@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from api.errors import bad_request
+from api.requests.later import wait_of
 from loraplex.settings import ApiSettings
 
 _MOST_GRACE_S = 600.0
@@ -43,7 +44,10 @@ def terms(http: Request, settings: ApiSettings, *, returns: bool = True) -> Term
         raise bad_request("x-request-timeout-seconds must be over 0.", "x-request-timeout-seconds")
     # OpenAI's SDKs never come back for a stream: what their users leave is stopped at once.
     returns = key is not None or (returns and "x-stainless-lang" not in headers)
-    grace_s = _seconds(http, "x-grace-seconds", settings.grace_s if returns else 0.0)
+    usual_s = settings.grace_s if returns else 0.0
+    if wait_of(http) is not None:  # it comes for the answer when there is one
+        usual_s = timeout_s
+    grace_s = _seconds(http, "x-grace-seconds", usual_s)
     return Terms(
         min(timeout_s, settings.request_timeout_s),
         min(grace_s, _MOST_GRACE_S),

@@ -259,6 +259,31 @@ def test_a_queued_request_is_cancelled_and_its_client_told(platform: Platform) -
     assert platform.loraplex("rm", "sleepy").returncode == 0
 
 
+def test_who_cannot_wait_comes_later(platform: Platform) -> None:
+    platform.deploy("later", min_replicas=0)
+    until(lambda: platform.deployment("later")["status"], lambda s: s == "standby")
+    api, body = platform.http(), {k: v for k, v in CHAT.items() if "stream" not in k}
+    body |= {"model": "later"}
+    sent = api.post(CHAT_URL, json=body, headers={"prefer": "respond-async"})
+    assert (sent.status_code, sent.headers["preference-applied"]) == (202, "wait=0")
+    assert api.get(sent.json()["status"]).json()["state"] in ("queued", "running")
+    late = until(
+        lambda: api.get(sent.headers["location"], headers={"prefer": "wait=1"}),
+        lambda answer: answer.status_code != 202,
+    )
+    assert late.status_code == 200 and late.headers["x-request-id"] == sent.json()["id"]
+    again = api.get(sent.headers["location"], headers={"prefer": "wait=0"})
+    assert again.json() == late.json(), "it has ended: there is nothing to wait for"
+    assert api.post(CHAT_URL, json=body, headers={"prefer": "wait=60"}).status_code == 200
+    for wrong in ("wait=x", "wait=-1", "wait=9999", "wait"):
+        refused = api.post(CHAT_URL, json=body, headers={"prefer": wrong})
+        assert refused.json()["error"]["param"] == "Prefer"
+    path = "/deployments/later/generate"
+    lorax = {"inputs": "One", "parameters": {"max_new_tokens": 4}}
+    assert api.post(path, json=lorax, headers={"prefer": "respond-async"}).status_code == 202
+    assert platform.loraplex("rm", "later").returncode == 0
+
+
 def test_a_deadline_ends_a_request(platform: Platform) -> None:
     client = platform.openai()
     with pytest.raises(openai.APIStatusError) as late:
