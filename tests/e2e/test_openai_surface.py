@@ -2,12 +2,16 @@
 
 import json
 import math
+import sys
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from tests.conftest import REPOSITORY
+from tests.e2e.clients import run
 from tests.e2e.conftest import Platform
 
 pytestmark = pytest.mark.e2e
@@ -375,3 +379,12 @@ def test_a_name_is_taken_once_and_free_after_deletion(platform: Platform) -> Non
     assert http.delete("/api/v1/deployments/twice").status_code == 200
     assert http.post("/api/v1/deployments", json=body).status_code == 201
     assert http.delete("/api/v1/deployments/twice").status_code == 200
+
+
+def test_the_example_runs(platform: Platform) -> None:
+    key = platform.http().headers["authorization"].removeprefix("Bearer ")
+    environment = {"LORAPLEX_URL": platform.status()["url"], "LORAPLEX_API_KEY": key}
+    example = REPOSITORY / "examples" / "openai_sdk_day.py"
+    printed = run(Path(sys.executable), example, environment)
+    assert "Arrr" in printed and "later: " in printed
+    assert "openai-day" not in printed.rstrip().splitlines()[-1]

@@ -1,0 +1,63 @@
+"""A day with OpenAI's SDK, unmodified. pip install openai
+
+LORAPLEX_URL, LORAPLEX_API_KEY: as `loraplex up` prints them. MODEL: a base model. ADAPTER: for it.
+"""
+
+import json
+import os
+import time
+
+import httpx
+from openai import OpenAI
+
+URL = os.environ.get("LORAPLEX_URL", "http://127.0.0.1:8000")
+KEY = os.environ["LORAPLEX_API_KEY"]
+MODEL = os.environ.get("MODEL", "HuggingFaceTB/SmolLM2-135M-Instruct")
+ADAPTER, NAME = os.environ.get("ADAPTER", "pirate/1"), os.environ.get("NAME", "openai-day")
+SCHEMA = {
+    "type": "object",
+    "properties": {"age": {"type": "integer", "maximum": 150}},
+    "required": ["age"],
+    "additionalProperties": False,
+}
+
+control = httpx.Client(base_url=f"{URL}/api/v1", headers={"authorization": f"Bearer {KEY}"})
+control.post("/deployments", json={"name": NAME, "base_model": MODEL}).raise_for_status()
+client = OpenAI(base_url=f"{URL}/v1", api_key=KEY)
+print([model.id for model in client.models.list()])
+
+ask = [{"role": "user", "content": "Where do you live?"}]
+for model in (NAME, f"{NAME}:{ADAPTER}"):
+    stream = client.chat.completions.create(
+        model=model,
+        messages=ask,
+        max_tokens=24,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    for chunk in stream:
+        if chunk.choices:
+            print(chunk.choices[0].delta.content or "", end="", flush=True)
+        elif chunk.usage:
+            print(f"  ({model}: {chunk.usage.total_tokens} tokens)")
+
+person = client.chat.completions.create(
+    model=NAME,
+    messages=[{"role": "user", "content": "How old is Alice?"}],
+    response_format={"type": "json_schema", "json_schema": {"name": "age", "schema": SCHEMA}},
+)
+print(json.loads(person.choices[0].message.content or ""))
+
+# Who can't hold a connection comes for the answer later.
+sent = client.with_options(default_headers={"prefer": "respond-async"}).post(
+    "/chat/completions",
+    body={"model": NAME, "messages": ask, "max_tokens": 24},
+    cast_to=httpx.Response,
+)
+answer = sent.json()["answer"].removeprefix("/api/v1")
+while (found := control.get(answer, headers={"prefer": "wait=5"})).status_code == 202:
+    time.sleep(float(found.headers["retry-after"]))
+print("later:", found.json()["choices"][0]["message"]["content"])
+
+control.delete(f"/deployments/{NAME}").raise_for_status()
+print("left:", [model.id for model in client.models.list()])
