@@ -32,6 +32,7 @@ for model in (NAME, f"{NAME}:{ADAPTER}"):
         model=model,
         messages=ask,
         max_tokens=24,
+        temperature=0,
         stream=True,
         stream_options={"include_usage": True},
     )
