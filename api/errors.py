@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from api.requests.models import BrokenModel
 from loraplex.broker.connection import Unavailable
 
 log = logging.getLogger(__name__)
@@ -142,6 +143,10 @@ def install(app: FastAPI) -> None:
         message = f"{request.method} {request.url.path}: {error.detail}"
         code = codes.get(error.status_code, "invalid_request")
         return render(request, ApiError(error.status_code, code, message))
+
+    @app.exception_handler(BrokenModel)
+    async def _broken(request: Request, error: BrokenModel) -> JSONResponse:
+        return render(request, ApiError(503, "model_broken", str(error), repeatable=False))
 
     @app.exception_handler(Exception)
     async def _defect(request: Request, error: Exception) -> JSONResponse:

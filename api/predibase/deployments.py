@@ -1,9 +1,9 @@
 """Deployments as Predibase's SDK makes, changes, lists and watches them."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 from sqlmodel import Session, col, select
 
@@ -12,6 +12,7 @@ from api.control.deployment_view import show_all
 from api.errors import ApiError
 from api.predibase.schemas import Config, Create, Update, shown
 from api.requests.admission import served_for
+from api.requests.models import BrokenModel
 from api.requests.resolve import deployments_of, need_deployment
 from api.security import ForDeployments, ForLooking
 from api.state import State, StateDep
@@ -26,7 +27,7 @@ _FAILED = (Status.ERRORED, Status.DELETED, Status.STOPPED)
 @router.get("/v2/deployments/recommended-config")
 def recommended_config(
     tenant: ForLooking,
-    baseModel: str,
+    baseModel: Annotated[str, Query(min_length=1, max_length=512)],
     accelerator: str | None = None,
     quantization: str | None = None,
 ) -> dict[str, Any]:
@@ -144,8 +145,8 @@ async def _shown(state: State, rows: list[Deployment]) -> list[dict[str, Any]]:
 
 
 def _context(state: State, row: Deployment) -> int:
-    """Tokens; 0 while its base model isn't here."""
+    """Tokens; 0 while its base model isn't here, or can't be read."""
     try:
         return served_for(state, row).context_length
-    except ApiError:
+    except (ApiError, BrokenModel):
         return 0

@@ -1,6 +1,7 @@
 """An admitted request → all of its pieces at once, for answers that don't stream."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from fastapi import Request
@@ -29,9 +30,9 @@ async def gather(
         first = asyncio.FIRST_COMPLETED
         done, _ = await asyncio.wait({work, gone}, timeout=wait_s, return_when=first)
         if not done and wait_s is not None:
-            if not await _has_ended(state, admitted):
+            if _outlives(admitted) and not await _has_ended(state, admitted):
                 raise Later(admitted.shown.request, wait_s)
-            await asyncio.wait({work, gone}, return_when=first)  # it only has to be read
+            await asyncio.wait({work, gone}, return_when=first)
         if work.done():
             work.result()
     finally:
@@ -39,6 +40,12 @@ async def gather(
         work.cancel()
         gone.cancel()
         (state.inflight.done if served else state.inflight.gone)(admitted.ongoing)
+
+
+def _outlives(admitted: Admitted) -> bool:
+    """A request goes on until its deadline though nobody waits for it. One that was sent without
+    `Prefer` doesn't: who asks for it with one must wait after all."""
+    return time.time() + admitted.shown.grace_s > admitted.shown.deadline
 
 
 async def _has_ended(state: State, admitted: Admitted) -> bool:

@@ -22,14 +22,21 @@ class Later(Exception):
 def wait_of(http: Request) -> float | None:
     """Seconds that a client wants to wait for a whole answer; `respond-async` alone: none. None: as
     long as it takes. Raises ApiError."""
-    wanted = [each.strip().lower() for each in http.headers.get("prefer", "").split(",")]
-    for each in wanted:
-        if each.startswith("wait"):
-            found = re.fullmatch(r"wait\s*=\s*([0-9]{1,4})", each, re.ASCII)
-            if found is None or int(found[1]) > _LONGEST_S:
-                raise bad_request(f"Prefer: wait=N, N from 0 to {_LONGEST_S} seconds.", "Prefer")
-            return float(found[1])
+    wanted = _preferences(http)
+    if (wait := wanted.get("wait")) is not None:
+        if not re.fullmatch("[0-9]{1,4}", wait, re.ASCII) or int(wait) > _LONGEST_S:
+            raise bad_request(f"Prefer: wait=N, N from 0 to {_LONGEST_S} seconds.", "Prefer")
+        return float(wait)
     return 0.0 if "respond-async" in wanted else None
+
+
+def _preferences(http: Request) -> dict[str, str]:
+    """By name; the first of each counts, parameters are of no use here."""
+    found: dict[str, str] = {}
+    for each in ",".join(http.headers.getlist("prefer")).lower().split(","):
+        name, _, value = each.partition(";")[0].partition("=")
+        found.setdefault(name.strip(), value.strip().strip('"'))
+    return found
 
 
 async def come_later(http: Request, later: Exception) -> JSONResponse:

@@ -30,7 +30,18 @@ class ServedModels:
         self.load = lru_cache(maxsize=16)(_load)
 
 
+class BrokenModel(Exception):
+    """A base model whose files can't be read; the text says which."""
+
+
 def _load(folder: Path) -> ServedModel:
+    try:
+        return _read(folder)
+    except Exception as broken:  # what `tokenizers` raises has no class of its own
+        raise BrokenModel(f"The base model in {folder} can't be read: {broken}") from broken
+
+
+def _read(folder: Path) -> ServedModel:
     config = _json(folder / "config.json")
     text_config = config.get("text_config") or config
     length = text_config.get("max_position_embeddings") or text_config.get("n_positions") or 2**20

@@ -11,6 +11,7 @@ from api.requests.later import wait_of
 from loraplex.settings import ApiSettings
 
 _MOST_GRACE_S = 600.0
+_AFTER_DEADLINE_S = 60.0
 _EVENT_ID = re.compile(r"([0-9a-z]{1,64}):(\d{1,9}(?:\.\d{1,9}){0,127})", re.ASCII)
 
 
@@ -45,12 +46,12 @@ def terms(http: Request, settings: ApiSettings, *, returns: bool = True) -> Term
     # OpenAI's SDKs never come back for a stream: what their users leave is stopped at once.
     returns = key is not None or (returns and "x-stainless-lang" not in headers)
     usual_s = settings.grace_s if returns else 0.0
-    if wait_of(http) is not None:  # it comes for the answer when there is one
-        usual_s = timeout_s
-    grace_s = _seconds(http, "x-grace-seconds", usual_s)
+    grace_s = min(_seconds(http, "x-grace-seconds", usual_s), _MOST_GRACE_S)
+    if wait_of(http) is not None:  # it comes for the answer, if it is that it took too long
+        grace_s = max(grace_s, timeout_s + _AFTER_DEADLINE_S)
     return Terms(
         min(timeout_s, settings.request_timeout_s),
-        min(grace_s, _MOST_GRACE_S),
+        grace_s,
         key,
         _last_event(headers.get("last-event-id")),
     )

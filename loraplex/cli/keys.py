@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from loraplex.cli.client import client, fail, out
 from loraplex.cli.deployments import Json
@@ -54,7 +54,9 @@ def list_keys(tenant: Tenant = None, as_json: Json = False) -> None:
     if as_json:
         sys.stdout.write(json.dumps(rows) + "\n")
         return
-    table = Table("id", "name", "key", "scopes", "expires", "last used", "revoked")
+    table = Table(
+        Column("id", no_wrap=True), "name", "key", "scopes", "expires", "last used", "revoked"
+    )
     for row in rows:
         times = (_day(row[field]) for field in ("expires_at", "last_used_at", "revoked_at"))
         table.add_row(row["id"], row["name"], f"{row['hint']}…", " ".join(row["scopes"]), *times)

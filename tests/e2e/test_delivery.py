@@ -275,6 +275,11 @@ def test_who_cannot_wait_comes_later(platform: Platform) -> None:
     again = api.get(sent.headers["location"], headers={"prefer": "wait=0"})
     assert again.json() == late.json(), "it has ended: there is nothing to wait for"
     assert api.post(CHAT_URL, json=body, headers={"prefer": "wait=60"}).status_code == 200
+    headers = {"prefer": "respond-async", "x-request-timeout-seconds": "1"}
+    endless = body | {"max_tokens": 4000, "ignore_eos": True}
+    short = api.post(CHAT_URL, json=endless, headers=headers)
+    ended = until(lambda: api.get(short.json()["status"]).json()["state"], lambda s: s == "ended")
+    assert ended and api.get(short.headers["location"]).status_code == 504, "not: nobody waited"
     for wrong in ("wait=x", "wait=-1", "wait=9999", "wait"):
         refused = api.post(CHAT_URL, json=body, headers={"prefer": wrong})
         assert refused.json()["error"]["param"] == "Prefer"

@@ -100,6 +100,21 @@ def test_what_is_not_honoured_is_refused_with_a_sentence(
     assert answer.status_code == 400 and next(iter(given)) in answer.json()["error"]
 
 
+def test_a_base_model_that_cannot_be_read_is_shown_and_errored(
+    platform: Platform, tmp_path: Path
+) -> None:
+    http = platform.http()
+    body = {"name": "pb-broken", "config": config(baseModel=str(tmp_path)), "description": ""}
+    assert http.post("/v2/deployments", json=body).status_code == 201
+    until(
+        lambda: http.get("/llms/pb-broken/events").json(),
+        lambda found: found["ComputeEvents"][-1:] and found["deploymentStatus"] == "errored",
+    )
+    assert http.get("/v2/deployments/pb-broken").json()["data"]["status"] == "errored"
+    assert http.get("/deployments/pb-broken/info").status_code == 503
+    assert http.delete("/v2/deployments/pb-broken").status_code == 200
+
+
 def test_lists_by_type_and_what_is_not_there(platform: Platform) -> None:
     http = platform.http()
     names = [d["name"] for d in http.get("/v2/deployments").json()["data"]]
@@ -113,4 +128,5 @@ def test_lists_by_type_and_what_is_not_there(platform: Platform) -> None:
         assert answer.status_code == 404 and isinstance(answer.json()["error"], str)
     suggested = http.get(f"/v2/deployments/recommended-config?baseModel={DEMO_MODEL}").json()
     assert suggested["baseModel"] == DEMO_MODEL
+    assert http.get("/v2/deployments/recommended-config?baseModel=").status_code == 400
     assert http.get("/v2/deployments/chat/request-logs").status_code == 400
