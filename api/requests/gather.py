@@ -26,17 +26,19 @@ async def gather(
 
     work = asyncio.create_task(collect())
     gone = asyncio.create_task(_until_gone(http))
+    asked_again = False
     try:
         first = asyncio.FIRST_COMPLETED
         done, _ = await asyncio.wait({work, gone}, timeout=wait_s, return_when=first)
         if not done and wait_s is not None:
             if _outlives(admitted) and not await _has_ended(state, admitted):
+                asked_again = http.method == "GET"  # whoever sent it keeps it going
                 raise Later(admitted.shown.request, wait_s)
             await asyncio.wait({work, gone}, return_when=first)
         if work.done():
             work.result()
     finally:
-        served = work.done()
+        served = work.done() or asked_again
         work.cancel()
         gone.cancel()
         (state.inflight.done if served else state.inflight.gone)(admitted.ongoing)
