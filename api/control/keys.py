@@ -114,6 +114,8 @@ def rotate(key_id: str, admin: Admin, state: StateDep, body: Rotate | None = Non
         old = _need(session, admin, key_id)
         if old.revoked_at is not None:
             raise ApiError(409, "key_revoked", f"The key {key_id!r} was revoked. Make a new one.")
+        if old.expires_at is not None and old.expires_at <= utc_now():
+            raise ApiError(409, "key_expired", f"The key {key_id!r} has expired. Make a new one.")
         if not old.hint:
             message = (
                 "This key was set by hand (LORAPLEX_API_KEY, ~/.loraplex/api-key). Make another, "

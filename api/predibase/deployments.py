@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
 from sqlmodel import Session, col, select
 
 from api.control import deployments as control
@@ -17,10 +18,12 @@ from api.requests.resolve import deployments_of, need_deployment
 from api.security import ForDeployments, ForLooking
 from api.state import State, StateDep
 from loraplex.entities import Deployment, DeploymentEvent
-from loraplex.status import Status
+from loraplex.status import Event, Status
 
 router = APIRouter(tags=["predibase"])
 
+_TAKEN_BACK = (Event.ARTEFACTS_FAILED, Event.ROLLOUT_FAILED)
+_WELL = (Event.ARTEFACTS_READY, Event.ROLLED_OUT)
 _FAILED = (Status.ERRORED, Status.DELETED, Status.STOPPED)
 
 
@@ -78,9 +81,10 @@ async def delete(name: str, tenant: ForDeployments, state: StateDep) -> dict[str
 
 
 @router.get("/v2/deployments/{name}/request-logs")
-async def request_logs(name: str, tenant: ForLooking, state: StateDep) -> None:
+async def request_logs(name: str, tenant: ForLooking, state: StateDep) -> JSONResponse:
     await control.get(name, tenant, state)
-    raise ApiError(400, "not_supported", "Requests are not logged here: prompts stay with clients.")
+    message = "Requests are not logged here: prompts stay with clients."
+    return JSONResponse({"error": {"message": message}}, 400)  # as the SDK reads it here
 
 
 @router.get("/llms/{name}/events")
@@ -114,9 +118,11 @@ def compute_events(row: Deployment, rows: list[DeploymentEvent] | Any) -> list[d
         and each.to_status not in (Status.READY, Status.STANDBY, Status.ERRORED)
     ]
     settled = row.target == row.revision and row.status in (Status.READY, Status.STANDBY)
-    if settled:
+    verdicts = [each.kind for each in since if each.kind in (*_WELL, *_TAKEN_BACK)]
+    taken_back = bool(verdicts) and verdicts[-1] in _TAKEN_BACK
+    if settled and not taken_back:
         found.append({"eventType": "Ready", "timestamp": _time(row.changed_at)})
-    elif row.status in _FAILED:
+    elif settled or row.status in _FAILED:
         found.append({"eventType": "Failed", "timestamp": _time(row.changed_at)})
     return found
 

@@ -45,7 +45,9 @@ def test_who_is_logged_in(platform: Platform, path: str) -> None:
     assert isinstance(user["id"], int) and user["tenant"]["subscription"]["active"] is True
 
 
-def test_create_waits_for_an_event_that_comes_also_without_a_replica(platform: Platform) -> None:
+def test_create_waits_for_an_event_that_comes_also_without_a_replica(
+    platform: Platform, tmp_path: Path
+) -> None:
     http = platform.http()
     body = {"name": "pb-idle", "config": config(baseModel=DEMO_MODEL), "description": ""}
     assert http.post("/v2/deployments", json=body).status_code == 201
@@ -66,6 +68,10 @@ def test_create_waits_for_an_event_that_comes_also_without_a_replica(platform: P
     more = {"config": config(maxNumBatchedTokens=64, minReplicas=0), "description": "small"}
     changed = http.put("/v2/deployments/pb-idle", json=more).json()["data"]
     assert changed["description"] == "small"
+    until(events, lambda found: found[-1:] == ["Ready"])
+    bad = {"config": config(baseModel=str(tmp_path))}
+    assert http.put("/v2/deployments/pb-idle", json=bad).status_code == 200
+    until(events, lambda found: found[-1:] == ["Failed"])
     until(
         lambda: http.get("/v2/deployments/pb-idle").json()["data"]["config"],
         lambda found: found.get("maxNumBatchedTokens") == 64,
