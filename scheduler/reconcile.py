@@ -276,8 +276,7 @@ def _scale(
     idle = not case.lane.waiting + case.lane.running
     if todo.start and allowed <= has and (idle or not patient):
         todo = replace(todo, drain=[*todo.drain, *in_place(living, facts.goal)])
-    changes = todo.start if has >= wanted else 0  # replicas that are to take the others' place
-    waits = changes if allowed <= has else 0
+    waits = bool(todo.start) and has >= max(wanted, allowed)  # to take the others' place
     if waits:
         look.decided[facts.id] = replace(look.decided[facts.id], change_waits=True)
     if todo != Plan() or wanted < decision.replicas:
@@ -303,7 +302,7 @@ def _plan(case: _Case, wanted: int) -> Plan:
     return plan_beside(wanted, living, facts.goal, facts.lane, trial=facts.on_trial)
 
 
-def _told(case: _Case, has: int, wanted: int, waits: int, look: Look) -> Iterator[do.Action]:
+def _told(case: _Case, has: int, wanted: int, waits: bool, look: Look) -> Iterator[do.Action]:
     """A decision becomes an event when it is new, not with each look that carries it out."""
     facts, decision = case.facts, case.decision
     assert decision is not None

@@ -5,8 +5,9 @@ from datetime import datetime
 from typing import Annotated, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from api.text import Text
 from loraplex.schedule import DAYS
 
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
@@ -66,14 +67,7 @@ Replicas = Annotated[int, Field(ge=0, le=64)]
 Seconds = Annotated[int, Field(ge=0, le=7 * 86400)]
 
 
-def _storable(text: str) -> str:
-    text.encode()  # a UnicodeEncodeError is a ValueError
-    if "\0" in text:
-        raise ValueError("holds a NUL character")
-    return text
-
-
-Description = Annotated[str, Field(max_length=1024), AfterValidator(_storable)]
+Description = Annotated[Text, Field(max_length=1024)]
 
 
 class DeploymentCreate(BaseModel):

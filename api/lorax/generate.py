@@ -20,7 +20,7 @@ from api.requests.comeback import admit_or_resume
 from api.requests.prepare import encoding
 from api.requests.resolve import need_deployment
 from api.security import ForInference
-from api.state import State, StateDep
+from api.state import StateDep
 from loraplex import __version__
 from loraplex.entities import Deployment
 from loraplex.not_serving import not_serving
@@ -45,57 +45,46 @@ def _deployment(deployment: str, tenant: ForInference, state: StateDep) -> Deplo
 DeploymentDep = Annotated[Deployment, Depends(_deployment)]
 
 
+class Asked:
+    """A request to one deployment."""
+
+    def __init__(
+        self,
+        deployment: DeploymentDep,
+        body: GenerateRequest,
+        http: Request,
+        tenant: ForInference,
+        state: StateDep,
+    ) -> None:
+        self.deployment, self.body = deployment, body
+        self._http, self._tenant, self._state = http, tenant, state
+
+    async def answer(self, *, streamed: bool, as_list: bool = False) -> Response:
+        request = self.body.generation(self.deployment, streamed=streamed)
+        admitted = await admit_or_resume(self._state, self._http, self._tenant, request)
+        return await answer(self._state, self._http, admitted, streamed=streamed, as_list=as_list)
+
+
+AskedDep = Annotated[Asked, Depends()]
+
+
 @router.post("")
 @router.post("/", include_in_schema=False)
-async def compat(
-    deployment: DeploymentDep,
-    body: GenerateRequest,
-    http: Request,
-    tenant: ForInference,
-    state: StateDep,
-) -> Response:
+async def compat(asked: AskedDep) -> Response:
     """Streamed with `stream: true`, else a list of one answer."""
-    streamed = bool(body.stream)
-    return await _respond(state, http, tenant, deployment, body, streamed=streamed, as_list=True)
+    return await asked.answer(streamed=bool(asked.body.stream), as_list=True)
 
 
 @router.post("/generate")
-async def generate(
-    deployment: DeploymentDep,
-    body: GenerateRequest,
-    http: Request,
-    tenant: ForInference,
-    state: StateDep,
-) -> Response:
+async def generate(asked: AskedDep) -> Response:
     """A whole answer."""
-    return await _respond(state, http, tenant, deployment, body, streamed=False)
+    return await asked.answer(streamed=False)
 
 
 @router.post("/generate_stream")
-async def generate_stream(
-    deployment: DeploymentDep,
-    body: GenerateRequest,
-    http: Request,
-    tenant: ForInference,
-    state: StateDep,
-) -> Response:
+async def generate_stream(asked: AskedDep) -> Response:
     """An event for each token; the last one has the whole text."""
-    return await _respond(state, http, tenant, deployment, body, streamed=True)
-
-
-async def _respond(
-    state: State,
-    http: Request,
-    tenant: str,
-    deployment: Deployment,
-    body: GenerateRequest,
-    *,
-    streamed: bool,
-    as_list: bool = False,
-) -> Response:
-    request = body.generation(deployment, streamed=streamed)
-    admitted = await admit_or_resume(state, http, tenant, request)
-    return await answer(state, http, admitted, streamed=streamed, as_list=as_list)
+    return await asked.answer(streamed=True)
 
 
 @router.get("/health")

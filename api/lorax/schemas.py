@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.errors import bad_request
-from api.openai.schemas import MAX_SCHEMA, MAX_TOKENS, encodable
+from api.openai.schemas import MAX_SCHEMA, MAX_TOKENS
 from api.requests.request import GenerationRequest
+from api.text import Text
 from loraplex.entities import Deployment
 
 BASE_MODEL = "__base_model__"  # LoRAX' adapter_id for none
@@ -41,7 +42,7 @@ class ResponseFormat(BaseModel):
 
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    adapter_id: Annotated[str, AfterValidator(encodable)] | None = Field(None, max_length=512)
+    adapter_id: Text | None = Field(None, max_length=512)
     adapter_source: Literal["pbase", "hub", "local", "s3"] | None = None
     merged_adapters: Unset = None
     api_token: str | None = Field(None, max_length=4096, repr=False)  # the registry needs none
@@ -76,7 +77,7 @@ class Parameters(BaseModel):
 
 class GenerateRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    inputs: Annotated[str, AfterValidator(encodable)] = Field(min_length=1)
+    inputs: Text = Field(min_length=1)
     parameters: Parameters = Field(default_factory=Parameters)
     stream: bool | None = False
 

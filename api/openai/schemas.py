@@ -6,9 +6,10 @@ A parameter that is listed as `Unset` is accepted at its neutral value only.
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from api.errors import bad_request
+from api.text import Text
 
 MAX_TOKENS = 2**20
 MAX_SCHEMA = 2**16
@@ -22,13 +23,6 @@ def _neutral(*allowed: object) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
-
-
-def encodable(text: str) -> str:
-    text.encode()  # JSON can spell half a surrogate pair: a UnicodeEncodeError is a ValueError
-    if "\0" in text:  # nor can a database's text hold it
-        raise ValueError("holds a NUL character")
-    return text
 
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -107,7 +101,7 @@ class Common(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str, AfterValidator(encodable)] = Field(max_length=512)
+    model: Text = Field(max_length=512)
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -189,7 +183,7 @@ class CompletionRequest(Common):
     prompt: str | list[str] | list[int] | list[list[int]]
     max_tokens: int | None = Field(16, ge=0, le=MAX_TOKENS)
     echo: bool | None = False
-    suffix: Annotated[str, AfterValidator(encodable)] | None = None
+    suffix: Text | None = None
     logprobs: int | None = Field(None, ge=0, le=5)
     best_of: int | None = Field(None, ge=1, le=MAX_ANSWERS)
 

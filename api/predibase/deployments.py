@@ -1,5 +1,6 @@
 """Deployments as Predibase's SDK makes, changes, lists and watches them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -107,7 +108,7 @@ def events(name: str, tenant: ForLooking, state: StateDep) -> dict[str, Any]:
         }
 
 
-def compute_events(row: Deployment, rows: list[DeploymentEvent] | Any) -> list[dict[str, Any]]:
+def compute_events(row: Deployment, rows: Sequence[DeploymentEvent]) -> list[dict[str, Any]]:
     """Those since the latest change, the last one by what the deployment is now. Pure."""
     changes = [i for i, each in enumerate(rows) if each.kind in ("created", "changed")]
     since = rows[changes[-1] :] if changes else rows

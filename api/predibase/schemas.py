@@ -1,7 +1,7 @@
 """A deployment's `config` as Predibase's SDK (2025.10.3) sends and reads it.
 
 It sends every field, null where unset. What we have is honoured, what would change the answers
-silently is refused by name, what can't matter is taken without effect (`WITHOUT_EFFECT`).
+silently is refused by name, what can't matter is taken without effect.
 """
 
 from typing import Annotated, Any
@@ -19,8 +19,6 @@ from api.control.deployment_schemas import (
 )
 from api.errors import bad_request
 from loraplex.entities import Deployment
-
-WITHOUT_EFFECT = ("loraxImageTag", "backend", "cacheModel", "speculationDisableByBatchSize")
 
 
 def _only(*allowed: object) -> AfterValidator:
