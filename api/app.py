@@ -14,7 +14,17 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
-from api.control import adapters, comparison, dead_letters, deployments, explain, keys, requests
+from api.control import (
+    adapters,
+    comparison,
+    dead_letters,
+    deployments,
+    explain,
+    keys,
+    requests,
+    tenants,
+    usage,
+)
 from api.keyring import Caller, Keyring
 from api.lorax import generate as lorax
 from api.openai import chat, completions, models
@@ -28,6 +38,7 @@ from api.state import State, StateDep
 from loraplex import __version__
 from loraplex.broker.api import ApiBroker
 from loraplex.broker.connection import connect_async
+from loraplex.broker.limiter import Limiter
 from loraplex.database import connect
 from loraplex.settings import ApiSettings
 from loraplex.store.adapters import AdapterStore
@@ -41,8 +52,10 @@ _KEYS_WRITTEN_EACH_S = 30.0
 def build(settings: ApiSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        broker = ApiBroker(connect_async(settings.redis_url), f"api-{secrets.token_hex(6)}")
-        inflight = Inflight(broker)
+        redis = connect_async(settings.redis_url)
+        broker = ApiBroker(redis, f"api-{secrets.token_hex(6)}")
+        limiter = Limiter(redis)
+        inflight = Inflight(broker, limiter)
         database = connect(settings.database)
         keyring = Keyring(database, settings.key_cache_s)
         app.state.loraplex = State(
@@ -54,6 +67,7 @@ def build(settings: ApiSettings) -> FastAPI:
             served=ServedModels(),
             adapters=AdapterStore(settings.adapters_dir),
             keyring=keyring,
+            limiter=limiter,
         )
         tasks = [asyncio.create_task(inflight.run()), asyncio.create_task(_keep_used(keyring))]
         yield
@@ -82,7 +96,17 @@ def build(settings: ApiSettings) -> FastAPI:
     for router in (chat.router, completions.router, models.router):
         openai.include_router(router)
     control = APIRouter(prefix="/api/v1")
-    for module in (deployments, explain, comparison, adapters, requests, dead_letters, keys):
+    for module in (
+        deployments,
+        explain,
+        comparison,
+        adapters,
+        requests,
+        dead_letters,
+        keys,
+        tenants,
+        usage,
+    ):
         control.include_router(module.router)
     for prefix in lorax.PREFIXES:
         app.include_router(lorax.router, prefix=prefix)

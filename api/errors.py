@@ -5,7 +5,9 @@ Predibase's control plane in Predibase's, everything else in OpenAI's.
 """
 
 import logging
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -34,6 +36,7 @@ class ApiError(Exception):
         param: str | None = None,
         retry_after_s: float | None = None,
         repeatable: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """`repeatable`: OpenAI's SDKs send again what failed on the server, unless told not to."""
         super().__init__(message)
@@ -43,6 +46,7 @@ class ApiError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.headers = headers or {}
 
     @property
     def body(self) -> dict[str, Any]:
@@ -96,9 +100,10 @@ def lorax_body(error: ApiError) -> tuple[int, dict[str, Any]]:
 
 
 def render(request: Request, error: ApiError) -> JSONResponse:
-    headers: dict[str, str] = {}
+    headers = dict(error.headers)
     if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     if not error.repeatable:

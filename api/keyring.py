@@ -10,7 +10,9 @@ from sqlmodel import Session, col, select
 
 from api.errors import ApiError
 from loraplex.apikeys import fingerprint
-from loraplex.entities import ApiKey, Tenant, utc_now
+from loraplex.budget_state import BudgetState
+from loraplex.entities import ApiKey, Plan, Tenant, utc_now
+from loraplex.limits import Limits
 from loraplex.scopes import Scope
 
 _MOST = 10_000  # keys that are remembered
@@ -25,6 +27,8 @@ class Caller:
     scopes: frozenset[Scope]
     operator: bool  # of the tenant that runs the platform
     expires_at: datetime | None
+    limits: Limits  # of its plan
+    over_budget: bool
 
 
 class Keyring:
@@ -50,17 +54,16 @@ class Keyring:
         with self._lock:
             seen = self._forgotten
         wanted = (
-            select(ApiKey, Tenant)
+            select(ApiKey, Tenant, Plan)
             .join(Tenant, col(ApiKey.tenant_id) == col(Tenant.id))
+            .outerjoin(Plan, col(Tenant.plan_id) == col(Plan.id))
             .where(ApiKey.sha256 == sha256, col(ApiKey.revoked_at).is_(None))
         )
         with Session(self._database) as session:
             row = session.exec(wanted).first()
             if row is None:
                 raise ApiError(401, "invalid_api_key", "The API key is wrong or was revoked.")
-            key, tenant = row
-            scopes = frozenset(scope for scope in Scope if scope in key.scopes)
-            caller = Caller(tenant.id, key.id, scopes, tenant.operator, key.expires_at)
+            caller = _caller(*row)
         with self._lock:
             if seen == self._forgotten:  # else it may have been changed since it was read
                 self._known[sha256] = caller
@@ -98,6 +101,18 @@ class Keyring:
         with self._lock:
             self._used[caller.key] = now
         return caller
+
+
+def _caller(key: ApiKey, tenant: Tenant, plan: Plan | None) -> Caller:
+    return Caller(
+        tenant=tenant.id,
+        key=key.id,
+        scopes=frozenset(scope for scope in Scope if scope in key.scopes),
+        operator=tenant.operator,
+        expires_at=key.expires_at,
+        limits=plan.limits if plan else Limits(),
+        over_budget=tenant.budget_state == BudgetState.EXCEEDED,
+    )
 
 
 def _key(authorization: str) -> str:

@@ -10,6 +10,7 @@ from api.keyring import Keyring
 from api.requests.inflight import Inflight
 from api.requests.models import ServedModels
 from loraplex.broker.api import ApiBroker
+from loraplex.broker.limiter import Limiter
 from loraplex.settings import ApiSettings
 from loraplex.store.adapters import AdapterStore
 from loraplex.store.models import ModelStore
@@ -25,6 +26,7 @@ class State:
     served: ServedModels
     adapters: AdapterStore
     keyring: Keyring
+    limiter: Limiter
 
 
 def state_of(request: Request) -> State:

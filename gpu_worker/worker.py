@@ -3,17 +3,17 @@
 import logging
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass
 
 from gpu_worker.engine.engine import Engine
 from gpu_worker.engine.request import EngineError, Grammar, Output, Request, Sampling, TokenLogprobs
+from gpu_worker.metering import Meter
 from gpu_worker.probation import MOST_DEATHS_ALONE, Probation
 from gpu_worker.split import Split
 from loraplex.broker.connection import Unavailable
 from loraplex.broker.interface import Orders, TakenJob
 from loraplex.broker.worker import StepResult, WorkerBroker
-from loraplex.messages import Job, Logprobs, Phase, ReplicaReport, TokenEvent
+from loraplex.messages import Job, Logprobs, Phase, ReplicaReport, TokenEvent, encode
 from loraplex.messages import Sampling as WireSampling
 
 log = logging.getLogger(__name__)
@@ -75,8 +75,7 @@ class Worker:
         self._progress = time.monotonic()
         self._stop = stop  # set by SIGTERM: finish what runs, then leave
         self._ended = threading.Event()
-        self._recorded: deque[tuple[float, int, int, float]] = deque()  # requests that ended
-        self._admitted_at: dict[str, float] = {}
+        self._meter = Meter()
 
     def run(self) -> None:
         """Serve until drained or stopped. Whatever it raises, its jobs are dropped by then."""
@@ -142,11 +141,12 @@ class Worker:
             request = job.job.request
             if request in self._jobs:  # twice on the lane: it runs once
                 if job.entry != self._jobs[request].entry:
-                    result.ended.append(job.entry)
+                    result.ended.append((job.entry, b""))
                 continue
             self._jobs[request] = job
-            self._admitted_at[request] = time.time()
-            produced = resumed.get(request, [])
+            earlier = resumed.get(request)
+            self._meter.begin(job, earlier)
+            produced = earlier.tokens if earlier else []
             if time.time() > job.job.deadline:
                 self._emit(TokenEvent(request, len(produced), [], "expired"), result)
             elif job.deaths >= MOST_DEATHS_ALONE or job.deliveries > self._max_deliveries:
@@ -188,34 +188,31 @@ class Worker:
         event = TokenEvent(
             *(output.request, output.position, output.tokens, output.finish),
             *(error, code, _logprobs(output.logprobs), _logprobs(output.prompt_logprobs)),
+            output.cached,
         )
         self._emit(event, result)
 
-    def _emit(self, event: TokenEvent, result: StepResult) -> None:
+    def _emit(self, event: TokenEvent, result: StepResult, wanted: int | None = None) -> None:
+        """`wanted`: see `loraplex.messages.Cancel`."""
         taken = self._jobs[event.request]
-        result.add(taken.job.reply_to, event, taken.entry)
+        self._meter.produced(event)
+        usage = encode(self._meter.end(event, wanted)) if event.finish else b""
+        result.add(taken.job.reply_to, event, taken.entry, usage)
         self._probation.produced(event.request, len(event.tokens))
         if event.finish:
             self._probation.ended(event.request)
             self._produced.pop(event.request, None)
             del self._jobs[event.request]
-            self._record_end(taken, event.position + len(event.tokens))
             self._counters.requests_done += 1
-
-    def _record_end(self, taken: TakenJob, output: int) -> None:
-        admitted = self._admitted_at.pop(taken.job.request, time.time())
-        arrived = int(taken.entry.split("-")[0]) / 1000  # the id that Redis gave the job
-        held_s = round(time.time() - admitted, 3)
-        self._recorded.append((arrived, len(taken.job.prompt), output, held_s))
 
     def _obey(self, orders: Orders) -> None:
         self._waiting = orders.waiting
         self._draining = orders.drain or self._stop.is_set()
         cancelled = StepResult()
         now = time.time()
-        ends = [c.request for c in orders.cancels]
-        ends += [r for r, t in self._jobs.items() if now > t.job.deadline]
-        for request in dict.fromkeys(ends):
+        ends = {r: None for r, t in self._jobs.items() if now > t.job.deadline}
+        ends |= {c.request: c.wanted for c in orders.cancels}
+        for request, wanted in ends.items():
             output = self._engine.cancel(request)
             if request not in self._jobs:
                 continue
@@ -223,7 +220,7 @@ class Worker:
             position = output.position if output else len(self._produced.get(request, ()))
             expired = now > self._jobs[request].job.deadline
             finish = "expired" if expired else "cancelled"
-            self._emit(TokenEvent(request, position, [], finish), cancelled)
+            self._emit(TokenEvent(request, position, [], finish), cancelled, wanted)
         if cancelled.ended:
             self._obey(self._broker.commit(cancelled, self._report()))
 
@@ -270,7 +267,7 @@ class Worker:
                     log.warning("lease not renewed: %s", down)
 
     def _keep_record(self) -> None:
-        ended = [self._recorded.popleft() for _ in range(len(self._recorded))]
+        ended = self._meter.pop_ended()
         if ended:
             try:
                 self._broker.record(ended)

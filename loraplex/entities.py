@@ -7,7 +7,9 @@ from typing import Any
 from sqlalchemy import JSON, Column, DateTime, Dialect, Index, String, TypeDecorator, text
 from sqlmodel import Field, SQLModel
 
+from loraplex.budget_state import BudgetState
 from loraplex.keys import Lane
+from loraplex.limits import Limits
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Status
 
@@ -40,11 +42,32 @@ class Reason(TypeDecorator[str]):
         return value.replace("\0", "") if value is not None else None
 
 
+class Plan(SQLModel, table=True):
+    """Limits of those tenants that have it, over all that they use; None: none."""
+
+    id: str = Field(primary_key=True)  # its name
+    requests_per_min: int | None = None
+    tokens_per_min: int | None = None
+    tokens_per_day: int | None = None
+    concurrent: int | None = None  # answers that wait or run at once
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+    @property
+    def limits(self) -> Limits:
+        rates = (self.requests_per_min, self.tokens_per_min)
+        return Limits(*rates, self.tokens_per_day, self.concurrent)
+
+
 class Tenant(SQLModel, table=True):
     """Owner of deployments, adapters, keys and usage."""
 
     id: str = Field(primary_key=True)
     operator: bool = False  # runs the platform: makes tenants and their keys
+    plan_id: str | None = Field(default=None, foreign_key="plan.id")
+    budget: float | None = None  # cost of a calendar month (UTC), in the currency of the prices
+    budget_warn_at: float = 0.8  # a part of it
+    budget_state: str = BudgetState.WITHIN.value
+    budget_month: str = ""  # that the state is of, such as 2026-11
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
@@ -94,6 +117,9 @@ class Deployment(SQLModel, table=True):
         default_factory=list, sa_column=Column(JSON, nullable=False)
     )
     priority: int = 0  # who yields where the fleet is full
+    shared: bool = False  # the platform's: every tenant may query it
+    # What each tenant may ask of it, as in `Plan`.
+    limits: dict[str, int] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     revision: int = 1  # whose lane requests go to
     target: int = 1  # what shall serve
     prepared: int = 0  # newest revision whose artefacts are in the store
@@ -153,7 +179,7 @@ class Replica(SQLModel, table=True):
         default_factory=utc_now, sa_type=UtcDateTime
     )  # latest start or order
     ready_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    gone_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    gone_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
 
 
 class Adapter(SQLModel, table=True):
@@ -175,6 +201,29 @@ class Adapter(SQLModel, table=True):
     @property
     def ref(self) -> str:
         return f"{self.repo}/{self.version}"
+
+
+class UsageRecord(SQLModel, table=True):
+    """What one answer took (see `loraplex.messages.Usage`): one row for each, ever."""
+
+    __table_args__ = (Index("ix_usagerecord_tenant_at", "tenant_id", "at"),)
+
+    id: str = Field(primary_key=True)  # the answer's, and its job's on the lane
+    request: str  # a request for several answers has several records
+    first: bool = True  # of the request's answers
+    at: int = Field(index=True)  # Unix seconds, when it ended
+    tenant_id: str
+    key_id: str
+    deployment_id: str = Field(index=True)
+    adapter: str  # as its tenant names it; "": the base model
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    queue_s: float
+    first_token_s: float | None = None
+    duration_s: float
+    status: str  # stop, length, cancelled, expired or error
+    error: str = ""  # code
 
 
 class DeploymentEvent(SQLModel, table=True):

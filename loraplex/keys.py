@@ -26,6 +26,12 @@ def reply_channel(api_id: str) -> str:
     return REPLY_PREFIX + api_id
 
 
+def limits_prefix(tenant: str) -> str:
+    """Of what the limiter knows of a tenant. `held`: sorted set of reservations by their deadlines;
+    `reserved`: hash of them; `scope:…`: hashes, one of all that it uses and one a deployment."""
+    return f"lpx:{{limits:{tenant}}}:"
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """The Redis side of one deployment: its jobs keyed by base model, and what belongs to them."""
@@ -81,6 +87,11 @@ class Lane:
     def dead_letters(self) -> str:
         """Stream of jobs that were given up because replicas died of them."""
         return self._key("dead")
+
+    @property
+    def usage(self) -> str:
+        """Stream: what each answer took, until the leading scaler has stored it."""
+        return self._key("usage")
 
     @property
     def traffic(self) -> str:

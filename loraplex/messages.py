@@ -39,6 +39,15 @@ class Sampling(msgspec.Struct, array_like=True, frozen=True, tag="sampling.1"):
     prompt_logprobs: int | None = None  # the same for the prompt's tokens
 
 
+class Account(msgspec.Struct, array_like=True, frozen=True):
+    """What a job is charged to, beside its tenant."""
+
+    key: str = ""  # the API key's id
+    adapter: str = ""  # as its tenant names it
+    prompt: bool = True  # its prompt counts: of several answers to one, the first one's does
+    reservation: str = ""  # what the limiter holds for it
+
+
 class Job(msgspec.Struct, array_like=True, frozen=True, tag="job.1"):
     """One generation request, ready to run. Written by the API, read by a replica."""
 
@@ -49,6 +58,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job.1"):
     prompt: list[int]  # token ids
     sampling: Sampling
     deadline: float  # Unix seconds
+    account: Account = Account()
 
 
 Surface = Literal["chat", "completion", "lorax"]
@@ -96,6 +106,7 @@ class TokenEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
     error_code: str | None = None  # which API error it becomes
     logprobs: list[Logprobs] | None = None  # of each token, where asked
     prompt_logprobs: list[Logprobs] | None = None  # with the first token; from prompt[1] on
+    cached: int = 0  # prompt tokens that need not be computed; with the first token
 
     def since(self, position: int) -> "TokenEvent":
         """Without the tokens before `position`."""
@@ -117,6 +128,7 @@ class TokenEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
             tokens=self.tokens + event.tokens,
             logprobs=logprobs or None,
             prompt_logprobs=self.prompt_logprobs,
+            cached=self.cached,
         )
 
 
@@ -132,9 +144,30 @@ NO_ENTRY = " " * 26  # the last bytes of an encoded step, and as many as the lon
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True, tag="cancel.1"):
-    """To the replica that runs the request: stop it and free its slot."""
+    """To the replica that runs the request: stop it and free its slot.
+
+    `wanted`: its client has all that it wants, which is so many tokens (it came to a stop string).
+    """
 
     request: RequestId
+    wanted: int | None = None
+
+
+class Usage(msgspec.Struct, array_like=True, frozen=True, tag="usage.1"):
+    """What one answer took. Written once, by the script that takes its job off the lane."""
+
+    answer: RequestId
+    tenant: str
+    account: Account
+    arrived_at: float  # Unix seconds
+    prompt: int = 0  # tokens; those of a prompt that another answer's record has don't count
+    cached: int = 0  # of them, need not be computed
+    output: int = 0
+    queue_s: float = 0.0  # until a replica took it
+    first_token_s: float | None = None  # since it arrived
+    duration_s: float = 0.0
+    status: Finish = "stop"
+    error: str = ""  # code
 
 
 class ColdStart(msgspec.Struct, array_like=True, frozen=True):
@@ -181,4 +214,5 @@ decode_shown = msgspec.msgpack.Decoder(Shown).decode
 decode_step = msgspec.msgpack.Decoder(Step).decode
 decode_cancel = msgspec.msgpack.Decoder(Cancel).decode
 decode_traffic = msgspec.msgpack.Decoder(Traffic).decode
+decode_usage = msgspec.msgpack.Decoder(Usage).decode
 decode_report = msgspec.msgpack.Decoder(ReplicaReport).decode

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -26,6 +26,12 @@ class Settings(BaseSettings):
     )
     allow_local_models: bool = Field(
         True, description="Whether a base model may be named by a path on this machine."
+    )
+
+    prices: dict[str, NonNegativeFloat] = Field(
+        {},
+        description='What a replica-hour costs, by host of the fleet, as JSON: `{"gpu-1": 2.5, '
+        '"*": 0.1}`; `*` is any other. In one currency; unset: nothing costs anything.',
     )
 
     @field_validator("home", mode="after")

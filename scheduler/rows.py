@@ -16,7 +16,14 @@ from sqlmodel import Session, col, select
 
 from loraplex import lifecycle
 from loraplex.broker.interface import Deposed
-from loraplex.entities import Deployment, DeploymentEvent, Leadership, Replica, Revision
+from loraplex.entities import (
+    Deployment,
+    DeploymentEvent,
+    Leadership,
+    Replica,
+    Revision,
+    UsageRecord,
+)
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status
 from scheduler.actions import FailedStarts, Intend
@@ -24,7 +31,8 @@ from scheduler.placement import Place
 
 # A deleted deployment is looked at for so long, or while it has replicas.
 DELETED_LINGERS_S = 3600.0
-HISTORY_S = 30 * 86400.0  # of events and of replicas that are gone
+EVENTS_KEPT_S = 30 * 86400.0
+BILLS_KEPT_S = 400 * 86400.0  # replicas that are gone, and usage records
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +201,14 @@ class SqlRows:
             lifecycle.note(session, row, kind, actor="scaler", reason=reason, inputs=inputs)
 
     def prune(self) -> None:
-        """Drop what no page shows: events and replicas of long ago."""
-        since = datetime.fromtimestamp(self.now - HISTORY_S, UTC)
+        """Drop what no page shows: events of long ago, and what of the bills is older still."""
+        events = datetime.fromtimestamp(self.now - EVENTS_KEPT_S, UTC)
+        bills = self.now - BILLS_KEPT_S
+        replicas = datetime.fromtimestamp(bills, UTC)
         with self._fenced() as session:
-            session.execute(delete(DeploymentEvent).where(col(DeploymentEvent.at) < since))
-            session.execute(delete(Replica).where(col(Replica.gone_at) < since))
+            session.execute(delete(DeploymentEvent).where(col(DeploymentEvent.at) < events))
+            session.execute(delete(Replica).where(col(Replica.gone_at) < replicas))
+            session.execute(delete(UsageRecord).where(col(UsageRecord.at) < bills))
             session.commit()
 
     def _time(self) -> datetime:

@@ -32,6 +32,7 @@ from scheduler.rows import SqlRows
 from scheduler.tasks.compare import compare_laws
 from scheduler.tasks.imports import prepare_deployment
 from scheduler.tasks.replicas import start_replica, stop_replica
+from scheduler.usage import UsageCollector
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Scaler:
         )
         self._relay = EventRelay(database, self._broker, settings.redis_url)
         self._housekeeping = Housekeeping(self._broker, self._rows, settings.retention_s)
+        self._usage = UsageCollector(database, self._broker)
         self._look_from = 0.0
         self.stop = threading.Event()
 
@@ -138,6 +140,7 @@ class Scaler:
         self._memory.learn(look, self._rules)
         lanes = list(world.lanes)
         self._aside("housekeeping", lambda: self._housekeeping.run(lanes))
+        self._aside("usage", lambda: self._usage.run(world.lanes))
         self._aside("comparisons", self._ask_for_comparisons)
         self._aside("events", self._relay.publish)
 

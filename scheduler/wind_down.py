@@ -36,7 +36,10 @@ def retire(facts: DeploymentFacts, settled: Settled, world: World) -> Iterator[d
         for replica in living:
             yield from _end(replica, facts, "nothing waits for it any more")
         kept = {facts.served, facts.target} if settled.status != Status.DELETED else set()
-        if not (living or seen.running or kept & {*revisions}) and seen.gate == "shut":
+        if (
+            not (living or seen.running or seen.usage or kept & {*revisions})
+            and seen.gate == "shut"
+        ):
             yield do.ForgetLane(lane, facts.id, revisions)
     yield from _unused(facts, settled)
 
@@ -116,7 +119,7 @@ def wind_down(facts: DeploymentFacts, settled: Settled, lane: SeenLane) -> Itera
     if lane.waiting or lane.running:
         yield do.AnswerStranded(facts.lane, f"deployment_{settled.status}", reason)
         return
-    left = settled.living or facts.retiring or not facts.lanes
+    left = settled.living or facts.retiring or not facts.lanes or lane.usage
     if settled.status == Status.DELETED and not left:
         for number, other in facts.lanes.items():  # of a change that was not rolled out
             if other != facts.lane:

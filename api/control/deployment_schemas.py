@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from api.control.limit_schemas import LimitsBody
 from api.text import Text
 from loraplex.schedule import DAYS
 
@@ -86,6 +87,10 @@ class DeploymentCreate(BaseModel):
     schedules: list[Schedule] = Field(default_factory=list, max_length=32)
     priority: int = Field(0, ge=-100, le=100, description="Who yields on a full fleet: the lower.")
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    shared: bool = Field(False, description="Every tenant may query it; operators make such ones.")
+    limits: LimitsBody = Field(
+        default_factory=LimitsBody, description="What each tenant may ask of it."
+    )
 
 
 class DeploymentPatch(BaseModel):
@@ -101,6 +106,8 @@ class DeploymentPatch(BaseModel):
     schedules: list[Schedule] | None = Field(None, max_length=32)
     priority: int | None = Field(None, ge=-100, le=100)
     engine: EngineSettings | None = Field(None, description="Replaces all of the engine settings.")
+    shared: bool | None = None
+    limits: LimitsBody | None = Field(None, description="Replaces all of the limits.")
 
 
 class ReplicaOut(BaseModel):
@@ -142,6 +149,8 @@ class DeploymentOut(BaseModel):
     cold_start_weight: float
     schedules: list[Schedule]
     priority: int
+    shared: bool
+    limits: LimitsBody
     engine: dict[str, str]
     revision: int
     change: RevisionOut | None

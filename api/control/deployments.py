@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import CursorResult, update
 from sqlalchemy.exc import IntegrityError
@@ -20,8 +20,8 @@ from api.control.deployment_schemas import (
 )
 from api.control.deployment_view import show, show_all
 from api.errors import ApiError, bad_request
-from api.requests.resolve import deployments_of, need_deployment
-from api.security import ForDeployments, ForLooking
+from api.requests.resolve import need_deployment, need_usable, usable_by
+from api.security import ForDeployments, ForLooking, caller_of
 from api.state import State, StateDep
 from loraplex import lifecycle
 from loraplex.entities import Deployment, DeploymentEvent, Replica, Revision
@@ -34,8 +34,11 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 
 @router.post("", status_code=201)
-async def create(body: DeploymentCreate, tenant: ForDeployments, state: StateDep) -> DeploymentOut:
+async def create(
+    body: DeploymentCreate, http: Request, tenant: ForDeployments, state: StateDep
+) -> DeploymentOut:
     """A new deployment, Pending until its base model is checked."""
+    _check_shared(http, body.shared)
     deployment = await run_in_threadpool(_create, state, tenant, body)
     await state.broker.set_gate(deployment.lane, None)
     return await show(state, deployment)
@@ -43,9 +46,11 @@ async def create(body: DeploymentCreate, tenant: ForDeployments, state: StateDep
 
 @router.get("")
 async def list_deployments(tenant: ForLooking, state: StateDep) -> dict[str, list[DeploymentOut]]:
+    """The tenant's own, and those that are shared."""
+
     def rows() -> list[Deployment]:
         with Session(state.database, expire_on_commit=False) as session:
-            return deployments_of(session, tenant)
+            return usable_by(session, tenant)
 
     return {"data": await show_all(state, await run_in_threadpool(rows))}
 
@@ -54,7 +59,7 @@ async def list_deployments(tenant: ForLooking, state: StateDep) -> dict[str, lis
 async def get(name: str, tenant: ForLooking, state: StateDep) -> DeploymentOut:
     def row() -> Deployment:
         with Session(state.database, expire_on_commit=False) as session:
-            return need_deployment(session, tenant, name)
+            return need_usable(session, tenant, name)
 
     return await show(state, await run_in_threadpool(row))
 
@@ -97,10 +102,11 @@ def replicas(name: str, tenant: ForLooking, state: StateDep) -> dict[str, list[R
 
 @router.patch("/{name}")
 async def change(
-    name: str, body: DeploymentPatch, tenant: ForDeployments, state: StateDep
+    name: str, body: DeploymentPatch, http: Request, tenant: ForDeployments, state: StateDep
 ) -> DeploymentOut:
     """Change knobs at once; another base model or other engine settings are rolled out: new
     replicas come before the old ones go, and no request is disturbed."""
+    _check_shared(http, body.shared)
 
     def write() -> Deployment:
         with Session(state.database, expire_on_commit=False) as session:
@@ -118,6 +124,8 @@ def _change(
         check_base_model(state, body.base_model)
     revision = _next_revision(session, deployment, body)
     given = body.model_dump(exclude_none=True, exclude={"base_model", "engine"})
+    if body.limits is not None:
+        given["limits"] = body.limits.model_dump(exclude_none=True)
     _write_change(session, deployment, given, revision)
     actor = f"user:{tenant}"
     changed = body.model_dump(exclude_none=True)
@@ -224,7 +232,9 @@ def _create(state: State, tenant: str, body: DeploymentCreate) -> Deployment:
         )
     check_base_model(state, body.base_model)
     _check_bounds(body.min_replicas, body.max_replicas)
-    deployment = Deployment(tenant_id=tenant, **body.model_dump(exclude={"engine"}))
+    limits = body.limits.model_dump(exclude_none=True)
+    knobs = body.model_dump(exclude={"engine", "limits"})
+    deployment = Deployment(tenant_id=tenant, limits=limits, **knobs)
     first = Revision(
         deployment_id=deployment.id,
         number=1,
@@ -252,6 +262,12 @@ def check_base_model(state: State, name: str) -> None:
         state.models.check_name(name)
     except ModelUnavailable as refused:
         raise bad_request(str(refused), "base_model") from refused
+
+
+def _check_shared(http: Request, shared: bool | None) -> None:
+    if shared and not caller_of(http).operator:
+        message = "Only the tenant that runs the platform shares a deployment."
+        raise ApiError(403, "operators_only", message, param="shared")
 
 
 def _check_bounds(low: int, high: int) -> None:

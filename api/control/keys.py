@@ -1,17 +1,15 @@
-"""/api/v1/keys and /api/v1/tenants: who may do what. Keys are shown once, when they are made."""
+"""/api/v1/keys: who may do what. Keys are shown once, when they are made."""
 
-import re
 from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from api.errors import ApiError, bad_request
+from api.errors import ApiError
 from api.keyring import Caller
-from api.security import Admin, Operator
+from api.security import Admin
 from api.state import StateDep
 from loraplex import apikeys
 from loraplex.entities import ApiKey, Tenant, utc_now
@@ -19,7 +17,6 @@ from loraplex.scopes import Scope
 
 router = APIRouter(tags=["keys"])
 
-_TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _LONGEST_S = 10 * 366 * 86400
 
 
@@ -60,17 +57,6 @@ class KeyOut(BaseModel):
 
 class NewKeyOut(KeyOut):
     key: str
-
-
-class TenantCreate(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    name: str = Field(description="1 to 63 lower-case letters, digits and '-'.")
-
-
-class TenantOut(BaseModel):
-    name: str
-    operator: bool
-    created_at: datetime
 
 
 @router.post("/keys", status_code=201)
@@ -133,30 +119,6 @@ def rotate(key_id: str, admin: Admin, state: StateDep, body: Rotate | None = Non
         return NewKeyOut(**_shown(row), key=key)
 
 
-@router.post("/tenants", status_code=201, tags=["tenants"])
-def create_tenant(body: TenantCreate, operator: Operator, state: StateDep) -> TenantOut:
-    """Make a tenant; its first key is made with `tenant` at POST /keys."""
-    if not _TENANT.fullmatch(body.name):
-        message = "name: 1 to 63 lower-case letters, digits and '-', no '-' at the ends."
-        raise bad_request(message, "name")
-    with Session(state.database, expire_on_commit=False) as session:
-        tenant = Tenant(id=body.name)
-        session.add(tenant)
-        try:
-            session.commit()
-        except IntegrityError as exists:
-            message = f"Tenant {body.name!r} exists already."
-            raise ApiError(409, "already_exists", message, param="name") from exists
-        return _tenant_shown(tenant)
-
-
-@router.get("/tenants", tags=["tenants"])
-def list_tenants(operator: Operator, state: StateDep) -> dict[str, list[TenantOut]]:
-    with Session(state.database, expire_on_commit=False) as session:
-        rows = session.exec(select(Tenant).order_by(col(Tenant.id))).all()
-        return {"data": [_tenant_shown(row) for row in rows]}
-
-
 def _tenant(session: Session, admin: Caller, named: str | None) -> str:
     """Whose keys are meant. Raises ApiError 404, also for one that is not the admin's business."""
     if named is None or named == admin.tenant:
@@ -175,7 +137,3 @@ def _need(session: Session, admin: Caller, key_id: str) -> ApiKey:
 
 def _shown(row: ApiKey) -> dict[str, object]:
     return row.model_dump() | {"tenant": row.tenant_id}
-
-
-def _tenant_shown(row: Tenant) -> TenantOut:
-    return TenantOut(name=row.id, operator=row.operator, created_at=row.created_at)

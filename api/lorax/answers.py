@@ -105,7 +105,7 @@ class _Writer:
         prompt = self._shown.prompt_tokens
         deployment, _, adapter = self._shown.model.partition(":")
         headers = {
-            "x-request-id": self._shown.request,
+            **self.admitted.headers,
             "x-total-time": f"{1000 * seconds:.0f}",
             "x-time-per-token": f"{1000 * seconds / max(1, produced):.0f}",
             "x-prompt-tokens": str(prompt),

@@ -18,7 +18,7 @@ from api.lorax.schemas import GenerateRequest
 from api.requests.admission import served_for
 from api.requests.comeback import admit_or_resume
 from api.requests.prepare import encoding
-from api.requests.resolve import need_deployment
+from api.requests.resolve import need_usable
 from api.security import ForInference
 from api.state import StateDep
 from loraplex import __version__
@@ -39,7 +39,7 @@ _NOT_TOLD = (
 
 def _deployment(deployment: str, tenant: ForInference, state: StateDep) -> Deployment:
     with Session(state.database, expire_on_commit=False) as session:
-        return need_deployment(session, tenant, deployment)
+        return need_usable(session, tenant, deployment)
 
 
 DeploymentDep = Annotated[Deployment, Depends(_deployment)]
@@ -53,15 +53,14 @@ class Asked:
         deployment: DeploymentDep,
         body: GenerateRequest,
         http: Request,
-        tenant: ForInference,
         state: StateDep,
     ) -> None:
         self.deployment, self.body = deployment, body
-        self._http, self._tenant, self._state = http, tenant, state
+        self._http, self._state = http, state
 
     async def answer(self, *, streamed: bool, as_list: bool = False) -> Response:
         request = self.body.generation(self.deployment, streamed=streamed)
-        admitted = await admit_or_resume(self._state, self._http, self._tenant, request)
+        admitted = await admit_or_resume(self._state, self._http, request)
         return await answer(self._state, self._http, admitted, streamed=streamed, as_list=as_list)
 
 

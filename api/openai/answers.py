@@ -48,6 +48,7 @@ class _Answer:
     text: str = ""
     finish: str | None = None
     tokens: int = 0
+    cached: int = 0  # of its prompt
     prompt: list[KnownToken] = field(default_factory=list)  # if it is scored
     logprobs: list[KnownToken] = field(default_factory=list)
 
@@ -55,6 +56,7 @@ class _Answer:
         self.text += piece.text
         self.finish = piece.finish
         self.tokens = piece.position
+        self.cached += piece.cached
         self.prompt += piece.prompt
         self.logprobs += piece.logprobs
 
@@ -66,10 +68,10 @@ class _Answer:
 
 
 async def respond(
-    state: State, http: Request, tenant: str, request: GenerationRequest, shape: Shape
+    state: State, http: Request, request: GenerationRequest, shape: Shape
 ) -> Response:
     """Raises ApiError."""
-    admitted = await admit_or_resume(state, http, tenant, request)
+    admitted = await admit_or_resume(state, http, request)
     return await answer(state, http, admitted, shape=shape, streamed=request.streamed)
 
 
@@ -86,7 +88,7 @@ async def answer(
     # Many log-probabilities take a while to write.
     logprobs = admitted.shown.logprobs
     body = await run_in_threadpool(writer.whole) if logprobs else writer.whole()
-    return JSONResponse(body, headers={"x-request-id": admitted.shown.request})
+    return JSONResponse(body, headers=admitted.headers)
 
 
 class _Writer:
@@ -168,10 +170,12 @@ class _Writer:
             chosen += best[:kept]
         return chosen
 
-    def _usage(self) -> dict[str, int]:
+    def _usage(self) -> dict[str, Any]:
         produced = 0 if self._shown.silent else sum(each.tokens for each in self.answers)
+        cached = sum(each.cached for each in self.answers[:: self._shown.n])
         return {
             "prompt_tokens": self._shown.prompt_tokens,
             "completion_tokens": produced,
             "total_tokens": self._shown.prompt_tokens + produced,
+            "prompt_tokens_details": {"cached_tokens": cached},
         }

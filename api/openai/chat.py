@@ -17,9 +17,7 @@ router = APIRouter(tags=["openai"])
 
 
 @router.post("/chat/completions")
-async def create(
-    body: ChatRequest, http: Request, tenant: ForInference, state: StateDep
-) -> Response:
+async def create(body: ChatRequest, http: Request, _: ForInference, state: StateDep) -> Response:
     """A chat answer, streamed with `stream: true`."""
     request = GenerationRequest(
         surface="chat",
@@ -33,7 +31,7 @@ async def create(
         grammar=body.response_format.grammar() if body.response_format else None,
         **body.sampling(),
     )
-    return await respond(state, http, tenant, request, CHAT)
+    return await respond(state, http, request, CHAT)
 
 
 def _whole(

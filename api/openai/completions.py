@@ -18,7 +18,7 @@ router = APIRouter(tags=["openai"])
 
 @router.post("/completions")
 async def create(
-    body: CompletionRequest, http: Request, tenant: ForInference, state: StateDep
+    body: CompletionRequest, http: Request, _: ForInference, state: StateDep
 ) -> Response:
     """Text that goes on from a prompt, streamed with `stream: true`."""
     best_of = body.candidates
@@ -38,7 +38,7 @@ async def create(
         logprobs=0 if body.logprobs is None and best_of > body.answers else body.logprobs,
         logprobs_shown=body.logprobs is not None,
     )
-    return await respond(state, http, tenant, request, COMPLETION)
+    return await respond(state, http, request, COMPLETION)
 
 
 def _choice(

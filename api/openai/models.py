@@ -5,11 +5,10 @@ from typing import Any
 from fastapi import APIRouter
 from sqlmodel import Session, col, select
 
-from api.requests.resolve import resolve
+from api.requests.resolve import resolve, usable_by
 from api.security import ForInference
 from api.state import StateDep
 from loraplex.entities import Adapter, Deployment
-from loraplex.status import Status
 
 router = APIRouter(tags=["openai"])
 
@@ -18,11 +17,7 @@ router = APIRouter(tags=["openai"])
 def list_models(tenant: ForInference, state: StateDep) -> dict[str, Any]:
     """Everything that `model` may name."""
     with Session(state.database) as session:
-        deployments = session.exec(
-            select(Deployment)
-            .where(Deployment.tenant_id == tenant, Deployment.status != Status.DELETED)
-            .order_by(col(Deployment.name))
-        ).all()
+        deployments = usable_by(session, tenant)
         served = {d.base_model for d in deployments}
         adapters = session.exec(
             select(Adapter)

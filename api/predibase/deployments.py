@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from sqlmodel import Session, col, select
@@ -15,7 +15,7 @@ from api.errors import ApiError
 from api.predibase.schemas import Config, Create, Update, shown
 from api.requests.admission import served_for
 from api.requests.models import BrokenModel
-from api.requests.resolve import deployments_of, need_deployment
+from api.requests.resolve import need_usable, usable_by
 from api.security import ForDeployments, ForLooking
 from api.state import State, StateDep
 from loraplex.entities import Deployment, DeploymentEvent
@@ -41,8 +41,10 @@ def recommended_config(
 
 
 @router.post("/v2/deployments", status_code=201)
-async def create(body: Create, tenant: ForDeployments, state: StateDep) -> dict[str, Any]:
-    await control.create(body.ours(), tenant, state)
+async def create(
+    body: Create, http: Request, tenant: ForDeployments, state: StateDep
+) -> dict[str, Any]:
+    await control.create(body.ours(), http, tenant, state)
     return await get(body.name, tenant, state)
 
 
@@ -53,9 +55,11 @@ async def list_all(
     type: Literal["shared", "private", "serverless", "dedicated"] | None = None,
 ) -> dict[str, Any]:
     """Serverless is the older name of shared, dedicated that of private."""
-    if type in ("shared", "serverless"):
-        return {"data": []}
-    return {"data": await _shown(state, await run_in_threadpool(_rows, state, tenant))}
+    rows = await run_in_threadpool(_rows, state, tenant)
+    if type is not None:
+        shared = type in ("shared", "serverless")
+        rows = [row for row in rows if row.shared == shared]
+    return {"data": await _shown(state, rows)}
 
 
 @router.get("/v2/deployments/{name}")
@@ -66,12 +70,12 @@ async def get(name: str, tenant: ForLooking, state: StateDep) -> dict[str, Any]:
 
 @router.put("/v2/deployments/{name}")
 async def update(
-    name: str, body: Update, tenant: ForDeployments, state: StateDep
+    name: str, body: Update, http: Request, tenant: ForDeployments, state: StateDep
 ) -> dict[str, Any]:
     """What isn't given, or null, stays."""
     now = await control.get(name, tenant, state)
     engine = now.change.engine if now.change else now.engine
-    await control.change(name, body.ours(engine), tenant, state)
+    await control.change(name, body.ours(engine), http, tenant, state)
     return await get(name, tenant, state)
 
 
@@ -94,7 +98,7 @@ def events(name: str, tenant: ForLooking, state: StateDep) -> dict[str, Any]:
     """What happened since it was made or changed last. `Ready` says that it takes requests, though
     it may have no replica yet: that is what the SDK waits for."""
     with Session(state.database) as session:
-        row = need_deployment(session, tenant, name)
+        row = need_usable(session, tenant, name)
         rows = session.exec(
             select(DeploymentEvent)
             .where(DeploymentEvent.deployment_id == row.id)
@@ -134,12 +138,12 @@ def _time(at: datetime) -> str:
 
 def _rows(state: State, tenant: str) -> list[Deployment]:
     with Session(state.database, expire_on_commit=False) as session:
-        return deployments_of(session, tenant)
+        return usable_by(session, tenant)
 
 
 def _row(state: State, tenant: str, name: str) -> Deployment:
     with Session(state.database, expire_on_commit=False) as session:
-        return need_deployment(session, tenant, name)
+        return need_usable(session, tenant, name)
 
 
 async def _shown(state: State, rows: list[Deployment]) -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ def shown(
         "name": deployment.name,
         "uuid": deployment.id,
         "description": deployment.description,
-        "type": "private",
+        "type": "shared" if deployment.shared else "private",
         "status": deployment.status,
         "model": {"name": deployment.base_model, "maxInputLength": context},
         "accelerator": {"id": ""},

@@ -3,13 +3,16 @@
 import hashlib
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from fastapi.concurrency import run_in_threadpool
 from sqlmodel import Session
 
 from api.errors import ApiError, redis_away
+from api.keyring import Caller
+from api.requests import quota
 from api.requests.expectation import expected_at
 from api.requests.inflight import Ongoing
 from api.requests.lanes import lanes_of, served_by
@@ -29,7 +32,7 @@ from loraplex.broker.interface import (
 )
 from loraplex.entities import Deployment
 from loraplex.keys import Lane
-from loraplex.messages import Job, Shown
+from loraplex.messages import Account, Job, Shown
 from loraplex.not_serving import not_serving
 from loraplex.status import ADMITTING, Status
 
@@ -44,21 +47,26 @@ class Admitted:
     ongoing: Ongoing
     received: list[int] | None = None  # positions of its answers that the client has
     expected_at: float | None = None  # when a replica comes, if none serves (Unix seconds)
+    standing: Mapping[str, str] = field(default_factory=dict)  # headers: what is left of its limits
 
     @property
     def shown(self) -> Shown:
         return self.ongoing.shown
 
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-request-id": self.shown.request, **self.standing}
 
-async def admit(state: State, tenant: str, terms: Terms, request: GenerationRequest) -> Admitted:
-    """Resolve, tokenize, check, enqueue: all of its answers or none. Raises ApiError."""
+
+async def admit(state: State, caller: Caller, terms: Terms, request: GenerationRequest) -> Admitted:
+    """Resolve, tokenize, check, reserve, enqueue: all of its answers or none. Raises ApiError."""
     if terms.idempotency_key is not None:
-        known = await _sent_to_former(state, tenant, terms.idempotency_key, request)
+        known = await _sent_to_former(state, caller.tenant, terms.idempotency_key, request)
         if known is not None:
             return known
     for _ in range(MOST_MOVES):
         try:
-            return await _admit(state, tenant, terms, request)
+            return await _admit(state, caller, terms, request)
         except LaneMoved:  # the deployment went over to another base model at this moment
             continue
     reason = "The deployment changes from one base model to another. Send the request again."
@@ -69,43 +77,67 @@ class LaneMoved(Exception):
     """The lane was shut because its deployment has another one now."""
 
 
-async def _admit(state: State, tenant: str, terms: Terms, request: GenerationRequest) -> Admitted:
-    target, served = await run_in_threadpool(_resolve, state, tenant, request)
+async def _admit(
+    state: State, caller: Caller, terms: Terms, request: GenerationRequest
+) -> Admitted:
+    target, served = await run_in_threadpool(_resolve, state, caller.tenant, request)
+    scopes = quota.scopes_of(caller, target.deployment)
     # In a thread: long prompts would hold up everybody's tokens.
-    work_out = partial(_work_out, state, tenant, terms, request, target, served)
+    work_out = partial(_work_out, state, caller, terms, request, target, served, bool(scopes))
     jobs, shown = await run_in_threadpool(work_out)
+    deployment = target.deployment
+    known = partial(_sent_before, state, deployment, served, shown)
+    standing: dict[str, str] = {}
+    if scopes:
+        # What was sent before is not counted again.
+        if terms.idempotency_key and await state.broker.recorded(deployment.lane, shown.request):
+            return await known()
+        standing = await quota.reserve(state, deployment, scopes, jobs)
     try:
         ongoing = await _enqueue(state, target, jobs, shown)
-    except AlreadyKnown:
-        lane = target.deployment.lane
-        return await _sent_before(state, target.deployment, lane, served, shown.request, shown.body)
-    return Admitted(served, ongoing, expected_at=await expected_at(state, target.deployment))
+    except BaseException as refused:
+        if scopes:
+            await quota.give_back(state, jobs)
+        if isinstance(refused, AlreadyKnown):
+            return await known()
+        raise
+    expected = await expected_at(state, deployment)
+    return Admitted(served, ongoing, expected_at=expected, standing=standing)
 
 
 def _work_out(
     state: State,
-    tenant: str,
+    caller: Caller,
     terms: Terms,
     request: GenerationRequest,
     target: Target,
     served: ServedModel,
+    limited: bool,
 ) -> tuple[list[Job], Shown]:
     """A request's jobs, one for each answer, and how they are shown. Raises ApiError."""
+    tenant = caller.tenant
     prompts, sampling = prepare(served, request)
     unique = secrets.token_hex(8)
     if terms.idempotency_key is not None:
         unique = unique_by(tenant, terms.idempotency_key)
     name = request_id(target.deployment.id, unique)
     deadline = time.time() + terms.timeout_s
+    adapter = target.adapter
     jobs = [
         Job(
             request=answer_id(name, index),
             reply_to=state.broker.api_id,
             tenant=tenant,
-            adapter=target.adapter.digest if target.adapter else None,
+            adapter=adapter.digest if adapter else None,
             prompt=prompts[index // request.n],
             sampling=sampling(index),
             deadline=deadline,
+            account=Account(
+                key=caller.key,
+                adapter=adapter.ref if adapter else "",
+                prompt=index % request.n == 0,
+                reservation=quota.new_reservation() if limited else "",
+            ),
         )
         for index in range(request.n * len(prompts))
     ]
@@ -130,12 +162,18 @@ async def _sent_to_former(
         name = request_id(deployment.id, unique_by(tenant, key))
         if await state.broker.recorded(lane, name) is not None:
             served = await run_in_threadpool(served_by, state, lane)
-            body = fingerprint(request)
-            return await _sent_before(state, deployment, lane, served, name, body)
+            return await _come_for(state, deployment, lane, served, name, fingerprint(request))
     return None
 
 
 async def _sent_before(
+    state: State, deployment: Deployment, served: ServedModel, shown: Shown
+) -> Admitted:
+    lane, name, body = deployment.lane, shown.request, shown.body
+    return await _come_for(state, deployment, lane, served, name, body)
+
+
+async def _come_for(
     state: State, deployment: Deployment, lane: Lane, served: ServedModel, name: str, body: str
 ) -> Admitted:
     """The same Idempotency-Key again. Raises ApiError when the request is another."""
@@ -192,6 +230,7 @@ async def _enqueue(state: State, target: Target, jobs: list[Job], shown: Shown) 
             *(lane, jobs, shown),
             max_backlog=settings.max_backlog,
             keep_s=shown.deadline - time.time() + settings.retention_s,
+            reserved=quota.reserved(jobs),
         )
     except REFUSALS as refused:
         if isinstance(refused, GateShut) and await run_in_threadpool(_moved, state, target):

@@ -9,20 +9,20 @@ from api.requests.admission import Admitted, admit, fingerprint
 from api.requests.lanes import lanes_of, served_by
 from api.requests.request import GenerationRequest
 from api.requests.terms import LastEvent, deployment_of, terms
+from api.security import caller_of
 from api.state import State
 from loraplex.broker.interface import Recorded
 from loraplex.entities import Deployment
 from loraplex.keys import Lane
 
 
-async def admit_or_resume(
-    state: State, http: Request, tenant: str, request: GenerationRequest
-) -> Admitted:
+async def admit_or_resume(state: State, http: Request, request: GenerationRequest) -> Admitted:
     """Admit a request, or go on with the one that its `Last-Event-ID` names. Raises ApiError."""
+    caller = caller_of(http)
     asked = terms(http, state.settings, returns=request.surface != "lorax")
     if asked.last_event is None:
-        return await admit(state, tenant, asked, request)
-    admitted = await come_back(state, tenant, asked.last_event)
+        return await admit(state, caller, asked, request)
+    admitted = await come_back(state, caller.tenant, asked.last_event)
     if admitted.shown.body != fingerprint(request):
         state.inflight.done(admitted.ongoing)
         reason = "Last-Event-ID is of another request than this body. Send the same again."

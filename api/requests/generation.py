@@ -38,6 +38,7 @@ class Piece(NamedTuple):
     logprobs: Sequence[KnownToken] = ()  # where asked
     scores: list[Logprobs] | None = None  # of the prompt, on the first piece of its first answer
     prompt: Sequence[KnownToken] = ()  # made of them, on all first pieces
+    cached: int = 0  # of the prompt's tokens, were in the cache; on the first piece
 
 
 class Generation:
@@ -126,12 +127,14 @@ class Generation:
                     raise _failure(event)
                 if shown.silent:  # its one token counts as received, but isn't shown
                     finish = "length" if received <= 1 else None
-                    piece = Piece(1, "", finish, scores=event.prompt_logprobs)
+                    piece = Piece(1, "", finish, scores=event.prompt_logprobs, cached=event.cached)
                     ended = True
                 else:
                     piece, ended = _piece(decoder, event, position, received)
                 position = piece.position
                 pieces.append((index, piece))
+                if ended and event.finish is None:
+                    self._answers[index].wanted = position
                 if ended:
                     yield pieces
                     return
@@ -159,7 +162,8 @@ def _piece(
         text += decoder.flush()
     # The position after the last token is that of the end.
     finish = ended if received <= position else None
-    return Piece(position, text, finish, known, event.prompt_logprobs), ended is not None
+    piece = Piece(position, text, finish, known, event.prompt_logprobs, cached=event.cached)
+    return piece, ended is not None
 
 
 def _failure(event: TokenEvent) -> ApiError:

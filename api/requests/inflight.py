@@ -11,7 +11,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from api.requests.waiting import Waiting
 from loraplex.broker.api import ApiBroker
 from loraplex.broker.cancellation import answer_id
 from loraplex.broker.connection import Unavailable
+from loraplex.broker.limiter import Limiter
 from loraplex.broker.stream_ids import before
 from loraplex.keys import Lane
 from loraplex.messages import Job, Shown, Step, TokenEvent
@@ -43,13 +44,17 @@ class Ongoing:
     shown: Shown
     waiter: str  # this client, among all that may wait for the request
     answers: list[Waiting]
+    # Of each answer, what the limiter holds for it, and the prompt tokens that count. Empty: there
+    # is nothing, or another process has sent it, and the scaler settles.
+    reserved: Sequence[tuple[str, int]] = ()
 
 
 class Inflight:
     """All requests that this process waits for. Run `run` for as long as it lives."""
 
-    def __init__(self, broker: ApiBroker) -> None:
+    def __init__(self, broker: ApiBroker, limiter: Limiter) -> None:
         self._broker = broker
+        self._limiter = limiter
         self._catch_up = CatchUp(broker)
         # By answer; two may wait for one: a request may be sent again while it runs.
         self._live: dict[str, list[Waiting]] = {}  # fed by the reply channel
@@ -58,7 +63,14 @@ class Inflight:
         self._subscribed = asyncio.Event()
 
     async def enqueue(
-        self, lane: Lane, jobs: Sequence[Job], shown: Shown, *, max_backlog: int, keep_s: float
+        self,
+        lane: Lane,
+        jobs: Sequence[Job],
+        shown: Shown,
+        *,
+        max_backlog: int,
+        keep_s: float,
+        reserved: Sequence[tuple[str, int]] = (),
     ) -> Ongoing:
         """Register, then put a request's jobs on their lane.
 
@@ -67,7 +79,8 @@ class Inflight:
         if not self._subscribed.is_set():  # tokens would be published to nobody
             await self._broker.ping()
             await asyncio.wait_for(self._subscribed.wait(), _SUBSCRIBED_WITHIN_S)
-        ongoing = Ongoing(lane, shown, self._waiter(), [Waiting(lane, j.request) for j in jobs])
+        answers = [Waiting(lane, job.request) for job in jobs]
+        ongoing = Ongoing(lane, shown, self._waiter(), answers, reserved)
         _add(self._live, ongoing.answers)
         try:
             accepted = await self._broker.enqueue(
@@ -112,6 +125,9 @@ class Inflight:
     def done(self, ongoing: Ongoing) -> None:
         """The client has all it needs; what still runs is stopped unless others wait for it."""
         self._forget(ongoing)
+        took = _took(ongoing)
+        if took:
+            self._spawn(self._settle(ongoing.shown.tenant, took))
         self._spawn(self._leave(ongoing, unserved=False))
 
     def gone(self, ongoing: Ongoing) -> None:
@@ -215,8 +231,14 @@ class Inflight:
             await asyncio.sleep(ongoing.shown.grace_s)
         entries = [waiting.entry or "" for waiting in ongoing.answers]
         request, waiter = ongoing.shown.request, ongoing.waiter
-        leave = partial(self._broker.leave, ongoing.lane, request, entries, waiter)
+        wanted = [waiting.wanted for waiting in ongoing.answers]
+        leave = partial(self._broker.leave, ongoing.lane, request, entries, waiter, wanted=wanted)
         await self._until_answered(request, partial(leave, unserved=unserved))
+
+    async def _settle(self, tenant: str, took: Mapping[str, int]) -> None:
+        """At once, for the tenant's next request; the scaler does it by the usage records, too."""
+        with suppress(*Unavailable):
+            await self._limiter.settle(tenant, took)
 
     async def _withdraw(self, lane: Lane, request: str, waiter: str) -> None:
         """Leave a request of which it isn't known whether it was enqueued, or waited for."""
@@ -256,6 +278,16 @@ class Inflight:
 def _add(table: dict[str, list[Waiting]], answers: Iterable[Waiting]) -> None:
     for waiting in answers:
         table.setdefault(waiting.request, []).append(waiting)
+
+
+def _took(ongoing: Ongoing) -> dict[str, int]:
+    """Reservation → tokens, of those answers of which it is known here."""
+    took = {}
+    for waiting, (reservation, prompt) in zip(ongoing.answers, ongoing.reserved, strict=False):
+        output = waiting.wanted if waiting.wanted is not None else waiting.position
+        if waiting.ended or waiting.wanted is not None:
+            took[reservation] = prompt + output if output else 0
+    return took
 
 
 def _fall_behind(answers: Iterable[Waiting]) -> None:

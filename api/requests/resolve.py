@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
@@ -22,7 +23,7 @@ def resolve(session: Session, tenant: str, model: str) -> Target:
     Raises ApiError: 404 for what the tenant doesn't have, 400 when adapter and base don't fit.
     """
     name, colon, ref = model.partition(":")
-    deployment = find_deployment(session, tenant, name)
+    deployment = find_usable(session, tenant, name)
     if deployment is not None:
         names_adapter = colon and ref != deployment.base_model
         adapter = find_adapter(session, tenant, ref) if names_adapter else None
@@ -40,14 +41,15 @@ def resolve(session: Session, tenant: str, model: str) -> Target:
     candidates = session.exec(
         select(Deployment)
         .where(
-            Deployment.tenant_id == tenant,
+            or_(col(Deployment.tenant_id) == tenant, col(Deployment.shared)),
             Deployment.base_model == base_model,
             Deployment.status != Status.DELETED,
         )
         .order_by(col(Deployment.created_at))
     ).all()
-    if candidates:
-        return Target(min(candidates, key=lambda d: d.status not in ADMITTING), adapter)
+    if candidates:  # one that serves, and one's own before a shared one
+        best = min(candidates, key=lambda d: (d.status not in ADMITTING, d.tenant_id != tenant))
+        return Target(best, adapter)
     if adapter is not None:
         raise ApiError(
             404,
@@ -77,11 +79,34 @@ def find_deployment(session: Session, tenant: str, name: str) -> Deployment | No
     ).first()
 
 
-def need_deployment(session: Session, tenant: str, name: str) -> Deployment:
+def find_usable(session: Session, tenant: str, name: str) -> Deployment | None:
+    """One's own, or else a shared one."""
+    own = find_deployment(session, tenant, name)
+    if own is not None:
+        return own
+    return session.exec(
+        select(Deployment).where(
+            col(Deployment.shared),
+            Deployment.name == name,
+            Deployment.status != Status.DELETED,
+        )
+    ).first()
+
+
+def need_usable(session: Session, tenant: str, name: str) -> Deployment:
     """Raises ApiError 404."""
-    deployment = find_deployment(session, tenant, name)
+    deployment = find_usable(session, tenant, name)
     if deployment is None:
         raise ApiError(404, "not_found", f"There is no deployment {name!r}.")
+    return deployment
+
+
+def need_deployment(session: Session, tenant: str, name: str) -> Deployment:
+    """One's own. Raises ApiError 404, and 403 for a shared one."""
+    deployment = need_usable(session, tenant, name)
+    if deployment.tenant_id != tenant:
+        message = f"Deployment {name!r} is shared: the platform's operators manage it."
+        raise ApiError(403, "operators_only", message)
     return deployment
 
 
@@ -91,6 +116,19 @@ def deployments_of(session: Session, tenant: str) -> list[Deployment]:
         Deployment.tenant_id == tenant, Deployment.status != Status.DELETED
     )
     return list(session.exec(wanted.order_by(col(Deployment.name))))
+
+
+def usable_by(session: Session, tenant: str) -> list[Deployment]:
+    """A tenant's and the shared ones, by name; of a name that both have, its own."""
+    wanted = select(Deployment).where(
+        or_(col(Deployment.tenant_id) == tenant, col(Deployment.shared)),
+        Deployment.status != Status.DELETED,
+    )
+    found: dict[str, Deployment] = {}
+    for each in session.exec(wanted.order_by(col(Deployment.name))):
+        if each.name not in found or each.tenant_id == tenant:
+            found[each.name] = each
+    return list(found.values())
 
 
 def find_adapter(session: Session, tenant: str, ref: str) -> Adapter | None:

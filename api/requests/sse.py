@@ -96,7 +96,7 @@ def stream(
         ping=int(max(1, state.settings.heartbeat_s)),
         ping_message_factory=lambda: _heartbeat(admitted),  # type: ignore[arg-type, return-value]
         send_timeout=state.settings.send_timeout_s,
-        headers={"x-request-id": admitted.shown.request, "cache-control": "no-cache"},
+        headers={**admitted.headers, "cache-control": "no-cache"},
     )
 
 

@@ -30,6 +30,7 @@ class Waiting:
         self.after = after
         self.position = 0  # the next one that it needs
         self.ended = False
+        self.wanted: int | None = None  # tokens; known when its text came to a stop string
         self.behind = False  # the rest is in the journal
         self.over = ""  # the journal has all that there will be; if that isn't its end: this error
         self._seen = ""  # id in the journal: nothing is missing before it

@@ -369,7 +369,8 @@ class Engine:
         known = None if logprobs is None else [logprobs]
         # A sequence that was resumed has none: they were given with its first token.
         prompt = sequence.prompt_logprobs if position == 0 and sequence.prompt_logprobs else None
-        return Output(sequence.request.id, position, [token], finish, known, error, prompt)
+        cached = sequence.cached if position == 0 else 0
+        return Output(sequence.request.id, position, [token], finish, known, error, prompt, cached)
 
     def _finish(self, sequence: Sequence, token: int) -> Finish | None:
         """Raises GrammarRefused where the end comes too early for the grammar."""

@@ -106,3 +106,4 @@ class Output:
     logprobs: list[TokenLogprobs] | None = None
     error: EngineError | None = None  # with finish "error"
     prompt_logprobs: list[TokenLogprobs] | None = None  # with the first token; from prompt[1] on
+    cached: int = 0  # of the prompt's tokens, were in the cache; with the first token

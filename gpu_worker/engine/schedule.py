@@ -58,6 +58,7 @@ class Sequence:
     hashes: list[bytes] = field(default_factory=list)  # of the full blocks of `tokens`
     running: bool = False  # the schedule's
     charged: bool = False  # its prompt is in its tenant's counter
+    cached: int = 0  # tokens that were in the cache when it was first admitted
     since: float = 0.0  # when it began to wait
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)  # from prompt[1] on
 
@@ -276,6 +277,7 @@ class Schedule:
         sequence.computed = cached
         if not sequence.charged:  # work that a preemption repeats isn't its tenant's fault
             sequence.charged = True
+            sequence.cached = cached
             inputs = len(sequence.tokens) - cached
             self._counters.charge(sequence.request.tenant, inputs=inputs)
         return count

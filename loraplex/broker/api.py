@@ -147,12 +147,13 @@ class ApiBroker:
         waiter: str,
         *,
         unserved: bool = False,
+        wanted: Sequence[int | None] = (),
     ) -> Stopped:
         """`waiter` waits no longer; if it was the last, the request is stopped wherever it is.
 
-        `unserved`: then it is forgotten, too, so that it may be sent again.
+        `unserved`: then it is forgotten, too, so that it may be sent again. `wanted`: see `Cancel`.
         """
-        keys, args = arguments(lane, request, entries, waiter, unserved=unserved)
+        keys, args = arguments(lane, request, entries, waiter, unserved=unserved, wanted=wanted)
         return cast(Stopped, (await self._cancel(keys=keys, args=args)).decode().lower())
 
     async def cancel(self, lane: Lane, request: str, entries: Sequence[str]) -> Stopped:

@@ -7,17 +7,24 @@ from loraplex.messages import NO_ENTRY, Cancel, Step, TokenEvent, encode
 
 
 def arguments(
-    lane: Lane, request: str, entries: Sequence[str], leaver: str, *, unserved: bool = False
+    lane: Lane,
+    request: str,
+    entries: Sequence[str],
+    leaver: str,
+    *,
+    unserved: bool = False,
+    wanted: Sequence[int | None] = (),
 ) -> tuple[list[str], list[str | bytes]]:
     """Keys and arguments. `entries`: stream ids of the request's answers; `leaver`: '' cancels;
-    `unserved`: what has been stopped is forgotten."""
-    keys = [lane.jobs, lane.journal, lane.request_prefix + request, lane.deaths]
+    `unserved`: what has been stopped is forgotten; `wanted`: of each answer, see `Cancel`."""
+    keys = [lane.jobs, lane.journal, lane.request_prefix + request, lane.deaths, lane.usage]
     args: list[str | bytes] = [lane.control_prefix, lane.lease_prefix, REPLY_PREFIX, leaver]
     args.append("1" if unserved else "")
     for index, entry in enumerate(entries):
         answer = answer_id(request, index)
         event = TokenEvent(answer, 0, [], "cancelled")
-        args += [entry, encode(Cancel(answer)), encode(Step("", [event], NO_ENTRY))]
+        cancel = Cancel(answer, wanted[index] if wanted else None)
+        args += [entry, encode(cancel), encode(Step("", [event], NO_ENTRY))]
     return keys, args
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from loraplex.keys import Lane
-from loraplex.messages import Cancel, Job, ReplicaReport, Shown, Step
+from loraplex.messages import Cancel, Job, ReplicaReport, Shown, Step, Usage
 
 
 class BacklogFull(Exception):
@@ -91,6 +91,15 @@ class TakenJob:
     deaths: int = 0
     reclaimed: bool = False
     after: str = ""
+    queue_s: float = 0.0  # from its arrival until it was taken, by Redis' clock
+
+
+@dataclass(frozen=True, slots=True)
+class Journalled:
+    """What the journal has of a job's output: token ids, and when the first came (Unix seconds)."""
+
+    tokens: list[int]
+    first_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,22 @@ class Orders:
     drain: bool
     waiting: int  # jobs on the lane that nobody has taken
     cancels: list[Cancel]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUsage:
+    """A record on a lane; `job` is the id that the answer's job had there."""
+
+    job: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePage:
+    """Of a lane's usage: ids of entries, and those records of them that can be read."""
+
+    entries: list[str]
+    readable: list[StoredUsage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +157,7 @@ class SeenLane:
     arrived: int = 0  # jobs since the lane exists
     gate: str = ""  # open, idle or shut; "": no request has ever come
     gate_reason: str = ""  # what senders read at a shut gate
+    usage: int = 0  # records that are not stored yet
 
     def by_age(self) -> list[SeenReplica]:
         """The newest incarnation of a replica comes last."""

@@ -8,8 +8,10 @@ import msgspec
 import redis
 
 from loraplex.broker.cancellation import arguments, request_of
-from loraplex.broker.interface import Deposed, SeenLane, SeenReplica
+from loraplex.broker.interface import Deposed, SeenLane, SeenReplica, StoredUsage, UsagePage
+from loraplex.broker.limiter import settling
 from loraplex.broker.scripts import source
+from loraplex.broker.stream_ids import in_order
 from loraplex.keys import (
     APIS,
     COMPARE,
@@ -25,14 +27,17 @@ from loraplex.keys import (
 )
 from loraplex.messages import (
     NO_ENTRY,
+    Finish,
     ReplicaReport,
     Step,
     TokenEvent,
     Traffic,
+    Usage,
     decode_job,
     decode_report,
     decode_shown,
     decode_traffic,
+    decode_usage,
     encode,
 )
 
@@ -61,6 +66,7 @@ class ScalerBroker:
             "cancel",
             "trim",
             "forget",
+            "settle",
         )
         (
             self._lead,
@@ -73,6 +79,7 @@ class ScalerBroker:
             self._cancel,
             self._trim,
             self._forget,
+            self._settle,
         ) = (client.register_script(source(name)) for name in names)
 
     def lead(self, lease_s: float, least_epoch: int = 0) -> int | None:
@@ -115,13 +122,13 @@ class ScalerBroker:
         """One round trip for all of them."""
         with self._redis.pipeline(transaction=False) as pipeline:
             for lane in lanes:
-                keys = [lane.jobs, lane.reports, lane.gate]
+                keys = [lane.jobs, lane.reports, lane.gate, lane.usage]
                 self._observe(keys=keys, args=[lane.lease_prefix], client=pipeline)
             replies = pipeline.execute()
         return {lane: self._seen(lane, reply) for lane, reply in zip(lanes, replies, strict=True)}
 
     def _seen(self, lane: Lane, reply: Any) -> SeenLane:
-        now_ms, jobs, taken, oldest, rows, gate = reply
+        now_ms, jobs, taken, oldest, rows, gate, usage = reply
         state, reason, arrived = (each.decode() if each else "" for each in gate)
         wait_ms = int(now_ms) - int(oldest.split(b"-")[0]) if oldest else 0
         replicas = [
@@ -139,6 +146,7 @@ class ScalerBroker:
             arrived=int(arrived or 0),
             gate=state,
             gate_reason=reason,
+            usage=int(usage),
         )
 
     def close_idle(self, lane: Lane) -> bool:
@@ -217,17 +225,43 @@ class ScalerBroker:
             # The position is beyond all tokens: whatever was journalled before is still delivered.
             event = TokenEvent(job.request, job.sampling.max_tokens, [], "error", error, code)
             done = self._answer(
-                keys=[lane.jobs, lane.journal, lane.deaths, lane.gate],
+                keys=[lane.jobs, lane.journal, lane.deaths, lane.gate, lane.usage],
                 args=[
                     entry,
                     lane.lease_prefix,
                     encode(Step(self.scaler_id, [event], NO_ENTRY)),
                     reply_channel(job.reply_to),
                     self.epoch,
+                    code,
                 ],
             )
             answered += self._fenced(done)
         return answered
+
+    def usage(self, lane: Lane, most: int) -> UsagePage:
+        """What was recorded first and not dropped."""
+        entries: Any = self._redis.xrange(lane.usage, count=most)
+        found = [(fields[b"e"].decode(), _usage(entry, fields)) for entry, fields in entries]
+        return UsagePage(
+            [entry.decode() for entry, _ in entries],
+            [StoredUsage(job, usage) for job, usage in found if usage is not None],
+        )
+
+    def drop_usage(self, lane: Lane, entries: Sequence[str]) -> None:
+        if entries:
+            self._redis.xdel(lane.usage, *entries)
+
+    def settle(self, records: Sequence[StoredUsage]) -> None:
+        """With the limiter, where something was reserved; one round trip."""
+        by_tenant: dict[str, list[tuple[str, int | None]]] = {}
+        for usage in (each.usage for each in records if each.usage.account.reservation):
+            settled = (usage.account.reservation, usage.prompt + usage.output)
+            by_tenant.setdefault(usage.tenant, []).append(settled)
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for tenant, took in by_tenant.items():
+                keys, args = settling(tenant, took)
+                self._settle(keys=keys, args=args, client=pipeline)
+            pipeline.execute()
 
     def silent_apis(self, seconds: float) -> dict[str, float]:
         """API processes that have said nothing for so long: for how many seconds."""
@@ -278,7 +312,30 @@ class ScalerBroker:
 def _keys(lane: Lane) -> list[str]:
     """All that a lane has, its gate first, but for leases and requests, which expire."""
     kept = [lane.jobs, lane.journal, lane.reports, lane.batches]
-    return [lane.gate, *kept, lane.deaths, lane.dead_letters, lane.traffic]
+    return [lane.gate, *kept, lane.deaths, lane.dead_letters, lane.traffic, lane.usage]
+
+
+def _usage(entry: bytes, fields: dict[bytes, bytes]) -> Usage | None:
+    """A replica's record, or that of a job which no replica ended. None: of another release."""
+    try:
+        if b"u" in fields:
+            return decode_usage(fields[b"u"])
+        job = decode_job(fields[b"j"])
+    except msgspec.DecodeError as foreign:
+        log.error("usage of job %s can't be read and is lost: %s", fields[b"e"], foreign)
+        return None
+    arrived_ms, ended_ms = in_order(fields[b"e"].decode())[0], in_order(entry.decode())[0]
+    waited_s = (ended_ms - arrived_ms) / 1000
+    return Usage(
+        answer=job.request,
+        tenant=job.tenant,
+        account=job.account,
+        arrived_at=arrived_ms / 1000,
+        queue_s=waited_s,
+        duration_s=waited_s,
+        status=cast(Finish, fields[b"status"].decode()),
+        error=fields[b"error"].decode(),
+    )
 
 
 def _report(lane: Lane, raw: bytes) -> ReplicaReport | None:

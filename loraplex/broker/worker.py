@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import redis
 
-from loraplex.broker.interface import Fenced, Orders, TakenJob
+from loraplex.broker.interface import Fenced, Journalled, Orders, TakenJob
 from loraplex.broker.scripts import source
 from loraplex.broker.steps import steps_of
 from loraplex.broker.stream_ids import before, in_order
@@ -36,13 +36,13 @@ class StepResult:
     """What one step of the batch brought: events by waiting API process, and jobs that ended."""
 
     events: dict[str, list[TokenEvent]] = field(default_factory=dict)
-    ended: list[str] = field(default_factory=list)  # stream ids
+    ended: list[tuple[str, bytes]] = field(default_factory=list)  # stream id, encoded Usage or b""
     dead: list[tuple[str, str]] = field(default_factory=list)  # stream id, error: given up
 
-    def add(self, reply_to: str, event: TokenEvent, entry: str) -> None:
+    def add(self, reply_to: str, event: TokenEvent, entry: str, usage: bytes = b"") -> None:
         self.events.setdefault(reply_to, []).append(event)
         if event.finish:
-            self.ended.append(entry)
+            self.ended.append((entry, usage))
 
 
 class WorkerBroker:
@@ -109,7 +109,8 @@ class WorkerBroker:
             raise Fenced(mine)
         self._last_entry = reply[1].decode()
         taken = []
-        for id_, raw, deliveries, deaths, reclaimed, after in reply[2]:
+        now_ms = int(reply[2])
+        for id_, raw, deliveries, deaths, reclaimed, after in reply[3]:
             entry = id_.decode()
             try:
                 job = decode_job(raw)
@@ -119,7 +120,8 @@ class WorkerBroker:
                 self._refuse(keys=keys, args=[_REFUSED, entry])
                 continue
             counts = (int(deliveries), int(deaths), bool(reclaimed))
-            taken.append(TakenJob(entry, job, *counts, after.decode() or before(entry)))
+            queue_s = (now_ms - in_order(entry)[0]) / 1000
+            taken.append(TakenJob(entry, job, *counts, after.decode() or before(entry), queue_s))
         return taken
 
     def peek_adapters(self, most: int = 64) -> list[str]:
@@ -158,12 +160,12 @@ class WorkerBroker:
         keys = [self._lease, lane.journal, lane.jobs, lane.reports, self._control]
         letters = [part for letter in result.dead for part in letter]
         reply: Any = self._commit(
-            keys=[*keys, lane.batches, lane.deaths, lane.dead_letters],
+            keys=[*keys, lane.batches, lane.deaths, lane.dead_letters, lane.usage],
             args=[
                 *(self._lease_ms, self.incarnation, encode(report), entry, self._retention_ms),
                 *("=" if batch is None else batch, self._obeyed),
                 *(str(len(result.dead)), *letters),
-                *(str(len(result.ended)), *result.ended),
+                *(str(len(result.ended)), *(part for each in result.ended for part in each)),
                 *(x for api_id, step in published.items() for x in (reply_channel(api_id), step)),
             ],
         )
@@ -176,10 +178,10 @@ class WorkerBroker:
             cancels=[decode_cancel(message) for message in reply[3:]],
         )
 
-    def journalled(self, taken: Iterable[TakenJob]) -> dict[str, list[int]]:
-        """The output so far of jobs that another incarnation began: request → token ids."""
+    def journalled(self, taken: Iterable[TakenJob]) -> dict[str, Journalled]:
+        """The output so far of jobs that another incarnation began, by request."""
         after = {t.job.request: in_order(t.after) for t in taken}
-        output: dict[str, list[int]] = {request: [] for request in after}
+        output = {request: Journalled([]) for request in after}
         if not output:
             return output
         start = "({}-{}".format(*min(after.values()))
@@ -188,11 +190,13 @@ class WorkerBroker:
             for entry, step in steps_of(entries):  # what is left out is made again
                 at = in_order(entry)
                 for event in step.events:
-                    tokens = output.get(event.request)
-                    if tokens is None or at <= after[event.request]:
+                    known = output.get(event.request)
+                    if known is None or at <= after[event.request]:
                         continue  # an earlier request with the same Idempotency-Key, say
-                    if event.position <= len(tokens):
-                        tokens[event.position :] = event.tokens
+                    if event.position <= len(known.tokens):
+                        known.tokens[event.position :] = event.tokens
+                    if event.position == 0 and event.tokens:
+                        output[event.request] = Journalled(known.tokens, at[0] / 1000)
             if len(entries) < 500:
                 return output
             start = "(" + entries[-1][0].decode()

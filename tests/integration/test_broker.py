@@ -24,6 +24,7 @@ from loraplex.broker.scaler import ScalerBroker
 from loraplex.broker.worker import StepResult, WorkerBroker
 from loraplex.keys import APIS, Lane, reply_channel
 from loraplex.messages import (
+    Account,
     Cancel,
     Job,
     ReplicaReport,
@@ -37,10 +38,11 @@ from loraplex.messages import (
 
 WAITER = "api-1/a"
 LANE = Lane("org/base", "dep-1")
+UNCHARGED = Account()
 
 
-def job(name: str) -> Job:
-    return Job(name, "api-1", "dev", None, [1, 2], Sampling(8, 0), 2e9)
+def job(name: str, account: Account = UNCHARGED) -> Job:
+    return Job(name, "api-1", "dev", None, [1, 2], Sampling(8, 0), 2e9, account)
 
 
 def shown(name: str, **changes: Any) -> Shown:
@@ -58,6 +60,7 @@ class Api:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.account = UNCHARGED
 
     def _run(self, method: str, *arguments: object, **options: object) -> object:
         async def call() -> object:
@@ -71,7 +74,7 @@ class Api:
 
     def enqueue(self, name: str, bound: int = 100, answers: int = 1) -> str:
         """The stream id of its (first) job."""
-        jobs = [job(answer_id(name, index)) for index in range(answers)]
+        jobs = [job(answer_id(name, index), self.account) for index in range(answers)]
         arguments = {"max_backlog": bound, "keep_s": 60}
         accepted = self._run("enqueue", LANE, jobs, shown(name), WAITER, **arguments)
         assert isinstance(accepted, Accepted) and len(accepted.entries) == answers
@@ -163,7 +166,7 @@ def test_jobs_of_a_dead_incarnation_are_reclaimed_with_their_tokens(
     die(valkey, dead)
     (taken,) = heir.take(4)
     assert (taken.job.request, taken.deliveries) == ("r1", 2)
-    assert heir.journalled([taken]) == {"r1": [5, 6, 7]}
+    assert heir.journalled([taken])["r1"].tokens == [5, 6, 7]
 
 
 def test_who_dies_with_one_job_alone_blames_no_other(valkey: "redis.Redis", api: Api) -> None:
@@ -280,7 +283,7 @@ def test_a_stopped_request_is_sent_again_when_no_replica_has_the_old_one(
     ((left, _),) = valkey.xrange(LANE.journal)
     assert recorded is not None and (recorded.entries, recorded.after) == ([again], left.decode())
     (taken,) = owner.take(1)
-    assert owner.journalled([taken]) == {"r1": []}, "what is left is of the old one"
+    assert owner.journalled([taken])["r1"].tokens == [], "what is left is of the old one"
 
 
 def test_the_same_request_is_enqueued_once(valkey: "redis.Redis", api: Api) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from loraplex.keys import Lane
 from loraplex.messages import Logprobs, Step, TokenEvent
 
 LANE = Lane("m", "d")
+NO_LIMITS: Any = None  # nothing is held for these
 OUTPUT = list(range(100, 112))
 SPANS = st.tuples(st.integers(0, 11), st.integers(1, 5))
 
@@ -100,7 +102,7 @@ class Journal:
 
 
 async def read(journal: Journal, waiting: Waiting, seconds: float = 60) -> list[TokenEvent]:
-    inflight, events = Inflight(journal), []  # type: ignore[arg-type, var-annotated]
+    inflight, events = Inflight(journal, NO_LIMITS), []  # type: ignore[arg-type, var-annotated]
     while not (events and events[-1].finish):
         events += await inflight.next(waiting, time.time() + seconds)
     return events
@@ -161,7 +163,7 @@ def test_an_earlier_request_with_the_same_key_is_another() -> None:
     journal = Journal(old + new)
 
     async def both() -> list[list[int]]:
-        inflight = Inflight(journal)  # type: ignore[arg-type]
+        inflight = Inflight(journal, NO_LIMITS)  # type: ignore[arg-type]
         answers = [behind("s"), behind("r", "2-0")]
         found = await asyncio.gather(*(inflight.next(w, time.time() + 60) for w in answers))
         return [tokens_of(events) for events in found]
@@ -183,7 +185,7 @@ def test_a_page_that_live_tokens_overtake_is_used_nevertheless() -> None:
     journal.journal_page = overtaken  # type: ignore[method-assign]
 
     async def first() -> list[TokenEvent]:
-        return await Inflight(journal).next(waiting, time.time() + 60)  # type: ignore[arg-type]
+        return await Inflight(journal, NO_LIMITS).next(waiting, time.time() + 60)  # type: ignore[arg-type]
 
     assert tokens_of(asyncio.run(first())) == [0, 1, 2]
     assert waiting.behind, "the rest is in the journal"
@@ -210,7 +212,7 @@ def test_one_page_serves_all_that_are_behind() -> None:
     journal.entries = [(f"{i}-0", Step("a", step)) for i, step in enumerate(events, 1)]
 
     async def all_of_them() -> list[list[int]]:
-        inflight = Inflight(journal)  # type: ignore[arg-type]
+        inflight = Inflight(journal, NO_LIMITS)  # type: ignore[arg-type]
 
         async def one(waiting: Waiting) -> list[int]:
             tokens: list[int] = []

@@ -6,6 +6,7 @@ import pytest
 from loraplex.keys import Lane
 from loraplex.messages import (
     NO_ENTRY,
+    Account,
     Cancel,
     ColdStart,
     Job,
@@ -13,10 +14,12 @@ from loraplex.messages import (
     Sampling,
     Step,
     TokenEvent,
+    Usage,
     decode_cancel,
     decode_job,
     decode_report,
     decode_step,
+    decode_usage,
     encode,
 )
 
@@ -26,17 +29,17 @@ STEP = Step("rep:0", [TokenEvent("r1", 3, [9, 400], "stop")])
 
 def test_job_bytes_are_pinned() -> None:
     assert encode(JOB).hex() == (
-        "98a56a6f622e31a27231a56170692d31a3646576a461623132920"
+        "99a56a6f622e31a27231a56170692d31a3646576a461623132920"
         "1cd012cdc0011aa73616d706c696e672e310507cb3fe0000000000000cb3ff0000000000000"
         "00cb0000000000000000c20090cb3ff0000000000000cb0000000000000000cb0000000000000000"
-        "80c0c0c0cb4000000000000000"
+        "80c0c0c0cb400000000000000094a0a0c3a0"
     )
     assert decode_job(encode(JOB)) == JOB
 
 
 def test_step_bytes_are_pinned() -> None:
     assert encode(STEP).hex() == (
-        "94a6737465702e31a57265703a309198a2723103920" + "9cd0190a473746f70c0c0c0c0a0"
+        "94a6737465702e31a57265703a309199a2723103920" + "9cd0190a473746f70c0c0c0c000a0"
     )
     assert decode_step(encode(STEP)) == STEP
 
@@ -60,7 +63,7 @@ def test_an_encoded_step_ends_with_room_for_its_journal_entry() -> None:
 
 def test_newer_messages_with_more_fields_are_read() -> None:
     """What a release that knows one field more writes."""
-    event = ["r1", 0, [5], None, None, None, None, None, "new"]
+    event = ["r1", 0, [5], None, None, None, None, None, 0, "new"]
     assert decode_step(encode(["step.1", "rep:0", [event], "", "new"])) == Step(
         "rep:0", [TokenEvent("r1", 0, [5])]
     )
@@ -79,6 +82,17 @@ def test_older_messages_without_newer_fields_are_read() -> None:
 
 def test_cancel_round_trip() -> None:
     assert decode_cancel(encode(Cancel("r1"))) == Cancel("r1")
+    assert decode_cancel(encode(["cancel.1", "r1"])) == Cancel("r1"), "of an earlier release"
+
+
+def test_usage_bytes_are_pinned() -> None:
+    usage = Usage("r1", "dev", Account("key-1", "pirate/1"), 1.5, 3, 2, 7, 0.5, 0.75, 2.0, "length")
+    assert encode(usage).hex() == (
+        "9da775736167652e31a27231a364657694a56b65792d31a87069726174652f31c3a0cb3ff80000"
+        "00000000030207cb3fe0000000000000cb3fe8000000000000cb4000000000000000a66c656e67"
+        "7468a0"
+    )
+    assert decode_usage(encode(usage)) == usage
 
 
 def test_a_lane_is_keyed_by_base_model_and_its_keys_share_a_slot() -> None:

@@ -35,12 +35,12 @@ def fill(engine: Engine, name: str, **given: Any) -> None:
         connection.execute(insert(table).values(values))
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
 def test_rows_of_an_earlier_release_are_kept(revision: str, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'home.db'}"
     command.upgrade(alembic_config(url), revision)
     engine = connect(url)
-    fill(engine, "tenant", id=FIRST_TENANT)
+    fill(engine, "tenant", id=FIRST_TENANT, operator=True)
     fill(engine, "apikey", id="key-1", tenant_id=FIRST_TENANT)
     fill(engine, "deployment", **KNOWN, status="standby")
     fill(engine, "replica", id="rep-1", deployment_id="dep-1")

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Stop a request: because its client asks for it, or when nobody waits for it any more.
--- KEYS: 1 jobs, 2 journal, 3 the request's record, 4 deaths
+-- KEYS: 1 jobs, 2 journal, 3 the request's record, 4 deaths, 5 usage
 -- ARGV: 1 control prefix, 2 lease prefix, 3 reply channel prefix,
 --       4 who leaves ('' = cancel, whoever waits), 5 '1' = for good: it has gone unserved,
 --       then for each of its answers: stream id, cancel message, step message if no replica has it
@@ -31,6 +31,7 @@ for i = 6, #ARGV, 3 do
       redis.call('PUBLISH', ARGV[3] .. job[2][6], string.sub(ARGV[i + 2], 1, -27) .. entry)
       if owner then redis.call('XACK', KEYS[1], 'replicas', id) end
       redis.call('XDEL', KEYS[1], id)
+      redis.call('XADD', KEYS[5], '*', 'e', id, 'j', job[2][2], 'status', 'cancelled', 'error', '')
       redis.call('HDEL', KEYS[4], id)
     end
   end

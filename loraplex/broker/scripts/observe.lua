@@ -1,8 +1,8 @@
 #!lua flags=no-writes,allow-oom
 -- A lane at one instant, for the scaler.
--- KEYS: 1 jobs, 2 reports, 3 gate   ARGV: 1 lease prefix
+-- KEYS: 1 jobs, 2 reports, 3 gate, 4 usage   ARGV: 1 lease prefix
 -- Returns {now ms, jobs, jobs taken, oldest waiting id ('' = none), {incarnation, lease, report, …},
---          {gate's state, its reason, jobs that ever arrived}}
+--          {gate's state, its reason, jobs that ever arrived}, usage that is not stored}
 -- (lease: "serve", "drain" or "" when it has run out). Atomic because: the parts must fit together.
 local now = redis.call('TIME')
 local jobs, taken, oldest = redis.call('XLEN', KEYS[1]), 0, ''
@@ -25,4 +25,4 @@ for i = 1, #reports, 2 do
 end
 return {string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)),
         jobs, taken, oldest, replicas,
-        redis.call('HMGET', KEYS[3], 'state', 'reason', 'arrived')}
+        redis.call('HMGET', KEYS[3], 'state', 'reason', 'arrived'), redis.call('XLEN', KEYS[4])}

@@ -3,7 +3,7 @@
 -- KEYS: 1 jobs, 2 my lease, 3 my control list, 4 batches, 5 deaths
 -- ARGV: 1 incarnation, 2 n, 3 lease prefix, 4 control prefix, 5 the protocol that I don't refuse
 -- Returns {"FENCED"}
---       | {"OK", last id of the stream, {{id, job, deliveries, deaths, reclaimed, after}, …}}
+--       | {"OK", last id of the stream, now ms, {{id, job, deliveries, deaths, reclaimed, after}, …}}
 -- (deliveries: replicas in whose batch it was; deaths: of them that ran it alone; after: the journal
 -- has nothing of it up to this id)
 -- Atomic because: a reclaim must see the owner's lease gone and move the job in one instant.
@@ -57,4 +57,5 @@ local last = '0-0'
 for i = 1, #stream, 2 do
   if stream[i] == 'last-generated-id' then last = stream[i + 1] end
 end
-return {'OK', last, taken}
+local now = redis.call('TIME')
+return {'OK', last, string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)), taken}

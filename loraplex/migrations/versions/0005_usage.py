@@ -1,0 +1,71 @@
+"""usage records, plans, budgets; shared deployments with limits"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "plan",
+        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column("requests_per_min", sa.Integer()),
+        sa.Column("tokens_per_min", sa.Integer()),
+        sa.Column("tokens_per_day", sa.Integer()),
+        sa.Column("concurrent", sa.Integer()),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+    )
+    with op.batch_alter_table("tenant") as batch:
+        batch.add_column(sa.Column("plan_id", sa.String()))
+        batch.create_foreign_key("fk_tenant_plan_id", "plan", ["plan_id"], ["id"])
+        batch.add_column(sa.Column("budget", sa.Float()))
+        batch.add_column(
+            sa.Column("budget_warn_at", sa.Float(), nullable=False, server_default="0.8")
+        )
+        batch.add_column(
+            sa.Column("budget_state", sa.String(), nullable=False, server_default="within")
+        )
+        batch.add_column(sa.Column("budget_month", sa.String(), nullable=False, server_default=""))
+    with op.batch_alter_table("deployment") as batch:
+        batch.add_column(sa.Column("shared", sa.Boolean(), nullable=False, server_default="0"))
+        batch.add_column(sa.Column("limits", sa.JSON(), nullable=False, server_default="{}"))
+    op.create_table(
+        "usagerecord",
+        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column("request", sa.String(), nullable=False),
+        sa.Column("first", sa.Boolean(), nullable=False),
+        sa.Column("at", sa.Integer(), nullable=False),
+        sa.Column("tenant_id", sa.String(), nullable=False),
+        sa.Column("key_id", sa.String(), nullable=False),
+        sa.Column("deployment_id", sa.String(), nullable=False),
+        sa.Column("adapter", sa.String(), nullable=False),
+        sa.Column("prompt_tokens", sa.Integer(), nullable=False),
+        sa.Column("cached_tokens", sa.Integer(), nullable=False),
+        sa.Column("completion_tokens", sa.Integer(), nullable=False),
+        sa.Column("queue_s", sa.Float(), nullable=False),
+        sa.Column("first_token_s", sa.Float()),
+        sa.Column("duration_s", sa.Float(), nullable=False),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("error", sa.String(), nullable=False),
+    )
+    op.create_index("ix_usagerecord_tenant_at", "usagerecord", ["tenant_id", "at"])
+    op.create_index("ix_usagerecord_at", "usagerecord", ["at"])
+    op.create_index("ix_usagerecord_deployment_id", "usagerecord", ["deployment_id"])
+    op.create_index("ix_replica_gone_at", "replica", ["gone_at"])
+
+
+def downgrade() -> None:
+    op.drop_index("ix_replica_gone_at", "replica")
+    op.drop_table("usagerecord")
+    with op.batch_alter_table("deployment") as batch:
+        batch.drop_column("limits")
+        batch.drop_column("shared")
+    with op.batch_alter_table("tenant") as batch:
+        batch.drop_constraint("fk_tenant_plan_id", type_="foreignkey")
+        for name in ("budget_month", "budget_state", "budget_warn_at", "budget", "plan_id"):
+            batch.drop_column(name)
+    op.drop_table("plan")

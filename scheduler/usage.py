@@ -1,0 +1,70 @@
+"""What answers took: from the lanes, where each is recorded once, into the database, once.
+
+In this order: store (what is stored already is skipped), settle with the limiter (what is settled
+already is skipped), drop from the lane. Whoever dies in between, the next one begins anew.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from sqlalchemy import Engine
+from sqlalchemy.dialects import postgresql, sqlite
+
+from loraplex.broker.cancellation import request_of
+from loraplex.broker.interface import SeenLane, StoredUsage
+from loraplex.broker.scaler import ScalerBroker
+from loraplex.entities import UsageRecord
+from loraplex.keys import Lane
+
+log = logging.getLogger(__name__)
+
+MOST = 1000  # records a transaction
+_MOST_PAGES = 5  # a lane and a look: the others wait
+
+
+class UsageCollector:
+    def __init__(self, database: Engine, broker: ScalerBroker) -> None:
+        self._database = database
+        self._broker = broker
+
+    def run(self, lanes: Mapping[Lane, SeenLane]) -> None:
+        """Raises when Redis or the database is away: then it stays on the lanes."""
+        for lane, seen in lanes.items():
+            for _ in range(min(_MOST_PAGES, -(-seen.usage // MOST))):
+                self._collect(lane)
+
+    def _collect(self, lane: Lane) -> None:
+        found = self._broker.usage(lane, MOST)
+        if found.readable:
+            self._store(lane, found.readable)
+            self._broker.settle(found.readable)
+        self._broker.drop_usage(lane, found.entries)
+
+    def _store(self, lane: Lane, records: Iterable[StoredUsage]) -> None:
+        insert = postgresql.insert if self._database.dialect.name == "postgresql" else sqlite.insert
+        wanted = insert(UsageRecord.__table__).on_conflict_do_nothing()  # type: ignore[attr-defined]
+        with self._database.begin() as connection:
+            connection.execute(wanted, [_row(lane, each) for each in records])
+
+
+def _row(lane: Lane, stored: StoredUsage) -> dict[str, object]:
+    usage = stored.usage
+    request = request_of(usage.answer)
+    return {
+        "id": f"{usage.answer}@{stored.job}",
+        "request": request,
+        "first": usage.answer == request,
+        "at": int(usage.arrived_at + usage.duration_s),
+        "tenant_id": usage.tenant,
+        "key_id": usage.account.key,
+        "deployment_id": lane.deployment_id,
+        "adapter": usage.account.adapter,
+        "prompt_tokens": usage.prompt,
+        "cached_tokens": usage.cached,
+        "completion_tokens": usage.output,
+        "queue_s": usage.queue_s,
+        "first_token_s": usage.first_token_s,
+        "duration_s": usage.duration_s,
+        "status": usage.status,
+        "error": usage.error,
+    }
