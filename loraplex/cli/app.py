@@ -6,7 +6,18 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from loraplex.cli import adapters, chat, dead_letters, deployments, keys, logs, up
+from loraplex.cli import (
+    adapters,
+    chat,
+    dead_letters,
+    deployments,
+    keys,
+    logs,
+    sharing,
+    tenants,
+    up,
+    usage,
+)
 from loraplex.cli.client import fail
 
 app = typer.Typer(
@@ -15,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (up, deployments, adapters, chat, logs, dead_letters, keys):
+for module in (up, deployments, adapters, chat, logs, dead_letters, keys, sharing, tenants, usage):
     module.register(app)
 
 

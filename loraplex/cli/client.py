@@ -41,6 +41,14 @@ class Client:
             raise fail(error_text(response))
         return response.json()
 
+    def text(self, path: str, **arguments: Any) -> str:
+        """A GET that is answered with something else than JSON."""
+        with unreachable_is_an_error(str(self.http.base_url)):
+            response = self.http.get(path, **arguments)
+        if response.is_error:
+            raise fail(error_text(response))
+        return response.text
+
     def is_up(self) -> bool:
         try:
             return self.http.get("/health", timeout=2).status_code == 200

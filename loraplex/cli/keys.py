@@ -1,4 +1,4 @@
-"""keys: create, list, rotate, revoke. tenants: create, list."""
+"""keys: create, list, rotate, revoke."""
 
 import json
 import re
@@ -25,10 +25,6 @@ def register(app: typer.Typer) -> None:
     keys.command("rotate")(rotate)
     keys.command("revoke")(revoke)
     app.add_typer(keys, name="keys")
-    tenants = typer.Typer(no_args_is_help=True, help="Tenants: create, list.")
-    tenants.command("create")(create_tenant)
-    tenants.command("list")(list_tenants)
-    app.add_typer(tenants, name="tenants")
 
 
 def create(
@@ -43,7 +39,7 @@ def create(
     """Make an API key. It is shown once."""
     body: dict[str, Any] = {"name": name, "tenant": tenant, "scopes": scope or [Scope.INFERENCE]}
     if expires is not None:
-        body["expires_in_s"] = _seconds(expires)
+        body["expires_in_s"] = seconds(expires)
     _show_new(client().call("POST", "/api/v1/keys", json=body), as_json)
 
 
@@ -58,7 +54,7 @@ def list_keys(tenant: Tenant = None, as_json: Json = False) -> None:
         Column("id", no_wrap=True), "name", "key", "scopes", "expires", "last used", "revoked"
     )
     for row in rows:
-        times = (_day(row[field]) for field in ("expires_at", "last_used_at", "revoked_at"))
+        times = (day(row[field]) for field in ("expires_at", "last_used_at", "revoked_at"))
         table.add_row(row["id"], row["name"], f"{row['hint']}…", " ".join(row["scopes"]), *times)
     out.print(table)
 
@@ -69,7 +65,7 @@ def rotate(
     as_json: Json = False,
 ) -> None:
     """Make another key in the place of one; it is shown once."""
-    body = {"grace_s": _seconds(grace)}
+    body = {"grace_s": seconds(grace)}
     _show_new(client().call("POST", _path(key_id, "/rotate"), json=body), as_json)
 
 
@@ -79,31 +75,12 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     out.print(f"{row['name']} ({row['id']}) is revoked.")
 
 
-def create_tenant(name: str) -> None:
-    """Make a tenant. Its first key: loraplex keys create NAME --scope admin --tenant TENANT"""
-    client().call("POST", "/api/v1/tenants", json={"name": name})
-    how = f"loraplex keys create first --scope admin --tenant {name}"
-    out.print(f"Tenant {name} is there. Make its first key: {how}")
-
-
-def list_tenants(as_json: Json = False) -> None:
-    """All of the platform."""
-    rows = client().call("GET", "/api/v1/tenants")["data"]
-    if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
-        return
-    table = Table("tenant", "made", "runs the platform")
-    for row in rows:
-        table.add_row(row["name"], _day(row["created_at"]), "yes" if row["operator"] else "")
-    out.print(table)
-
-
 def _show_new(row: dict[str, Any], as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(row) + "\n")
         return
     sys.stdout.write(row["key"] + "\n")
-    end = f", until {_day(row['expires_at'])}" if row["expires_at"] else ""
+    end = f", until {day(row['expires_at'])}" if row["expires_at"] else ""
     text = f"{row['name']} ({row['id']}) of {row['tenant']}: {' '.join(row['scopes'])}{end}."
     out.print(f"{text} Keep it now, it is not shown again.")
 
@@ -112,12 +89,12 @@ def _path(key_id: str, rest: str = "") -> str:
     return f"/api/v1/keys/{quote(key_id, safe='')}{rest}"
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     found = re.fullmatch(r"([0-9]{1,9})([smhd])", text.strip())
     if found is None:
         raise fail(f"{text!r} is no duration such as 90d, 12h, 30m or 45s.", 2)
     return float(found[1]) * _UNITS_S[found[2]]
 
 
-def _day(at: str | None) -> str:
+def day(at: str | None) -> str:
     return f"{at[:16].replace('T', ' ')}Z" if at else ""

@@ -114,6 +114,7 @@ def platform(
         LORAPLEX_DETERMINISTIC=str(library() is not None).lower(),
         LORAPLEX_MAX_BACKLOG="20",
         LORAPLEX_HEARTBEAT_S="1",
+        LORAPLEX_PRICES='{"*": 3.6}',
     )
     up = running.loraplex("up", "--detach", "--no-demo")
     assert up.returncode == 0, up.stderr + up.stdout

@@ -1,0 +1,88 @@
+"""usage: what was used, and what it cost."""
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from loraplex.cli.client import client, fail, out
+from loraplex.cli.deployments import Json
+from loraplex.cli.keys import seconds
+from loraplex.usage import Dimension
+
+
+class Bucket(StrEnum):
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(usage)
+
+
+def usage(
+    by: Annotated[
+        list[Dimension] | None, typer.Option(help="Once for each; deployment if not given.")
+    ] = None,
+    since: Annotated[
+        str, typer.Option(help="7d, 12h, 30m ago, or a time such as 2026-11-01.")
+    ] = "30d",
+    until: Annotated[str | None, typer.Option(help="The same; now if not given.")] = None,
+    bucket: Annotated[Bucket | None, typer.Option(help="One line for each (UTC).")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Another, or '*' for all; for those who run the platform.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Requests, tokens, waits, replica time and cost. What has ended is here within seconds."""
+    by = by or [Dimension.DEPLOYMENT]
+    query: dict[str, Any] = {"by": [each.value for each in by], "since": _time(since)}
+    query |= {"until": _time(until)} if until else {}
+    query |= {"bucket": bucket.value} if bucket else {}
+    query |= {"of": tenant} if tenant else {}
+    if as_csv:
+        sys.stdout.write(client().text("/api/v1/usage", params=query | {"format": "csv"}))
+        return
+    found = client().call("GET", "/api/v1/usage", params=query)
+    if as_json:
+        sys.stdout.write(json.dumps(found) + "\n")
+        return
+    out.print(_table(found["data"], by, bucketed=bucket is not None))
+
+
+def _table(rows: list[dict[str, Any]], by: list[Dimension], *, bucketed: bool) -> Table:
+    table = Table(*(["from"] if bucketed else []), *(each.value for each in by))
+    for name in ("requests", "failed", "prompt", "cached", "completion"):
+        table.add_column(name, justify="right")
+    for name in ("queued", "first token", "replica time", "cost"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        tokens = (row["prompt_tokens"], row["cached_tokens"], row["completion_tokens"])
+        counts = (row["requests"], row["failed"], *tokens)
+        waits = (row["mean_queue_s"], row["mean_first_token_s"])
+        table.add_row(
+            *([row["start"][:16].replace("T", " ")] if bucketed else []),
+            *(row[each.value] or "(base)" for each in by),
+            *(f"{count:,}" for count in counts),
+            *("" if wait is None else f"{wait:.2f} s" for wait in waits),
+            f"{row['replica_s'] / 60:.1f} min",
+            f"{row['cost']:.4f}",
+        )
+    return table
+
+
+def _time(text: str) -> str:
+    if text[-1:] in "smhd":
+        return (datetime.now(UTC) - timedelta(seconds=seconds(text))).isoformat()
+    try:
+        return datetime.fromisoformat(text).isoformat()
+    except ValueError:
+        raise fail(
+            f"{text!r} is neither an age such as 7d nor a time such as 2026-11-01."
+        ) from None
