@@ -24,6 +24,7 @@ from api.control import (
     requests,
     tenants,
     usage,
+    webhooks,
 )
 from api.keyring import Caller, Keyring
 from api.lorax import generate as lorax
@@ -106,6 +107,7 @@ def build(settings: ApiSettings) -> FastAPI:
         keys,
         tenants,
         usage,
+        webhooks,
     ):
         control.include_router(module.router)
     for prefix in lorax.PREFIXES:

@@ -34,6 +34,12 @@ class Settings(BaseSettings):
         '"*": 0.1}`; `*` is any other. In one currency; unset: nothing costs anything.',
     )
 
+    callback_hosts: list[str] = Field(
+        [],
+        description="Hosts that webhooks may reach though they are private, as JSON: "
+        '`["hooks.internal"]`; also without TLS. Public ones need no entry.',
+    )
+
     @field_validator("home", mode="after")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
@@ -166,6 +172,9 @@ class ScalerSettings(Settings):
         2.0,
         gt=0,
         description="What a replica on a CPU takes, in GiB, to know how many there is room for.",
+    )
+    budget_check_s: float = Field(
+        60.0, gt=0, description="Seconds between two looks at what tenants have spent."
     )
     cold_start_s: float = Field(
         30.0, gt=0, description="What a cold start is believed to take before one was measured."

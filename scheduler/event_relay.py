@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 from loraplex.broker.scaler import ScalerBroker
 from loraplex.entities import Deployment, DeploymentEvent
 from loraplex.keys import BUS_PREFIX
+from scheduler.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,12 @@ _OVERLAP = 50  # ids that are looked at again: of two transactions the later id 
 class EventRelay:
     """Routing keys: `deployment.<kind>`, such as `deployment.replica_ready`."""
 
-    def __init__(self, database: Engine, broker: ScalerBroker, redis_url: str) -> None:
+    def __init__(
+        self, database: Engine, broker: ScalerBroker, redis_url: str, webhooks: Webhooks
+    ) -> None:
         self._database = database
         self._broker = broker
+        self._webhooks = webhooks
         options = {"global_keyprefix": BUS_PREFIX, "socket_timeout": 5, "socket_connect_timeout": 5}
         self._connection = Connection(redis_url, transport_options=options)
         self._producer: Producer | None = None
@@ -44,6 +48,8 @@ class EventRelay:
                 .limit(_MOST)
             ).all()
         fresh = [row for row in rows if row[0].id not in self._sent]
+        if fresh:
+            self._webhooks.announce(fresh)
         for event, name, tenant in fresh:
             self._send(event, name, tenant)
             self._sent.append(event.id or 0)

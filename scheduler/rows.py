@@ -23,6 +23,7 @@ from loraplex.entities import (
     Replica,
     Revision,
     UsageRecord,
+    WebhookDelivery,
 )
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status
@@ -201,13 +202,15 @@ class SqlRows:
             lifecycle.note(session, row, kind, actor="scaler", reason=reason, inputs=inputs)
 
     def prune(self) -> None:
-        """Drop what no page shows: events of long ago, and what of the bills is older still."""
+        """Drop what no page shows: events of long ago, and bills that are older still."""
         events = datetime.fromtimestamp(self.now - EVENTS_KEPT_S, UTC)
         bills = self.now - BILLS_KEPT_S
         replicas = datetime.fromtimestamp(bills, UTC)
         with self._fenced() as session:
             session.execute(delete(DeploymentEvent).where(col(DeploymentEvent.at) < events))
             session.execute(delete(Replica).where(col(Replica.gone_at) < replicas))
+            deliveries = col(WebhookDelivery.created_at) < events
+            session.execute(delete(WebhookDelivery).where(deliveries))
             session.execute(delete(UsageRecord).where(col(UsageRecord.at) < bills))
             session.commit()
 

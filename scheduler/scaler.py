@@ -29,10 +29,13 @@ from scheduler.observe import observe
 from scheduler.perform import Performer
 from scheduler.reconcile import Rules, reconcile
 from scheduler.rows import SqlRows
+from scheduler.tasks.budgets import check_budgets
 from scheduler.tasks.compare import compare_laws
+from scheduler.tasks.deliveries import deliver
 from scheduler.tasks.imports import prepare_deployment
 from scheduler.tasks.replicas import start_replica, stop_replica
 from scheduler.usage import UsageCollector
+from scheduler.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +80,12 @@ class Scaler:
             limits=Limits(settings.start_timeout_s, settings.drain_timeout_s),
             cold_start_s=settings.cold_start_s,
         )
-        self._relay = EventRelay(database, self._broker, settings.redis_url)
+        self._webhooks = Webhooks(database, deliver.delay)
+        self._relay = EventRelay(database, self._broker, settings.redis_url, self._webhooks)
         self._housekeeping = Housekeeping(self._broker, self._rows, settings.retention_s)
         self._usage = UsageCollector(database, self._broker)
         self._look_from = 0.0
+        self._budgets_from = 0.0
         self.stop = threading.Event()
 
     def run(self) -> None:
@@ -143,6 +148,13 @@ class Scaler:
         self._aside("usage", lambda: self._usage.run(world.lanes))
         self._aside("comparisons", self._ask_for_comparisons)
         self._aside("events", self._relay.publish)
+        self._aside("webhooks", self._webhooks.ask)
+        self._aside("budgets", self._ask_for_budgets)
+
+    def _ask_for_budgets(self) -> None:
+        if time.monotonic() >= self._budgets_from:
+            self._budgets_from = time.monotonic() + self._settings.budget_check_s
+            check_budgets.delay()
 
     def _ask_for_comparisons(self) -> None:
         for deployment in self._broker.asked_comparisons():

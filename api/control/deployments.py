@@ -20,6 +20,7 @@ from api.control.deployment_schemas import (
 )
 from api.control.deployment_view import show, show_all
 from api.errors import ApiError, bad_request
+from api.requests.quota import check_budget
 from api.requests.resolve import need_deployment, need_usable, usable_by
 from api.security import ForDeployments, ForLooking, caller_of
 from api.state import State, StateDep
@@ -39,6 +40,7 @@ async def create(
 ) -> DeploymentOut:
     """A new deployment, Pending until its base model is checked."""
     _check_shared(http, body.shared)
+    check_budget(caller_of(http))
     deployment = await run_in_threadpool(_create, state, tenant, body)
     await state.broker.set_gate(deployment.lane, None)
     return await show(state, deployment)
@@ -197,8 +199,9 @@ async def stop(name: str, tenant: ForDeployments, state: StateDep) -> Deployment
 
 
 @router.post("/{name}/start")
-async def start(name: str, tenant: ForDeployments, state: StateDep) -> DeploymentOut:
+async def start(name: str, http: Request, tenant: ForDeployments, state: StateDep) -> DeploymentOut:
     """From Stopped back to Standby; from Errored another try."""
+    check_budget(caller_of(http))
     return await _move(state, tenant, name, Event.START, "started by its owner")
 
 

@@ -60,6 +60,7 @@ class Admitted:
 
 async def admit(state: State, caller: Caller, terms: Terms, request: GenerationRequest) -> Admitted:
     """Resolve, tokenize, check, reserve, enqueue: all of its answers or none. Raises ApiError."""
+    quota.check_budget(caller)
     if terms.idempotency_key is not None:
         known = await _sent_to_former(state, caller.tenant, terms.idempotency_key, request)
         if known is not None:

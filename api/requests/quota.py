@@ -17,15 +17,19 @@ _LONGEST_RETRY_S = 60.0  # SDKs wait no longer
 
 
 def scopes_of(caller: Caller, deployment: Deployment) -> list[Scope]:
-    """Whose limits a request is held against; none: it needs no reservation. Raises ApiError."""
+    """Whose limits a request is held against; none: it needs no reservation."""
+    found = [Scope("", caller.limits), Scope(deployment.id, Limits(**deployment.limits))]
+    return [scope for scope in found if scope.limits]
+
+
+def check_budget(caller: Caller) -> None:
+    """Raises ApiError."""
     if caller.over_budget:
         message = (
             f"The budget of tenant {caller.tenant!r} for this month is used up. An operator raises "
-            "it: loraplex tenants set."
+            f"it: loraplex tenants set {caller.tenant} --budget AMOUNT"
         )
         raise ApiError(429, "insufficient_quota", message, repeatable=False)
-    found = [Scope("", caller.limits), Scope(deployment.id, Limits(**deployment.limits))]
-    return [scope for scope in found if scope.limits]
 
 
 def new_reservation() -> str:

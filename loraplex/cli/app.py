@@ -17,6 +17,7 @@ from loraplex.cli import (
     tenants,
     up,
     usage,
+    webhooks,
 )
 from loraplex.cli.client import fail
 
@@ -26,7 +27,19 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (up, deployments, adapters, chat, logs, dead_letters, keys, sharing, tenants, usage):
+for module in (
+    up,
+    deployments,
+    adapters,
+    chat,
+    logs,
+    dead_letters,
+    keys,
+    sharing,
+    tenants,
+    usage,
+    webhooks,
+):
     module.register(app)
 
 

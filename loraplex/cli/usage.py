@@ -57,21 +57,20 @@ def usage(
 
 
 def _table(rows: list[dict[str, Any]], by: list[Dimension], *, bucketed: bool) -> Table:
-    table = Table(*(["from"] if bucketed else []), *(each.value for each in by))
-    for name in ("requests", "failed", "prompt", "cached", "completion"):
-        table.add_column(name, justify="right")
-    for name in ("queued", "first token", "replica time", "cost"):
+    table = Table()
+    for name in (*(["from"] if bucketed else []), *(each.value for each in by)):
+        table.add_column(name, no_wrap=True)
+    for name in ("requests", "failed", "tokens in", "out", "queued", "TTFT", "replicas", "cost"):
         table.add_column(name, justify="right")
     for row in rows:
-        tokens = (row["prompt_tokens"], row["cached_tokens"], row["completion_tokens"])
-        counts = (row["requests"], row["failed"], *tokens)
+        counts = ("requests", "failed", "prompt_tokens", "completion_tokens")
         waits = (row["mean_queue_s"], row["mean_first_token_s"])
         table.add_row(
             *([row["start"][:16].replace("T", " ")] if bucketed else []),
             *(row[each.value] or "(base)" for each in by),
-            *(f"{count:,}" for count in counts),
-            *("" if wait is None else f"{wait:.2f} s" for wait in waits),
-            f"{row['replica_s'] / 60:.1f} min",
+            *(f"{row[name]:,}" for name in counts),
+            *("" if wait is None else f"{wait:.2f}s" for wait in waits),
+            f"{row['replica_s'] / 3600:.2f}h",
             f"{row['cost']:.4f}",
         )
     return table

@@ -154,7 +154,7 @@ def _celery_worker(queue: str) -> list[str]:
     """Threads: tasks wait for downloads and processes, not for the CPU."""
     return [
         *("-A", "scheduler.tasks.app", "worker", "-Q", queue, "-n", f"{queue}@%h"),
-        *("--loglevel=INFO", "--pool=threads", "--concurrency=4"),
+        *("--loglevel=INFO", "--pool=threads", "--concurrency=8"),
         *("--without-gossip", "--without-mingle"),
     ]
 

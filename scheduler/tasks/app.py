@@ -9,15 +9,25 @@ settings = ScalerSettings()
 
 app = Celery("loraplex", broker=settings.redis_url)
 app.conf.update(
-    include=["scheduler.tasks.replicas", "scheduler.tasks.imports", "scheduler.tasks.compare"],
+    include=[
+        "scheduler.tasks.budgets",
+        "scheduler.tasks.compare",
+        "scheduler.tasks.deliveries",
+        "scheduler.tasks.imports",
+        "scheduler.tasks.replicas",
+    ],
     accept_content=["json"],
     task_serializer="json",
     task_ignore_result=True,
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     task_default_queue="tasks",
-    # A download may take an hour: it must not stand before the start of a replica.
-    task_routes={"scheduler.tasks.imports.*": {"queue": "imports"}},
+    # A download may take an hour, a webhook ten seconds: nothing of it stands before the start of a
+    # replica.
+    task_routes={
+        f"scheduler.tasks.{name}.*": {"queue": "imports"}
+        for name in ("imports", "deliveries", "budgets")
+    },
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
     broker_transport_options={

@@ -115,6 +115,8 @@ def platform(
         LORAPLEX_MAX_BACKLOG="20",
         LORAPLEX_HEARTBEAT_S="1",
         LORAPLEX_PRICES='{"*": 3.6}',
+        LORAPLEX_BUDGET_CHECK_S="1",
+        LORAPLEX_CALLBACK_HOSTS='["127.0.0.1"]',
     )
     up = running.loraplex("up", "--detach", "--no-demo")
     assert up.returncode == 0, up.stderr + up.stdout

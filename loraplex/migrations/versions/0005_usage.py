@@ -1,4 +1,4 @@
-"""usage records, plans, budgets; shared deployments with limits"""
+"""usage records, plans, budgets; shared deployments with limits; webhooks"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -56,9 +56,42 @@ def upgrade() -> None:
     op.create_index("ix_usagerecord_at", "usagerecord", ["at"])
     op.create_index("ix_usagerecord_deployment_id", "usagerecord", ["deployment_id"])
     op.create_index("ix_replica_gone_at", "replica", ["gone_at"])
+    op.create_table(
+        "webhook",
+        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column("tenant_id", sa.String(), sa.ForeignKey("tenant.id"), nullable=False),
+        sa.Column("url", sa.String(), nullable=False),
+        sa.Column("events", sa.JSON(), nullable=False),
+        sa.Column("secret", sa.String(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+    )
+    op.create_index("ix_webhook_tenant_id", "webhook", ["tenant_id"])
+    op.create_table(
+        "webhookdelivery",
+        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column(
+            "webhook_id",
+            sa.String(),
+            sa.ForeignKey("webhook.id", ondelete="CASCADE"),
+            nullable=False,
+        ),
+        sa.Column("type", sa.String(), nullable=False),
+        sa.Column("body", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("status_code", sa.Integer()),
+        sa.Column("error", sa.String(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("delivered_at", sa.DateTime(timezone=True)),
+    )
+    op.create_index("ix_webhookdelivery_webhook_id", "webhookdelivery", ["webhook_id"])
+    op.create_index("ix_webhookdelivery_due", "webhookdelivery", ["state", "next_at"])
 
 
 def downgrade() -> None:
+    op.drop_table("webhookdelivery")
+    op.drop_table("webhook")
     op.drop_index("ix_replica_gone_at", "replica")
     op.drop_table("usagerecord")
     with op.batch_alter_table("deployment") as batch:
