@@ -34,6 +34,7 @@ from api.predibase import deployments as predibase
 from api.requests.inflight import Inflight
 from api.requests.later import Later, come_later
 from api.requests.models import ServedModels
+from api.requests.resolver import Resolver
 from api.security import authenticated
 from api.state import State, StateDep
 from loraplex import __version__
@@ -59,13 +60,16 @@ def build(settings: ApiSettings) -> FastAPI:
         inflight = Inflight(broker, limiter)
         database = connect(settings.database)
         keyring = Keyring(database, settings.key_cache_s)
+        models_here = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
+        served = ServedModels()
         app.state.loraplex = State(
             settings=settings,
             database=database,
             broker=broker,
             inflight=inflight,
-            models=ModelStore(settings.models_dir, allow_local=settings.allow_local_models),
-            served=ServedModels(),
+            models=models_here,
+            served=served,
+            resolver=Resolver(database, models_here, served),
             adapters=AdapterStore(settings.adapters_dir),
             keyring=keyring,
             limiter=limiter,
@@ -110,13 +114,13 @@ def build(settings: ApiSettings) -> FastAPI:
         webhooks,
     ):
         control.include_router(module.router)
+    app.include_router(openai)  # first: a route is looked for in this order
     for prefix in lorax.PREFIXES:
         app.include_router(lorax.router, prefix=prefix)
         for router in (chat.router, completions.router):
             app.include_router(router, prefix=f"{prefix}/v1")
     for predibase_router in (account.router, predibase.router):
         app.include_router(predibase_router)
-    app.include_router(openai)
     app.include_router(control)
     return app
 
@@ -172,7 +176,7 @@ class Gate:
                 raise caller
             if announced > limit:
                 raise _too_large(limit)
-            if "\0" in request.url.path or "%00" in request.url.query:
+            if "\0" in scope["path"] or b"%00" in scope["query_string"]:
                 raise errors.bad_request("The URL holds a NUL character.")
         except errors.ApiError as refused:
             await errors.render(request, refused)(scope, receive, named)
@@ -189,7 +193,7 @@ class Gate:
             return refused
 
     def _limit(self, request: Request) -> int:
-        uploads = request.url.path.startswith("/api/v1/adapters")
+        uploads = request.scope["path"].startswith("/api/v1/adapters")
         return self._max_upload_bytes if uploads else self._max_body_bytes
 
     @staticmethod

@@ -25,7 +25,7 @@ def caller_of(request: Request) -> Caller:
 
 
 async def authenticated(request: Request) -> None:
-    if request.url.path not in OPEN:
+    if request.scope["path"] not in OPEN:
         caller_of(request)
 
 

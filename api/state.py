@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from api.keyring import Keyring
 from api.requests.inflight import Inflight
 from api.requests.models import ServedModels
+from api.requests.resolver import Resolver
 from loraplex.broker.api import ApiBroker
 from loraplex.broker.limiter import Limiter
 from loraplex.settings import ApiSettings
@@ -27,9 +28,10 @@ class State:
     adapters: AdapterStore
     keyring: Keyring
     limiter: Limiter
+    resolver: Resolver
 
 
-def state_of(request: Request) -> State:
+async def state_of(request: Request) -> State:
     return cast(State, request.app.state.loraplex)
 
 

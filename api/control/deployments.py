@@ -42,6 +42,7 @@ async def create(
     _check_shared(http, body.shared)
     check_budget(caller_of(http))
     deployment = await run_in_threadpool(_create, state, tenant, body)
+    state.resolver.forget()
     await state.broker.set_gate(deployment.lane, None)
     return await show(state, deployment)
 
@@ -115,6 +116,7 @@ async def change(
             return _change(state, session, need_deployment(session, tenant, name), body, tenant)
 
     deployment = await run_in_threadpool(write)
+    state.resolver.forget()
     await state.broker.wake_scaler(deployment.lane)
     return await show(state, deployment)
 
@@ -224,6 +226,7 @@ async def _move(state: State, tenant: str, name: str, event: Event, why: str) ->
 
     deployment = await run_in_threadpool(write)
     shut = f"Deployment {name!r} is {deployment.status}." if event is not Event.START else None
+    state.resolver.forget()
     await state.broker.set_gate(deployment.lane, shut)
     return await show(state, deployment)
 

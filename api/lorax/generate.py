@@ -15,7 +15,6 @@ from sqlmodel import Session
 from api.errors import ApiError
 from api.lorax.answers import answer
 from api.lorax.schemas import GenerateRequest
-from api.requests.admission import served_for
 from api.requests.comeback import admit_or_resume
 from api.requests.prepare import encoding
 from api.requests.resolve import need_usable
@@ -98,7 +97,7 @@ def health(deployment: DeploymentDep) -> dict[str, str]:
 @router.get("/info")
 async def info(deployment: DeploymentDep, state: StateDep) -> dict[str, Any]:
     """As LoRAX tells of itself; null: nobody knows, or it isn't meant so here."""
-    served = await run_in_threadpool(served_for, state, deployment)
+    served = await run_in_threadpool(state.resolver.served_for, deployment)
     reports = (await state.broker.reports([deployment.lane]))[0]
     return dict.fromkeys(_NOT_TOLD) | {
         "model_id": deployment.base_model,
@@ -123,7 +122,7 @@ def tokenize(
     body: TokenizeRequest, deployment: DeploymentDep, state: StateDep
 ) -> list[dict[str, Any]]:
     """The ids of a text's tokens, and where in it they are (in characters)."""
-    served = served_for(state, deployment)
+    served = state.resolver.served_for(deployment)
     special = bool(body.add_special_tokens)
     found = encoding(served, body.inputs, special=special)
     return [

@@ -13,7 +13,6 @@ from api.control import deployments as control
 from api.control.deployment_view import show_all
 from api.errors import ApiError
 from api.predibase.schemas import Config, Create, Update, shown
-from api.requests.admission import served_for
 from api.requests.models import BrokenModel
 from api.requests.resolve import need_usable, usable_by
 from api.security import ForDeployments, ForLooking
@@ -158,6 +157,6 @@ async def _shown(state: State, rows: list[Deployment]) -> list[dict[str, Any]]:
 def _context(state: State, row: Deployment) -> int:
     """Tokens; 0 while its base model isn't here, or can't be read."""
     try:
-        return served_for(state, row).context_length
+        return state.resolver.served_for(row).context_length
     except (ApiError, BrokenModel):
         return 0

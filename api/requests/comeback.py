@@ -5,7 +5,8 @@ from fastapi.concurrency import run_in_threadpool
 from sqlmodel import Session
 
 from api.errors import ApiError, bad_request
-from api.requests.admission import Admitted, admit, fingerprint
+from api.requests.admission import Admitted, admit
+from api.requests.jobs import fingerprint
 from api.requests.lanes import lanes_of, served_by
 from api.requests.request import GenerationRequest
 from api.requests.terms import LastEvent, deployment_of, terms

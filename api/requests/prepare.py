@@ -12,7 +12,7 @@ from api.errors import ApiError, bad_request
 from api.requests.infill import Infill, infill_marks
 from api.requests.models import ServedModel
 from api.requests.request import GenerationRequest, Prompt
-from api.requests.template import TemplateRefused
+from api.requests.template import TIME_LIMIT_S, TemplateRefused, TemplateTooSlow
 from loraplex.messages import Sampling
 
 _MOST_SCORED = 32768  # prompt tokens whose log-probabilities one answer shows
@@ -20,13 +20,15 @@ _CHARACTERS_A_TOKEN = 128  # no vocabulary's mean comes near it
 
 
 def prepare(
-    served: ServedModel, request: GenerationRequest
+    served: ServedModel, request: GenerationRequest, limit_s: float = TIME_LIMIT_S
 ) -> tuple[list[list[int]], Callable[[int], Sampling]]:
-    """The prompts' ids, and the sampling of each answer. Raises ApiError."""
+    """The prompts' ids, and the sampling of each answer. Raises ApiError, and TemplateTooSlow where
+    less than TIME_LIMIT_S were not enough."""
     infill = _infill(served, request.suffix) if request.suffix else None
     if infill is not None:
         request = replace(request, stop_ids=[*request.stop_ids, *infill.marks.ends])
-    prompts = [_tokenize(served, p, infill, request.truncate or 0) for p in request.prompts]
+    cut = request.truncate or 0
+    prompts = [_tokenize(served, p, infill, cut, limit_s) for p in request.prompts]
     _bound_scores(request, [len(ids) for ids in prompts])
     seed = request.seed if request.seed is not None else secrets.randbits(63)
     samplings = [_sampling(request, len(ids), served, seed) for ids in prompts]
@@ -74,17 +76,17 @@ def _infill(served: ServedModel, suffix: str) -> Infill:
 
 
 def _tokenize(
-    served: ServedModel, prompt: Prompt, infill: Infill | None, truncate: int
+    served: ServedModel, prompt: Prompt, infill: Infill | None, truncate: int, limit_s: float
 ) -> list[int]:
     """`truncate`: of a text, as many tokens at its end; 0: all of it."""
     if truncate and isinstance(prompt, str):
         ids = _last_tokens(served, prompt, truncate)
     else:
-        ids = _encode_prompt(served, prompt)
+        ids = _encode_prompt(served, prompt, limit_s)
     return infill.around(served.tokenizer, ids) if infill else ids
 
 
-def _encode_prompt(served: ServedModel, prompt: Prompt) -> list[int]:
+def _encode_prompt(served: ServedModel, prompt: Prompt, limit_s: float) -> list[int]:
     if isinstance(prompt, str):
         return _encode(served, prompt, special=True)
     if prompt and isinstance(prompt[0], int):
@@ -96,8 +98,10 @@ def _encode_prompt(served: ServedModel, prompt: Prompt) -> list[int]:
     if served.template is None:
         raise bad_request("This base model has no chat template: use /v1/completions.", "messages")
     try:
-        text = served.template.render(prompt)  # type: ignore[arg-type]
+        text = served.template.render(prompt, limit_s=limit_s)  # type: ignore[arg-type]
     except TemplateRefused as refused:
+        if isinstance(refused, TemplateTooSlow) and limit_s < TIME_LIMIT_S:
+            raise
         raise bad_request(f"The model's chat template refused: {refused}", "messages") from refused
     return _encode(served, text, special=False)
 

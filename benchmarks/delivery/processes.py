@@ -36,7 +36,7 @@ class Processes:
         self._children: list[subprocess.Popen[bytes]] = []
         self._home = home
         port = free_port()
-        url = f"redis://:secret@127.0.0.1:{port}/0"
+        self.redis_url = url = f"redis://:secret@127.0.0.1:{port}/0"
         self._environment = os.environ | {
             "LORAPLEX_HOME": str(home),
             "LORAPLEX_REDIS_URL": url,
@@ -91,8 +91,12 @@ class Processes:
             return deployment.lane
 
     def _api(self, module: str) -> int:
+        return self.serve([sys.executable, "-m", module])
+
+    def serve(self, command: Sequence[str]) -> int:
+        """Start an HTTP process: its port."""
         port = free_port()
-        self.spawn([sys.executable, "-m", module], LORAPLEX_PORT=str(port))
+        self.spawn(command, LORAPLEX_PORT=str(port))
         until(lambda: _answers(port))
         return port
 

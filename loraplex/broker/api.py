@@ -20,7 +20,7 @@ from loraplex.broker.interface import (
     Recorded,
     StillStopping,
 )
-from loraplex.broker.scripts import source
+from loraplex.broker.script_calls import ScriptCalls
 from loraplex.broker.steps import readable, steps_of
 from loraplex.comparison import Comparison, decode_comparison
 from loraplex.explanation import Explanation, decode_explanation
@@ -55,8 +55,7 @@ class ApiBroker:
         self._redis = client
         self.api_id = api_id
         names = ("enqueue", "attach", "cancel", "here", "gate")
-        scripts = (client.register_script(source(name)) for name in names)
-        self._enqueue, self._attach, self._cancel, self._here, self._gate = scripts
+        self._scripts = ScriptCalls(client, names)
 
     async def ping(self) -> None:
         """Raises one of `connection.Unavailable` when Redis doesn't answer."""
@@ -64,7 +63,7 @@ class ApiBroker:
 
     async def here(self) -> None:
         """This process is alive: its requests are not given up."""
-        await self._here(keys=[APIS], args=[self.api_id])
+        await self._scripts.call("here", keys=[APIS], args=[self.api_id])
 
     async def enqueue(
         self,
@@ -82,7 +81,8 @@ class ApiBroker:
         GateShut, MemoryFull, AlreadyKnown, StillStopping.
         """
         pairs = [part for job in jobs for part in (job.request, encode(job))]
-        reply = await self._enqueue(
+        reply = await self._scripts.call(
+            "enqueue",
             keys=[lane.jobs, lane.gate, lane.request_prefix + shown.request, lane.journal],
             args=[
                 *(max_backlog, WAKE_CHANNEL, lane.name, encode(shown), int(keep_s) + 1),
@@ -105,7 +105,7 @@ class ApiBroker:
     async def attach(self, lane: Lane, request: str, waiter: str) -> Recorded | None:
         """Wait for a request that was sent before. None: unknown, or kept no longer."""
         keys = [lane.request_prefix + request, lane.journal, lane.jobs]
-        reply = await self._attach(keys=keys, args=[waiter])
+        reply = await self._scripts.call("attach", keys=keys, args=[waiter])
         if not reply:
             return None
         shown, entries, after, journal, *unfinished = reply
@@ -154,7 +154,9 @@ class ApiBroker:
         `unserved`: then it is forgotten, too, so that it may be sent again. `wanted`: see `Cancel`.
         """
         keys, args = arguments(lane, request, entries, waiter, unserved=unserved, wanted=wanted)
-        return cast(Stopped, (await self._cancel(keys=keys, args=args)).decode().lower())
+        return cast(
+            Stopped, (await self._scripts.call("cancel", keys=keys, args=args)).decode().lower()
+        )
 
     async def cancel(self, lane: Lane, request: str, entries: Sequence[str]) -> Stopped:
         """Stop a request wherever it is, whoever waits for it: they are told."""
@@ -262,7 +264,7 @@ class ApiBroker:
         nothing is lost, only later, while Redis is away."""
         state = "shut" if shut_reason else "open"
         with suppress(*Unavailable):
-            await self._gate(keys=[lane.gate], args=[state, shut_reason or "", ""])
+            await self._scripts.call("gate", keys=[lane.gate], args=[state, shut_reason or "", ""])
             await self.wake_scaler(lane)
 
     async def wake_scaler(self, lane: Lane) -> None:

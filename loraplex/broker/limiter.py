@@ -6,7 +6,7 @@ from typing import Any
 
 import redis.asyncio
 
-from loraplex.broker.scripts import source
+from loraplex.broker.script_calls import ScriptCalls
 from loraplex.keys import limits_prefix
 from loraplex.limits import Bucket, Refusal, Scope, Standing
 
@@ -15,8 +15,7 @@ class Limiter:
     """An API process' side."""
 
     def __init__(self, client: "redis.asyncio.Redis") -> None:
-        self._reserve = client.register_script(source("reserve"))
-        self._settle = client.register_script(source("settle"))
+        self._scripts = ScriptCalls(client, ("reserve", "settle"))
 
     async def reserve(
         self, tenant: str, scopes: Sequence[Scope], answers: Mapping[str, int], deadline: float
@@ -35,12 +34,12 @@ class Limiter:
         args += [part for answer in answers.items() for part in answer]
         keys = [prefix + "held", prefix + "reserved"]
         keys += [f"{prefix}scope:{scope.of}" for scope in scopes]
-        return _verdict(scopes, await self._reserve(keys=keys, args=args))
+        return _verdict(scopes, await self._scripts.call("reserve", keys, args))
 
     async def settle(self, tenant: str, took: Mapping[str, int | None]) -> None:
         """Reservation → tokens that its answer took; None: it was never accepted."""
         keys, args = settling(tenant, took.items())
-        await self._settle(keys=keys, args=args)
+        await self._scripts.call("settle", keys, args)
 
 
 def settling(

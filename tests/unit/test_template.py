@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.requests.template import ChatTemplate, TemplateRefused
+from api.requests.template import ChatTemplate, TemplateRefused, TemplateTooSlow
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -25,3 +25,31 @@ def test_a_template_cannot_leave_its_sandbox() -> None:
     source = "{{ messages.__class__.__mro__ }}"
     with pytest.raises(TemplateRefused):
         ChatTemplate(source, {}).render(HELLO)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for a in range(10000) %}{% for b in range(10000) %}{% for c in range(10000) %}"
+        "{% endfor %}{% endfor %}{% endfor %}",
+        "{% macro two(n) %}{{ two(n - 1) ~ two(n - 1) if n }}{% endmacro %}{{ two(60) }}",
+        "{% for a in range(9) recursive %}{{ loop(range(9)) if loop.depth < 99 }}{% endfor %}",
+    ],
+)
+def test_a_template_that_goes_on_for_ever_is_stopped(source: str) -> None:
+    with pytest.raises(TemplateTooSlow):
+        ChatTemplate(source, {}).render(HELLO, limit_s=0.05)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{ 'a' * 999999999 }}", "{{ 9 ** (9 ** 9) }}", "{{ [1] * 9999999 }}", "{{ range(10 ** 9) }}"],
+)
+def test_a_template_that_makes_something_huge_is_refused(source: str) -> None:
+    with pytest.raises(TemplateRefused, match="too large"):
+        ChatTemplate(source, {}).render(HELLO)
+
+
+def test_loops_know_where_they_are() -> None:
+    source = "{% for m in messages %}{{ loop.index }}/{{ loop.length }}{{ loop.last }}{% endfor %}"
+    assert ChatTemplate(source, {}).render(HELLO * 2) == "1/2False2/2True"

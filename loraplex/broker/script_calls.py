@@ -1,0 +1,98 @@
+"""Calls of Lua scripts from an event loop: those of one moment share a round trip.
+
+A call by itself costs a connection's turn, timers and two system calls, several times of what Redis
+needs for it. While a round trip is under way further calls gather and go together in the next one.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import NoScriptError
+
+from loraplex.broker.scripts import source
+
+_MOST = 100  # calls in a round trip
+_UNDER_WAY = 2  # round trips at once: one that is slow doesn't hold up everything
+
+Part = str | bytes | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    name: str
+    keys: Sequence[str]
+    args: Sequence[Part]
+    reply: "asyncio.Future[Any]"
+
+
+class ScriptCalls:
+    """One per client; used by one event loop."""
+
+    def __init__(self, client: "redis.asyncio.Redis", names: Sequence[str]) -> None:
+        self._redis = client
+        self._sources = {name: source(name) for name in names}
+        self._digests = {
+            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+            for name, text in self._sources.items()
+        }
+        self._waiting: list[_Call] = []
+        self._senders: set[asyncio.Task[None]] = set()
+
+    async def call(self, name: str, keys: Sequence[str], args: Sequence[Part] = ()) -> Any:
+        """A script's reply. Raises what redis-py does."""
+        call = _Call(name, keys, args, asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        if len(self._senders) < _UNDER_WAY:
+            sender = asyncio.create_task(self._send())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+        return await call.reply
+
+    async def _send(self) -> None:
+        while self._waiting:
+            calls, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+            try:
+                await self._round_trip(calls)
+            except BaseException as failed:
+                for call in calls:
+                    if not call.reply.done():
+                        call.reply.set_exception(failed)
+                if not isinstance(failed, Exception):
+                    raise
+
+    async def _round_trip(self, calls: Sequence[_Call]) -> None:
+        replies = await self._execute(calls)
+        unknown = [
+            call
+            for call, reply in zip(calls, replies, strict=True)
+            if isinstance(reply, NoScriptError)
+        ]
+        if unknown:  # Redis was restarted, or never heard of it
+            for name in {call.name for call in unknown}:
+                await self._redis.script_load(self._sources[name])
+            again = await self._execute(unknown)
+            _give(unknown, again)
+        _give(calls, replies)
+
+    async def _execute(self, calls: Sequence[_Call]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                digest = self._digests[call.name]
+                pipeline.execute_command("EVALSHA", digest, len(call.keys), *call.keys, *call.args)
+            found: list[Any] = await pipeline.execute(raise_on_error=False)
+            return found
+
+
+def _give(calls: Sequence[_Call], replies: Sequence[Any]) -> None:
+    """Those that wait no longer, or have theirs, are passed over."""
+    for call, reply in zip(calls, replies, strict=True):
+        if call.reply.done():
+            continue
+        if isinstance(reply, Exception):
+            call.reply.set_exception(reply)
+        else:
+            call.reply.set_result(reply)
