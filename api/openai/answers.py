@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from tokenizers import Tokenizer
 
 from api.openai.logprobs import Known
+from api.openai.tool_answers import ToolCallText, add_part, delta
 from api.requests.admission import Admitted
 from api.requests.comeback import admit_or_resume
 from api.requests.gather import gather
@@ -18,13 +19,19 @@ from api.requests.generation import KnownToken, Piece
 from api.requests.request import GenerationRequest
 from api.requests.sse import Event, stream
 from api.state import State
+from loraplex.broker.cancellation import answer_id
 
 
 class MakeChoice(Protocol):
     def __call__(
-        self, index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None
+        self,
+        index: int,
+        text: str,
+        finish: str | None,
+        logprobs: dict[str, Any] | None,
+        calls: Any = (),
     ) -> dict[str, Any]:
-        """One entry of `choices`."""
+        """One entry of `choices`. `calls`: of tools, whole or what is new of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class Shape:
 class _Answer:
     """One choice as far as it has come."""
 
+    name: str
     prefix: str  # of its text: the prompt, where it is echoed
     text: str = ""
     finish: str | None = None
@@ -51,6 +59,7 @@ class _Answer:
     cached: int = 0  # of its prompt
     prompt: list[KnownToken] = field(default_factory=list)  # if it is scored
     logprobs: list[KnownToken] = field(default_factory=list)
+    calls: list[ToolCallText] = field(default_factory=list)
 
     def add(self, piece: Piece) -> None:
         self.text += piece.text
@@ -59,6 +68,8 @@ class _Answer:
         self.cached += piece.cached
         self.prompt += piece.prompt
         self.logprobs += piece.logprobs
+        for part in piece.calls:
+            add_part(self.calls, self.name, part)
 
     @property
     def likelihood(self) -> float:
@@ -99,7 +110,10 @@ class _Writer:
         self._tokenizer = admitted.served.tokenizer
         self._shape = shape
         prefixes = shown.prefixes or [""] * (shown.answers // shown.n)
-        self.answers = [_Answer(prefix) for prefix in prefixes for _ in range(shown.n)]
+        each = (prefix for prefix in prefixes for _ in range(shown.n))
+        self.answers = [
+            _Answer(answer_id(shown.request, index), prefix) for index, prefix in enumerate(each)
+        ]
         self._head = {
             "id": f"{shape.id_prefix}{shown.request}",
             "created": shown.created,
@@ -112,6 +126,7 @@ class _Writer:
             self._shape.whole_choice(
                 *(index, answer.prefix + answer.text, answer.finish),
                 self._logprobs(answer.prompt, answer.logprobs, answer.prefix),
+                answer.calls,
             )
             for index, answer in enumerate(self._best())
         ]
@@ -136,9 +151,10 @@ class _Writer:
         answer, events = self.answers[index], []
         answer.add(piece)
         text = answer.prefix + piece.text if piece.prompt else piece.text
-        if text or (piece.logprobs and self._shown.logprobs):
+        if text or piece.calls or (piece.logprobs and self._shown.logprobs):
             known = self._logprobs(piece.prompt, piece.logprobs, answer.prefix)
-            choice = self._shape.chunk_choice(index, text, None, known)
+            calls = [delta(answer.name, part) for part in piece.calls]
+            choice = self._shape.chunk_choice(index, text, None, known, calls)
             events.append(Event(self._chunk(choice), piece.position))
         if piece.finish:
             choice = self._shape.chunk_choice(index, "", piece.finish, None)

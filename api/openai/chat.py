@@ -1,5 +1,6 @@
 """POST /v1/chat/completions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -8,6 +9,7 @@ from fastapi.responses import Response
 from api.openai.answers import Shape, respond
 from api.openai.logprobs import chat_logprobs
 from api.openai.schemas import ChatRequest
+from api.openai.tool_answers import ToolCallText
 from api.requests.request import GenerationRequest
 from api.requests.resolve import model_within
 from api.security import ForInference
@@ -28,23 +30,37 @@ async def create(body: ChatRequest, http: Request, _: ForInference, state: State
         prompts=[[message.plain() for message in body.messages]],
         max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=body.alternatives,
-        grammar=body.response_format.grammar() if body.response_format else None,
+        grammar=body.structure(body.response_format.grammar() if body.response_format else None),
+        tools=body.tool_use,
+        template_arguments=body.chat_template_kwargs or {},
         **body.sampling(),
     )
     return await respond(state, http, request, CHAT)
 
 
 def _whole(
-    index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None
+    index: int,
+    text: str,
+    finish: str | None,
+    logprobs: dict[str, Any] | None,
+    calls: Sequence[ToolCallText] = (),
 ) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text, "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+    if calls:
+        message |= {"content": text or None, "tool_calls": [call.whole() for call in calls]}
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}
 
 
 def _chunk(
-    index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None
+    index: int,
+    text: str,
+    finish: str | None,
+    logprobs: dict[str, Any] | None,
+    calls: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    delta = {"content": text} if finish is None else {}
+    delta: dict[str, Any] = {} if finish or (calls and not text) else {"content": text}
+    if calls:
+        delta["tool_calls"] = list(calls)
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
 

@@ -1,5 +1,6 @@
 """POST /v1/completions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -33,6 +34,7 @@ async def create(
         best=body.answers,
         echo=bool(body.echo),
         suffix=body.suffix or "",
+        grammar=body.structure(),
         prompt_logprobs=body.logprobs if body.echo else None,
         # The best are chosen by them.
         logprobs=0 if body.logprobs is None and best_of > body.answers else body.logprobs,
@@ -42,7 +44,11 @@ async def create(
 
 
 def _choice(
-    index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None
+    index: int,
+    text: str,
+    finish: str | None,
+    logprobs: dict[str, Any] | None,
+    calls: Sequence[Any] = (),
 ) -> dict[str, Any]:
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
 

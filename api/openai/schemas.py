@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from api.errors import bad_request
+from api.openai.structured import Choices, Schema, StructuredOutputs, only_one
+from api.openai.tool_schemas import Tool, ToolCall, ToolChoice, tool_use
+from api.requests.tool_families import ToolUse
 from api.text import Text
 
 MAX_TOKENS = 2**20
@@ -42,16 +45,34 @@ class TextPart(BaseModel):
 
 class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
     name: str | None = None
+    refusal: None = None  # as answers have it
+    tool_calls: list[ToolCall] | None = Field(None, max_length=128)
+    tool_call_id: str | None = Field(None, max_length=256)
 
-    def plain(self) -> dict[str, str]:
-        """As chat templates take it; `developer` is the newer name of `system`."""
+    def plain(self) -> dict[str, Any]:
+        """As chat templates take it; `developer` is the newer name of `system`. Raises ApiError."""
         text = self.content
+        if text is None and not self.tool_calls:
+            raise bad_request(f"A message of {self.role} has no content.", "messages")
+        if (self.tool_calls and self.role != "assistant") or (
+            (self.tool_call_id is not None) != (self.role == "tool")
+        ):
+            message = (
+                "tool_calls are the assistant's; tool_call_id is of role tool, which needs it."
+            )
+            raise bad_request(message, "messages")
         if not isinstance(text, str):
-            text = "".join(part.text for part in text)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+            text = "".join(part.text for part in text or ())
+        role = "system" if self.role == "developer" else self.role
+        plain: dict[str, Any] = {"role": role, "content": text}
+        if self.tool_calls:
+            plain["tool_calls"] = [call.plain() for call in self.tool_calls]
+        if self.role == "tool":
+            plain |= {"tool_call_id": self.tool_call_id, "name": self.name or ""}
+        return plain
 
 
 class TextFormat(BaseModel):
@@ -119,6 +140,14 @@ class Common(BaseModel):
     min_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
     stop_token_ids: list[TokenId] | None = Field(None, max_length=64)
     repetition_penalty: float | None = Field(None, ge=0.01, le=10)
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Schema | None = None
+    guided_regex: Text | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: Text | None = None
+    skip_special_tokens: Annotated[Any, _neutral(True)] = None
+    return_token_ids: Annotated[Any, _neutral(False)] = None
+    priority: Annotated[Any, _neutral(0)] = None
     # accepted without effect on the answer, as their meaning allows
     user: str | None = None
     n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
@@ -150,6 +179,18 @@ class Common(BaseModel):
             "logit_bias": self.logit_bias or {},
         }
 
+    def structure(self, response_format: tuple[str, str] | None = None) -> tuple[str, str] | None:
+        """Kind and source of the grammar that the answer must match. Raises ApiError."""
+        older = StructuredOutputs(
+            json=self.guided_json,
+            regex=self.guided_regex,
+            choice=self.guided_choice,
+            grammar=self.guided_grammar,
+        ).wanted()
+        newer = self.structured_outputs.wanted() if self.structured_outputs else []
+        given = [response_format] if response_format else []
+        return only_one(given + newer + older, "structured_outputs" if newer else "guided_json")
+
     @property
     def include_usage(self) -> bool:
         if self.stream_options is not None and not self.stream:
@@ -167,9 +208,15 @@ class ChatRequest(Common):
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = Field(None, discriminator="type")
-    tools: Annotated[Any, _neutral([])] = None
-    tool_choice: Annotated[Any, _neutral("none", "auto")] = None
+    tools: list[Tool] | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    add_generation_prompt: Annotated[Any, _neutral(True)] = None
+    chat_template_kwargs: dict[Text, Any] | None = Field(None, max_length=32)
+
+    @property
+    def tool_use(self) -> ToolUse | None:
+        return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
 
     @property
     def alternatives(self) -> int | None:

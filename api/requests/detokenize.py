@@ -10,10 +10,21 @@ class Detokenizer:
     """One per answer. What it shows after so many tokens doesn't depend on how they came."""
 
     def __init__(
-        self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, keep_stop: bool = False
+        self,
+        tokenizer: Tokenizer,
+        stop: Sequence[str] = (),
+        *,
+        keep_stop: bool = False,
+        shown_specials: Sequence[str] = (),
     ) -> None:
         """`keep_stop`: stop strings are looked for at the ends of tokens only, and are part of the
-        text."""
+        text. `shown_specials`: special tokens that are text nevertheless."""
+        added = tokenizer.get_added_tokens_decoder() if shown_specials else {}
+        self._shown = {
+            token: about.content
+            for token, about in added.items()
+            if about.special and about.content in shown_specials
+        }
         self._keep_stop = keep_stop
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
@@ -28,7 +39,8 @@ class Detokenizer:
         """Text that may be shown now."""
         if self.stopped:
             return ""
-        self.latest = piece = self._stream.step(self._tokenizer, token) or ""
+        piece = self._stream.step(self._tokenizer, token) or ""
+        self.latest = piece = piece + self._shown.get(token, "")
         self.length += len(piece)
         if not self._stop:
             return piece

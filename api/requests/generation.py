@@ -11,6 +11,8 @@ from api.errors import ApiError, generation_failed
 from api.requests.admission import Admitted
 from api.requests.detokenize import Detokenizer
 from api.requests.inflight import Inflight
+from api.requests.tool_calls import CallPart, ToolCallParser
+from api.requests.tool_families import FAMILIES
 from loraplex.messages import Logprobs, TokenEvent
 
 _LATE_S = 5.0  # the replica answers expired requests itself; this is for when none can
@@ -34,11 +36,12 @@ class Piece(NamedTuple):
 
     position: int
     text: str
-    finish: str | None = None  # "stop" or "length"
+    finish: str | None = None  # "stop", "length" or "tool_calls"
     logprobs: Sequence[KnownToken] = ()  # where asked
     scores: list[Logprobs] | None = None  # of the prompt, on the first piece of its first answer
     prompt: Sequence[KnownToken] = ()  # made of them, on all first pieces
     cached: int = 0  # of the prompt's tokens, were in the cache; on the first piece
+    calls: Sequence[CallPart] = ()  # of tools
 
 
 class Generation:
@@ -116,6 +119,11 @@ class Generation:
         shown, received = self._shown, self._received[index]
         keep_stop = shown.surface == "lorax"
         decoder = Detokenizer(self._tokenizer, shown.stop, keep_stop=keep_stop)
+        parser = None
+        if shown.tools in FAMILIES:
+            family = FAMILIES[shown.tools]
+            parser = ToolCallParser(family)
+            decoder = Detokenizer(self._tokenizer, shown.stop, shown_specials=(family.mark,))
         deadline = shown.deadline + _LATE_S
         position = 0
         while True:
@@ -130,7 +138,7 @@ class Generation:
                     piece = Piece(1, "", finish, scores=event.prompt_logprobs, cached=event.cached)
                     ended = True
                 else:
-                    piece, ended = _piece(decoder, event, position, received)
+                    piece, ended = _piece(decoder, event, position, received, parser)
                 position = piece.position
                 pieces.append((index, piece))
                 if ended and event.finish is None:
@@ -142,27 +150,42 @@ class Generation:
 
 
 def _piece(
-    decoder: Detokenizer, event: TokenEvent, position: int, received: int
+    decoder: Detokenizer,
+    event: TokenEvent,
+    position: int,
+    received: int,
+    parser: ToolCallParser | None,
 ) -> tuple[Piece, bool]:
     """What an event shows of an answer that is at `position`; is it the answer's end?"""
     text = ""
+    calls: list[CallPart] = []
     known: list[KnownToken] = []
     for number, token in enumerate(event.tokens):
         offset = decoder.length
         fresh = decoder.feed(token)
         position += 1
+        parts: Sequence[CallPart] = ()
+        if parser is not None:
+            parsed = parser.feed(fresh)
+            fresh, parts = parsed.text, parsed.calls
         if position > received:
             text += fresh
+            calls += parts
             if event.logprobs is not None:
                 known.append(KnownToken(token, offset, event.logprobs[number], decoder.latest))
         if decoder.stopped:
             break
-    ended = "stop" if decoder.stopped else event.finish
+    ended: str | None = "stop" if decoder.stopped else event.finish
     if ended and position > received:
         text += decoder.flush()
+        if parser is not None:
+            text += parser.flush().text
+            if parser.count and ended == "stop":
+                ended = "tool_calls"
     # The position after the last token is that of the end.
     finish = ended if received <= position else None
-    piece = Piece(position, text, finish, known, event.prompt_logprobs, cached=event.cached)
+    scores, cached = event.prompt_logprobs, event.cached
+    piece = Piece(position, text, finish, known, scores, cached=cached, calls=calls)
     return piece, ended is not None
 
 

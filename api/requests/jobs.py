@@ -99,6 +99,7 @@ class JobMaker:
             scored=prompts if request.prompt_logprobs is not None else [],
             body=fingerprint(request) if self._comes_back(request) else "",
             grace_s=self._terms.grace_s,
+            tools=served.tools.name if request.tools and served.tools else "",
         )
 
     def _comes_back(self, request: GenerationRequest) -> bool:

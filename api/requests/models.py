@@ -11,6 +11,7 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from api.requests.template import ChatTemplate
+from api.requests.tool_families import ToolFamily, family_of
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ class ServedModel:
     template: ChatTemplate | None
     context_length: int
     special: frozenset[int] = frozenset()  # tokens that are no text
+    tools: ToolFamily | None = None  # how it calls them
 
 
 class ServedModels:
@@ -47,9 +49,11 @@ def _read(folder: Path) -> ServedModel:
     length = text_config.get("max_position_embeddings") or text_config.get("n_positions") or 2**20
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     added = tokenizer.get_added_tokens_decoder()
+    template = _template(folder)
     return ServedModel(
         tokenizer=tokenizer,
-        template=_template(folder),
+        template=template,
+        tools=family_of(template.source) if template else None,
         context_length=int(length),
         special=frozenset(token for token, about in added.items() if about.special),
     )

@@ -2,8 +2,10 @@
 refused here."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from msgspec import structs
 from tokenizers import Encoding
@@ -13,6 +15,7 @@ from api.requests.infill import Infill, infill_marks
 from api.requests.models import ServedModel
 from api.requests.request import GenerationRequest, Prompt
 from api.requests.template import TIME_LIMIT_S, TemplateRefused, TemplateTooSlow
+from api.requests.tool_families import grammar
 from loraplex.messages import Sampling
 
 _MOST_SCORED = 32768  # prompt tokens whose log-probabilities one answer shows
@@ -24,11 +27,17 @@ def prepare(
 ) -> tuple[list[list[int]], Callable[[int], Sampling]]:
     """The prompts' ids, and the sampling of each answer. Raises ApiError, and TemplateTooSlow where
     less than TIME_LIMIT_S were not enough."""
+    if request.tools is not None:
+        request = replace(request, grammar=("lark", _tool_grammar(served, request)))
     infill = _infill(served, request.suffix) if request.suffix else None
     if infill is not None:
         request = replace(request, stop_ids=[*request.stop_ids, *infill.marks.ends])
     cut = request.truncate or 0
-    prompts = [_tokenize(served, p, infill, cut, limit_s) for p in request.prompts]
+    extras = {**request.template_arguments}
+    if request.tools is not None:
+        extras["tools"] = request.tools.shown
+    encode = partial(_encode_prompt, served, limit_s=limit_s, extras=extras)
+    prompts = [_tokenize(served, p, infill, cut, encode) for p in request.prompts]
     _bound_scores(request, [len(ids) for ids in prompts])
     seed = request.seed if request.seed is not None else secrets.randbits(63)
     samplings = [_sampling(request, len(ids), served, seed) for ids in prompts]
@@ -76,17 +85,33 @@ def _infill(served: ServedModel, suffix: str) -> Infill:
 
 
 def _tokenize(
-    served: ServedModel, prompt: Prompt, infill: Infill | None, truncate: int, limit_s: float
+    served: ServedModel,
+    prompt: Prompt,
+    infill: Infill | None,
+    truncate: int,
+    encode: Callable[[Prompt], list[int]],
 ) -> list[int]:
     """`truncate`: of a text, as many tokens at its end; 0: all of it."""
     if truncate and isinstance(prompt, str):
         ids = _last_tokens(served, prompt, truncate)
     else:
-        ids = _encode_prompt(served, prompt, limit_s)
+        ids = encode(prompt)
     return infill.around(served.tokenizer, ids) if infill else ids
 
 
-def _encode_prompt(served: ServedModel, prompt: Prompt, limit_s: float) -> list[int]:
+def _tool_grammar(served: ServedModel, request: GenerationRequest) -> str:
+    assert request.tools is not None
+    if served.tools is None:
+        message = "This base model's chat template has no tools, or an unknown way to call them."
+        raise bad_request(message, "tools", "unsupported_parameter")
+    if request.grammar is not None:
+        raise bad_request("tools and response_format exclude each other.", "response_format")
+    return grammar(served.tools, request.tools, served.tokenizer)
+
+
+def _encode_prompt(
+    served: ServedModel, prompt: Prompt, *, limit_s: float, extras: Mapping[str, Any]
+) -> list[int]:
     if isinstance(prompt, str):
         return _encode(served, prompt, special=True)
     if prompt and isinstance(prompt[0], int):
@@ -98,7 +123,7 @@ def _encode_prompt(served: ServedModel, prompt: Prompt, limit_s: float) -> list[
     if served.template is None:
         raise bad_request("This base model has no chat template: use /v1/completions.", "messages")
     try:
-        text = served.template.render(prompt, limit_s=limit_s)  # type: ignore[arg-type]
+        text = served.template.render(prompt, extras, limit_s=limit_s)  # type: ignore[arg-type]
     except TemplateRefused as refused:
         if isinstance(refused, TemplateTooSlow) and limit_s < TIME_LIMIT_S:
             raise

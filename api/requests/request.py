@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from api.requests.tool_families import ToolUse
 from loraplex.messages import Surface
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]  # text, token ids or chat messages
@@ -38,6 +39,8 @@ class GenerationRequest:
     prompt_logprobs: int | None = None  # the same for the prompt's tokens
     truncate: int | None = None  # prompts keep their last tokens only
     suffix: str = ""  # what comes after the answer
+    tools: ToolUse | None = None  # functions that the model may call
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
     surface: Surface = "chat"
     streamed: bool = False
     include_usage: bool = False

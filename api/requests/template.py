@@ -90,23 +90,26 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         environment.globals["range"] = _range
+        self.source = source
         self._template = environment.from_string(source)
         self._tokens = dict(special_tokens)
 
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],
+        more: Mapping[str, Any] | None = None,
         *,
         limit_s: float = TIME_LIMIT_S,
-        **more: Any,
     ) -> str:
         """The prompt, ending where the assistant's answer begins. Raises TemplateRefused.
 
         `more`: what else the template may know, such as `tools`.
         """
-        known = self._tokens | more | {_UNTIL: time.monotonic() + limit_s}
+        known = (
+            {**(more or {})} | self._tokens | {"messages": messages, "add_generation_prompt": True}
+        )
         try:
-            return self._template.render(known, messages=messages, add_generation_prompt=True)
+            return self._template.render(known | {_UNTIL: time.monotonic() + limit_s})
         except TemplateTooSlow:
             raise
         except Exception as error:  # a template is a program: it may fail in any way
