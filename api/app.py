@@ -34,6 +34,7 @@ from api.predibase import deployments as predibase
 from api.requests.inflight import Inflight
 from api.requests.later import Later, come_later
 from api.requests.models import ServedModels
+from api.requests.queues import Queues
 from api.requests.resolver import Resolver
 from api.security import authenticated
 from api.state import State, StateDep
@@ -73,6 +74,7 @@ def build(settings: ApiSettings) -> FastAPI:
             adapters=AdapterStore(settings.adapters_dir),
             keyring=keyring,
             limiter=limiter,
+            queues=Queues(broker),
         )
         tasks = [asyncio.create_task(inflight.run()), asyncio.create_task(_keep_used(keyring))]
         yield

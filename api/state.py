@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from api.keyring import Keyring
 from api.requests.inflight import Inflight
 from api.requests.models import ServedModels
+from api.requests.queues import Queues
 from api.requests.resolver import Resolver
 from loraplex.broker.api import ApiBroker
 from loraplex.broker.limiter import Limiter
@@ -29,6 +30,7 @@ class State:
     keyring: Keyring
     limiter: Limiter
     resolver: Resolver
+    queues: Queues
 
 
 async def state_of(request: Request) -> State:

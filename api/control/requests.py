@@ -32,8 +32,11 @@ async def show(request_id: str, tenant: ForInference, state: StateDep) -> dict[s
     lane, recorded = await find(state, tenant, bare(request_id))
     shown = recorded.shown
     stage = "stopped"
+    place = None
     if not recorded.stopped:
         stage = await state.broker.state_of(lane, recorded.entries)
+    if stage == "queued":
+        place = await state.queues.place(lane, recorded.entries[0])
     return {
         "id": shown.request,
         "model": shown.model,
@@ -41,6 +44,7 @@ async def show(request_id: str, tenant: ForInference, state: StateDep) -> dict[s
         "deadline": shown.deadline,
         "answers": shown.answers,
         "state": stage,
+        "queue": {"ahead": place.ahead, "eta_s": place.eta_s} if place else None,
     }
 
 

@@ -11,11 +11,11 @@ from sqlmodel import Session
 from api.errors import ApiError, redis_away
 from api.keyring import Caller
 from api.requests import quota
-from api.requests.expectation import expected_at
 from api.requests.inflight import Ongoing
 from api.requests.jobs import JobMaker, fingerprint
 from api.requests.lanes import lanes_of, served_by
 from api.requests.models import ServedModel
+from api.requests.queues import Place
 from api.requests.request import GenerationRequest
 from api.requests.resolve import find_usable
 from api.requests.terms import Terms, request_id, unique_by
@@ -30,7 +30,9 @@ from loraplex.broker.interface import (
 from loraplex.entities import Deployment
 from loraplex.keys import Lane
 from loraplex.messages import Job, Shown
+from loraplex.status import Status
 
+_SERVING = (Status.READY, Status.UPDATING)
 MOST_MOVES = 3  # from lane to lane, before the client is asked to try again
 
 
@@ -41,7 +43,7 @@ class Admitted:
     served: ServedModel
     ongoing: Ongoing
     received: list[int] | None = None  # positions of its answers that the client has
-    expected_at: float | None = None  # when a replica comes, if none serves (Unix seconds)
+    place: Place | None = None  # in the queue, when it came; None: there was none
     standing: Mapping[str, str] = field(default_factory=dict)  # headers: what is left of its limits
 
     @property
@@ -50,7 +52,8 @@ class Admitted:
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"x-request-id": self.shown.request, **self.standing}
+        place = self.place.headers if self.place else {}
+        return {"x-request-id": self.shown.request, **self.standing, **place}
 
 
 async def admit(state: State, caller: Caller, terms: Terms, request: GenerationRequest) -> Admitted:
@@ -98,8 +101,16 @@ async def _admit(
         if isinstance(refused, AlreadyKnown):
             return await known()
         raise
-    expected = await expected_at(state, deployment)
-    return Admitted(served, ongoing, expected_at=expected, standing=standing)
+    place = await _place(state, deployment, ongoing)
+    return Admitted(served, ongoing, place=place, standing=standing)
+
+
+async def _place(state: State, deployment: Deployment, ongoing: Ongoing) -> Place | None:
+    """Asked for where it may have to wait."""
+    entry = ongoing.answers[0].entry
+    if entry is None or (deployment.status in _SERVING and not ongoing.ahead):
+        return None
+    return await state.queues.place(ongoing.lane, entry)
 
 
 async def _sent_to_former(
@@ -135,7 +146,7 @@ async def _come_for(
         state.inflight.done(ongoing)
         reason = "This Idempotency-Key was used for another request."
         raise ApiError(409, "idempotency_key_reused", reason, param="Idempotency-Key")
-    return Admitted(served, ongoing, expected_at=await expected_at(state, deployment))
+    return Admitted(served, ongoing, place=await _place(state, deployment, ongoing))
 
 
 async def _enqueue(state: State, deployment: Deployment, jobs: list[Job], shown: Shown) -> Ongoing:

@@ -1,7 +1,8 @@
-"""sse-starlette's response with a bound on its sends that costs nothing when they don't wait."""
+"""sse-starlette's response with heartbeats that are asked for, and a bound on its sends that costs
+nothing when they don't wait."""
 
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 import anyio
@@ -11,6 +12,23 @@ from starlette.types import Message, Send
 
 
 class EventStream(EventSourceResponse):
+    def __init__(
+        self, *args: Any, heartbeat: Callable[[], Awaitable[bytes]], **options: Any
+    ) -> None:
+        """`heartbeat`: what is sent when `ping` seconds have passed, and again and again."""
+        super().__init__(*args, **options)
+        self._heartbeat = heartbeat
+
+    async def _ping(self, send: Send) -> None:
+        """sse-starlette's with a message that is asked for."""
+        while self.active:
+            await anyio.sleep(self._ping_interval)
+            body = await self._heartbeat()
+            async with self._send_lock:
+                if self.active:
+                    message = {"type": "http.response.body", "body": body, "more_body": True}
+                    await self._send_with_timeout(send, message)
+
     async def _send_with_timeout(self, send: Send, message: Message) -> None:
         """Most sends only write into a socket's buffer; a cancel scope around each of them would be
         a quarter of what an event costs."""

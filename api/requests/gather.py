@@ -28,13 +28,15 @@ async def gather(
     gone = asyncio.create_task(_until_gone(http))
     asked_again = False
     try:
-        first = asyncio.FIRST_COMPLETED
-        done, _ = await asyncio.wait({work, gone}, timeout=wait_s, return_when=first)
+        either = asyncio.FIRST_COMPLETED
+        done, _ = await asyncio.wait({work, gone}, timeout=wait_s, return_when=either)
         if not done and wait_s is not None:
             if _outlives(admitted) and not await _has_ended(state, admitted):
                 asked_again = http.method == "GET"  # whoever sent it keeps it going
-                raise Later(admitted.shown.request, wait_s)
-            await asyncio.wait({work, gone}, return_when=first)
+                first = admitted.ongoing.answers[0]
+                place = await state.queues.place(first.lane, first.entry or "")
+                raise Later(admitted.shown.request, wait_s, place)
+            await asyncio.wait({work, gone}, return_when=either)
         if work.done():
             work.result()
     finally:

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,7 @@ class Ongoing:
     # Of each answer, what the limiter holds for it, and the prompt tokens that count. Empty: there
     # is nothing, or another process has sent it, and the scaler settles.
     reserved: Sequence[tuple[str, int]] = ()
+    ahead: int = 0  # answers that waited when it came
 
 
 class Inflight:
@@ -94,7 +95,7 @@ class Inflight:
             raise
         for waiting, entry in zip(ongoing.answers, accepted.entries, strict=True):
             waiting.entry, waiting.after = entry, accepted.after
-        return ongoing
+        return replace(ongoing, ahead=accepted.ahead)
 
     async def attach(self, lane: Lane, request: str) -> Ongoing | None:
         """Wait for a request that was sent before, here or elsewhere, from its beginning.

@@ -5,7 +5,6 @@ has when it has this event. Positions count tokens; the one after the last is th
 that the usage. A client that was cut off sends the last one back as `Last-Event-ID`.
 """
 
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
@@ -55,8 +54,8 @@ def stream(
     async def events() -> AsyncIterator[bytes]:
         served = False
         try:
-            if admitted.expected_at is not None:
-                yield _heartbeat(admitted)
+            if admitted.place is not None:
+                yield f": {admitted.place.text}\n".encode()
             for first in opening if received is None else ():
                 yield event(first)
             async for pieces in generation.pieces():
@@ -94,25 +93,23 @@ def stream(
         events(),
         client_close_handler_callable=gone,
         ping=int(max(1, state.settings.heartbeat_s)),
-        ping_message_factory=lambda: _heartbeat(admitted),  # type: ignore[arg-type, return-value]
+        heartbeat=lambda: _heartbeat(state, admitted),
         send_timeout=state.settings.send_timeout_s,
         headers={**admitted.headers, "cache-control": "no-cache"},
     )
 
 
-def _heartbeat(admitted: Admitted) -> bytes:
+async def _heartbeat(state: State, admitted: Admitted) -> bytes:
     """A comment line without the blank line that ends an event.
 
     The OpenAI SDK keeps the last `id:`, as the specification says, and takes a blank line after
     it for an (empty) event, which it then fails to parse.
     """
-    if any(answer.position for answer in admitted.ongoing.answers):
+    first = admitted.ongoing.answers[0]
+    if any(answer.position for answer in admitted.ongoing.answers) or first.entry is None:
         return b": running\n"
-    if admitted.expected_at is not None:
-        left = admitted.expected_at - time.time()
-        if left > 0:
-            return f": starting a replica, ready in about {left:.2g} s\n".encode()
-    return b": queued, waiting for a replica\n"
+    place = await state.queues.place(admitted.ongoing.lane, first.entry)
+    return f": {place.text if place else 'taken by a replica'}\n".encode()
 
 
 def encode(data: dict[str, Any], id_: str = "") -> bytes:

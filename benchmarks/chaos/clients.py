@@ -71,6 +71,7 @@ class Clients:
         answer = await self._until_answered(
             lambda client: client.chat.completions.create(**arguments)
         )
+        self._verdict.heard(answer.id, len(expected))
         texts = [choice.message.content for choice in answer.choices]
         self._verdict.compare(name, texts, [each.text for each in expected])
 
@@ -84,6 +85,7 @@ class Clients:
             attempts.append(texts)
             ended = 0
             async for chunk in await client.chat.completions.create(**arguments):
+                self._verdict.heard(chunk.id, len(expected))
                 for choice in chunk.choices:
                     texts[choice.index] += choice.delta.content or ""
                     ended += choice.finish_reason is not None

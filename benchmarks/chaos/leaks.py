@@ -28,6 +28,9 @@ async def _left(platform: Platform) -> list[str]:
         left.append(f"{jobs} jobs on the lane")
     async with platform.http() as api:
         shown: Any = (await api.get("/api/v1/deployments/chat")).json()
+    usage = await redis.xlen(lane.usage)
+    if usage:
+        left.append(f"{usage} usage records on the lane")
     slots = sum(each["running"] for each in shown["replicas"])
     if slots:
         left.append(f"{slots} slots")
@@ -48,7 +51,7 @@ async def _keys_for_ever(platform: Platform) -> list[str]:
     lane = platform.lane
     one = {lane.jobs, lane.journal, lane.gate, lane.reports, lane.batches, lane.deaths}
     one |= {lane.dead_letters, APIS, LEADER, EPOCH, PUBLISHED}
-    one |= {LEARNED, DECISIONS, lane.traffic}
+    one |= {LEARNED, DECISIONS, lane.traffic, lane.usage}
     found = []
     for hash_ in (LEARNED, DECISIONS):  # one deployment
         if await platform.redis.hlen(hash_) > 1:

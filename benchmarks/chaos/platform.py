@@ -44,7 +44,7 @@ class Platform:
         (home / "logs").mkdir()
         (home / "models").symlink_to(models.root)
         self.home = home
-        self._database = f"sqlite:///{home / 'loraplex.db'}"
+        self.database = f"sqlite:///{home / 'loraplex.db'}"
         self.key = apikeys.new_key()
         self.doors: dict[str, Proxy] = {}  # by kind of process
         self._commands: dict[str, tuple[Sequence[str], dict[str, str]]] = {}
@@ -73,8 +73,8 @@ class Platform:
             "LORAPLEX_HEARTBEAT_S": "2",
             "PYTHONUNBUFFERED": "1",
         }
-        migrate(self._database)
-        with Session(connect(self._database)) as session:
+        migrate(self.database)
+        with Session(connect(self.database)) as session:
             apikeys.store(session, apikeys.FIRST_TENANT, "chaos", self.key)
         celery = ["celery", "-A", "scheduler.tasks.app", "worker", "-Q", "tasks,imports"]
         commands = {
@@ -101,7 +101,7 @@ class Platform:
         body = {"name": DEPLOYMENT, "base_model": DEMO_MODEL} | bounds
         made = await api.post("/api/v1/deployments", json=body)
         made.raise_for_status()
-        with Session(connect(self._database)) as session:
+        with Session(connect(self.database)) as session:
             self.lane = session.exec(select(Deployment)).one().lane
         await self.until(self.all_ready)
 

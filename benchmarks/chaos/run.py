@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos import leaks
+from benchmarks.chaos import books, leaks
 from benchmarks.chaos.clients import Clients, undisturbed
 from benchmarks.chaos.faults import FAULTS, Fault, plan
 from benchmarks.chaos.platform import Platform
 from benchmarks.chaos.requests import Answer, make
-from benchmarks.chaos.verdict import FAULTS_OF_DELIVERY, Verdict
+from benchmarks.chaos.verdict import FAULTS_OF_BOOKS, FAULTS_OF_DELIVERY, Verdict
 from loraplex.store.models import ModelStore
 
 CLIENTS = 16
@@ -52,6 +52,7 @@ async def chaos(
         await clients.aclose()
         await platform.until(platform.all_ready)
         await leaks.look(platform, verdict)
+        await books.look(platform, verdict)
     finally:
         await platform.stop()
     for note in verdict.notes:
@@ -61,7 +62,7 @@ async def chaos(
         "requests": requests,
         "faults": struck.total(),
         "faults_by_kind": {fault.__name__: struck[fault.__name__] for fault in FAULTS},
-        **{kind: verdict.counts[kind] for kind in FAULTS_OF_DELIVERY},
+        **{kind: verdict.counts[kind] for kind in FAULTS_OF_DELIVERY + FAULTS_OF_BOOKS},
         "manners": dict(verdict.manners),
         "clients_met": dict(verdict.met),
         "seconds": round(time.monotonic() - started),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FAULTS_OF_DELIVERY = ("lost", "duplicated", "reordered", "wrong_text", "stuck", "leaked")
+FAULTS_OF_BOOKS = ("unrecorded", "recorded_twice")
 
 
 @dataclass
@@ -15,6 +16,11 @@ class Verdict:
     manners: Counter[str] = field(default_factory=Counter)
     met: Counter[str] = field(default_factory=Counter)  # what clients had to cope with
     notes: list[str] = field(default_factory=list)
+    requests: dict[str, int] = field(default_factory=dict)  # heard of by clients → their answers
+
+    def heard(self, chat: str, answers: int) -> None:
+        """`chat`: the `id` of an answer."""
+        self.requests[chat.rpartition("-")[2]] = answers
 
     def blame(self, kind: str, note: str, count: int = 1) -> None:
         self.counts[kind] += count
@@ -39,6 +45,7 @@ class Received:
 
     def add(self, chunk: dict[str, Any], id_: str, verdict: Verdict) -> None:
         """One event, with `logprobs` asked for: they tell how many tokens it brings."""
+        verdict.heard(chunk["id"], len(self.texts))
         positions = [int(each) for each in id_.rpartition(":")[2].split(".")]
         for choice in chunk["choices"]:
             index = choice["index"]

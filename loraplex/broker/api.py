@@ -54,7 +54,7 @@ class ApiBroker:
     def __init__(self, client: "redis.asyncio.Redis", api_id: str) -> None:
         self._redis = client
         self.api_id = api_id
-        names = ("enqueue", "attach", "cancel", "here", "gate")
+        names = ("enqueue", "attach", "cancel", "here", "gate", "waiting")
         self._scripts = ScriptCalls(client, names)
 
     async def ping(self) -> None:
@@ -100,7 +100,7 @@ class ApiBroker:
             raise BacklogFull(int(details[0]))
         if verdict == "SHUT":
             raise GateShut(details[0])
-        return Accepted(details[1:], details[0])
+        return Accepted(details[2:], details[0], int(details[1]))
 
     async def attach(self, lane: Lane, request: str, waiter: str) -> Recorded | None:
         """Wait for a request that was sent before. None: unknown, or kept no longer."""
@@ -138,6 +138,11 @@ class ApiBroker:
                 taken = []
             states.add("running" if taken else "queued")
         return next(state for state in ("running", "queued", "ended") if state in states)
+
+    async def waiting(self, lane: Lane, most: int) -> list[str]:
+        """Stream ids of the jobs that no replica has taken yet, oldest first."""
+        found: list[bytes] = await self._scripts.call("waiting", [lane.jobs], [most])
+        return [entry.decode() for entry in found]
 
     async def leave(
         self,

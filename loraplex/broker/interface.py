@@ -48,11 +48,12 @@ class Fenced(Exception):
 
 
 class Accepted(NamedTuple):
-    """A request on its lane: the stream ids of its answers' jobs, and the journal's latest id then:
-    up to there the journal has nothing of it."""
+    """A request on its lane: the stream ids of its answers' jobs, the journal's latest id then (up
+    to there the journal has nothing of it), and how many jobs waited."""
 
     entries: list[str]
     after: str
+    ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)

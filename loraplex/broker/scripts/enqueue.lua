@@ -3,7 +3,7 @@
 -- ARGV: 1 most jobs that may wait, 2 wake channel, 3 lane name, 4 how the request is shown,
 --       5 seconds that the record is kept, 6 who waits (API process/nonce), 7 API process,
 --       then pairs of (request, job)
--- Returns {"OK", latest journal id, stream id, …} | {"FULL", jobs waiting} | {"SHUT", reason} | {"MEMORY"}
+-- Returns {"OK", latest journal id, jobs that wait before it, stream id, …} | {"FULL", jobs waiting} | {"SHUT", reason} | {"MEMORY"}
 --       | {"KNOWN"}: it is here already (an idempotent request, sent again)
 --       | {"STOPPING"}: the same, and a replica has not heard yet that it was stopped
 -- Atomic because: the gate and the bound must hold at the instant of XADD, and the scaler closes
@@ -32,7 +32,7 @@ end
 -- What an earlier request with the same id left in the journal is not of this one.
 local last = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
 last = last and last[1] or '0-0'
-local reply = {'OK', last}
+local reply = {'OK', last, tostring(waiting)}
 for i = 8, #ARGV, 2 do
   reply[#reply + 1] = redis.call('XADD', KEYS[1], '*', 'j', ARGV[i + 1], 'r', ARGV[i], 'to', ARGV[7],
                                  'after', last)
@@ -41,7 +41,7 @@ for _, key in ipairs({KEYS[1], KEYS[2], KEYS[4]}) do
   redis.call('PERSIST', key)  -- a lane that was forgotten may be used again
 end
 redis.call('DEL', KEYS[3])
-redis.call('HSET', KEYS[3], 'shown', ARGV[4], 'entries', table.concat(reply, ' ', 3),
+redis.call('HSET', KEYS[3], 'shown', ARGV[4], 'entries', table.concat(reply, ' ', 4),
            'after', last,
            'w:' .. ARGV[6], '1')
 redis.call('EXPIRE', KEYS[3], ARGV[5])

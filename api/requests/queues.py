@@ -1,0 +1,88 @@
+"""Where requests stand in their lanes' queues, and how long that may take: told to who waits."""
+
+import math
+import time
+from dataclasses import dataclass
+
+from cachetools import TTLCache
+
+from loraplex.broker.api import ApiBroker
+from loraplex.broker.connection import Unavailable
+from loraplex.explanation import Explanation
+from loraplex.keys import Lane
+
+_LOOK_AGAIN_S = 1.0  # one look serves all who wait on a lane
+_MOST = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`ahead`: answers that wait before it. `starting_s`: until a replica is ready, where none is;
+    `eta_s`: until it is this one's turn. None: not known."""
+
+    ahead: int
+    starting_s: float | None = None
+    eta_s: float | None = None
+
+    @property
+    def text(self) -> str:
+        ahead = f"{self.ahead} ahead"
+        if self.starting_s is not None:
+            return f"starting a replica, ready in about {self.starting_s:.2g} s, {ahead}"
+        if self.eta_s is not None:
+            return f"queued, {ahead}, about {math.ceil(self.eta_s)} s"
+        return f"queued, {ahead}, waiting for a replica"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        eta = {} if self.eta_s is None else {"x-queue-eta-s": f"{self.eta_s:.1f}"}
+        return {"x-queue-ahead": str(self.ahead), **eta}
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    position: dict[str, int]  # by stream id
+    known: Explanation | None
+    at: float  # Redis' clock
+    mine: float  # this process' clock at that time
+
+
+class Queues:
+    def __init__(self, broker: ApiBroker) -> None:
+        self._broker = broker
+        self._seen: TTLCache[Lane, _Seen] = TTLCache(_MOST, _LOOK_AGAIN_S)
+
+    async def place(self, lane: Lane, entry: str) -> Place | None:
+        """None: it doesn't wait any more, or Redis is away."""
+        seen = self._seen.get(lane)
+        if seen is None:
+            try:
+                waiting = await self._broker.waiting(lane, _MOST)
+                known, at = await self._broker.explanation(lane.deployment_id)
+            except Unavailable:
+                return None
+            position = {each: index for index, each in enumerate(waiting)}
+            seen = self._seen[lane] = _Seen(position, known, at, time.monotonic())
+        ahead = seen.position.get(entry)
+        if ahead is None:
+            return None
+        return estimate(ahead, seen.known, seen.at + time.monotonic() - seen.mine)
+
+
+def estimate(ahead: int, known: Explanation | None, now: float) -> Place:
+    """From how many answers run at once here, and how long one takes. Pure."""
+    if known is None or known.inputs.get("slots", 0) <= 0:
+        return Place(ahead)
+    ready = known.inputs.get("ready", 0)
+    starting_s = None if ready else _until_ready(known, now)
+    turns_s = ahead / (known.inputs["slots"] * max(1, ready)) * known.inputs.get("hold_s", 0.0)
+    if not ready and starting_s is None:
+        return Place(ahead)
+    return Place(ahead, starting_s, (starting_s or 0.0) + turns_s)
+
+
+def _until_ready(known: Explanation, now: float) -> float | None:
+    if known.cold_start_s <= 0:
+        return None
+    passed_s = now - known.starting_since if known.starting_since is not None else 0.0
+    return min(max(0.0, known.cold_start_s - passed_s), known.cold_start_s)
