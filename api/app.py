@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
+from api.batches.runner import BatchRunner
 from api.control import (
     adapters,
     comparison,
@@ -28,7 +29,7 @@ from api.control import (
 )
 from api.keyring import Caller, Keyring
 from api.lorax import generate as lorax
-from api.openai import chat, completions, models
+from api.openai import batches, chat, completions, files, models
 from api.predibase import account
 from api.predibase import deployments as predibase
 from api.requests.inflight import Inflight
@@ -45,6 +46,7 @@ from loraplex.broker.limiter import Limiter
 from loraplex.database import connect
 from loraplex.settings import ApiSettings
 from loraplex.store.adapters import AdapterStore
+from loraplex.store.files import FileStore
 from loraplex.store.models import ModelStore
 
 log = logging.getLogger(__name__)
@@ -75,8 +77,11 @@ def build(settings: ApiSettings) -> FastAPI:
             keyring=keyring,
             limiter=limiter,
             queues=Queues(broker),
+            files=FileStore(settings.files_dir),
         )
-        tasks = [asyncio.create_task(inflight.run()), asyncio.create_task(_keep_used(keyring))]
+        runner = BatchRunner(app.state.loraplex)
+        works = (inflight.run(), _keep_used(keyring), runner.run())
+        tasks = [asyncio.create_task(work) for work in works]
         yield
         for task in tasks:
             task.cancel()
@@ -100,7 +105,7 @@ def build(settings: ApiSettings) -> FastAPI:
     )
     app.add_api_route("/health", health, include_in_schema=False)
     openai = APIRouter(prefix="/v1")
-    for router in (chat.router, completions.router, models.router):
+    for router in (chat.router, completions.router, models.router, files.router, batches.router):
         openai.include_router(router)
     control = APIRouter(prefix="/api/v1")
     for module in (
@@ -195,7 +200,7 @@ class Gate:
             return refused
 
     def _limit(self, request: Request) -> int:
-        uploads = request.scope["path"].startswith("/api/v1/adapters")
+        uploads = request.scope["path"].startswith(("/api/v1/adapters", "/v1/files"))
         return self._max_upload_bytes if uploads else self._max_body_bytes
 
     @staticmethod

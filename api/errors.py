@@ -7,7 +7,7 @@ Predibase's control plane in Predibase's, everything else in OpenAI's.
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -120,6 +120,20 @@ def render(request: Request, error: ApiError) -> JSONResponse:
     return JSONResponse(problem, error.status, headers, media_type="application/problem+json")
 
 
+def invalid(errors: Sequence[Any]) -> ApiError:
+    """What pydantic found wrong, as the error that names the first of it."""
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return bad_request("The body is not valid JSON.", None, "invalid_json")
+    # pydantic names the tried members of a union, too: no part of the parameter's path
+    place = [str(p) for p in first["loc"] if p != "str" and "[" not in str(p)]
+    param = ".".join(place) or None
+    if first["type"] == "extra_forbidden":
+        return bad_request(f"Unsupported parameter: {param}.", param, "unsupported_parameter")
+    message = f"{param or 'body'}: {first['msg'].removeprefix('Value error, ')}"
+    return bad_request(message, param)
+
+
 def install(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def _refused(request: Request, error: ApiError) -> JSONResponse:
@@ -127,20 +141,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            return render(request, bad_request("The body is not valid JSON.", None, "invalid_json"))
-        # pydantic names the tried members of a union, too: no part of the parameter's path
-        place = [str(p) for p in first["loc"][1:] if p != "str" and "[" not in str(p)]
-        param = ".".join(place) or None
-        unknown = first["type"] == "extra_forbidden"
-        message = (
-            f"Unsupported parameter: {param}."
-            if unknown
-            else f"{param or 'body'}: {first['msg'].removeprefix('Value error, ')}"
-        )
-        code = "unsupported_parameter" if unknown else "invalid_value"
-        return render(request, bad_request(message, param, code))
+        # The first part of a place is where it was: body, query, path.
+        return render(request, invalid([e | {"loc": e["loc"][1:]} for e in error.errors()]))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:

@@ -15,6 +15,7 @@ from loraplex.broker.api import ApiBroker
 from loraplex.broker.limiter import Limiter
 from loraplex.settings import ApiSettings
 from loraplex.store.adapters import AdapterStore
+from loraplex.store.files import FileStore
 from loraplex.store.models import ModelStore
 
 
@@ -31,6 +32,7 @@ class State:
     limiter: Limiter
     resolver: Resolver
     queues: Queues
+    files: FileStore
 
 
 async def state_of(request: Request) -> State:

@@ -172,7 +172,8 @@ class Worker:
     def _add(self, job: Job, produced: list[int]) -> TokenEvent | None:
         done = len(produced)
         sampling = _sampling(job.sampling)
-        request = Request(job.request, job.prompt, sampling, job.adapter, produced, job.tenant)
+        whose = (job.adapter, produced, job.tenant, job.background)
+        request = Request(job.request, job.prompt, sampling, *whose)
         try:
             self._engine.add(request)
         except EngineError as refused:
@@ -244,7 +245,7 @@ class Worker:
             phase=phase or ("draining" if self._draining else "ready"),
             at=time.time(),
             running=len(self._jobs),
-            capacity=self._engine.room + self._engine.load,
+            capacity=self._engine.slots,
             tokens_per_s=round(counters.tokens_per_s, 2),
             requests_done=counters.requests_done,
             steps=counters.steps,

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, Column, DateTime, Dialect, Index, String, TypeDecorator, text
 from sqlmodel import Field, SQLModel
 
+from loraplex.batch_status import BatchStatus
 from loraplex.budget_state import BudgetState
 from loraplex.keys import Lane
 from loraplex.limits import Limits
@@ -225,6 +226,43 @@ class UsageRecord(SQLModel, table=True):
     duration_s: float
     status: str  # stop, length, cancelled, expired or error
     error: str = ""  # code
+
+
+class StoredFile(SQLModel, table=True):
+    """A file of a tenant; its content is in the file store."""
+
+    id: str = Field(default_factory=lambda: new_id("file"), primary_key=True)
+    tenant_id: str = Field(foreign_key="tenant.id", index=True)
+    filename: str
+    purpose: str  # as OpenAI's: batch, batch_output, fine-tune …
+    bytes: int
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class Batch(SQLModel, table=True):
+    """Requests of a file, run at low priority."""
+
+    id: str = Field(default_factory=lambda: new_id("batch"), primary_key=True)
+    tenant_id: str = Field(foreign_key="tenant.id", index=True)
+    key_id: str  # whose it is charged to
+    endpoint: str
+    input_file_id: str
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    notes: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    status: str = Field(default=BatchStatus.VALIDATING.value, index=True)
+    errors: list[dict[str, Any]] = Field(
+        default_factory=list, sa_column=Column(JSON, nullable=False)
+    )
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    # When it came to each status, Unix seconds.
+    times: dict[str, int] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+    runner: str = ""  # the API process that runs it
+    leased_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class DeliveryState(StrEnum):

@@ -59,6 +59,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job.1"):
     sampling: Sampling
     deadline: float  # Unix seconds
     account: Account = Account()
+    background: bool = False  # it gives way to others
 
 
 Surface = Literal["chat", "completion", "lorax"]

@@ -58,6 +58,10 @@ class Settings(BaseSettings):
         return self.home / "adapters"
 
     @property
+    def files_dir(self) -> Path:
+        return self.home / "files"
+
+    @property
     def findings_dir(self) -> Path:
         """What replicas found out about models, so that the next one needn't."""
         return self.home / "findings"

@@ -10,12 +10,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from tokenizers import Tokenizer
 
+from api.errors import ApiError
 from api.openai.logprobs import Known
 from api.openai.tool_answers import ToolCallText, add_part, delta
 from api.requests.admission import Admitted
 from api.requests.comeback import admit_or_resume
 from api.requests.gather import gather
-from api.requests.generation import KnownToken, Piece
+from api.requests.generation import Generation, KnownToken, Piece
 from api.requests.request import GenerationRequest
 from api.requests.sse import Event, stream
 from api.state import State
@@ -100,6 +101,27 @@ async def answer(
     logprobs = admitted.shown.logprobs
     body = await run_in_threadpool(writer.whole) if logprobs else writer.whole()
     return JSONResponse(body, headers=admitted.headers)
+
+
+async def whole(
+    state: State, admitted: Admitted, shape: Shape, unwanted: Callable[[], bool]
+) -> dict[str, Any]:
+    """The body of a whole answer, for who is no HTTP client. When it is left early, it may be come
+    back for, unless it is `unwanted` by then. Raises ApiError."""
+    writer = _Writer(admitted, shape)
+    served = False
+    try:
+        async for pieces in Generation(state.inflight, admitted).pieces():
+            for index, piece in pieces:
+                writer.answers[index].add(piece)
+        served = True
+        return await run_in_threadpool(writer.whole)
+    except ApiError:
+        served = True
+        raise
+    finally:
+        ended = served or unwanted()
+        (state.inflight.done if ended else state.inflight.gone)(admitted.ongoing)
 
 
 class _Writer:

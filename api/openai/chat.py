@@ -21,12 +21,18 @@ router = APIRouter(tags=["openai"])
 @router.post("/chat/completions")
 async def create(body: ChatRequest, http: Request, _: ForInference, state: StateDep) -> Response:
     """A chat answer, streamed with `stream: true`."""
-    request = GenerationRequest(
+    request = generation(body, http.path_params.get("deployment"))
+    return await respond(state, http, request, CHAT)
+
+
+def generation(body: ChatRequest, deployment: str | None = None) -> GenerationRequest:
+    """`deployment`: under whose path it came. Raises ApiError."""
+    return GenerationRequest(
         surface="chat",
         streamed=bool(body.stream),
         include_usage=body.include_usage,
         logprobs_shown=bool(body.logprobs),
-        model=model_within(http.path_params.get("deployment"), body.model),
+        model=model_within(deployment, body.model),
         prompts=[[message.plain() for message in body.messages]],
         max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=body.alternatives,
@@ -35,7 +41,6 @@ async def create(body: ChatRequest, http: Request, _: ForInference, state: State
         template_arguments=body.chat_template_kwargs or {},
         **body.sampling(),
     )
-    return await respond(state, http, request, CHAT)
 
 
 def _whole(

@@ -22,12 +22,18 @@ async def create(
     body: CompletionRequest, http: Request, _: ForInference, state: StateDep
 ) -> Response:
     """Text that goes on from a prompt, streamed with `stream: true`."""
+    request = generation(body, http.path_params.get("deployment"))
+    return await respond(state, http, request, COMPLETION)
+
+
+def generation(body: CompletionRequest, deployment: str | None = None) -> GenerationRequest:
+    """`deployment`: under whose path it came. Raises ApiError."""
     best_of = body.candidates
-    request = GenerationRequest(
+    return GenerationRequest(
         surface="completion",
         streamed=bool(body.stream),
         include_usage=body.include_usage,
-        model=model_within(http.path_params.get("deployment"), body.model),
+        model=model_within(deployment, body.model),
         prompts=body.prompts(),
         max_tokens=body.max_tokens,
         **body.sampling() | {"n": best_of},
@@ -40,7 +46,6 @@ async def create(
         logprobs=0 if body.logprobs is None and best_of > body.answers else body.logprobs,
         logprobs_shown=body.logprobs is not None,
     )
-    return await respond(state, http, request, COMPLETION)
 
 
 def _choice(

@@ -56,8 +56,18 @@ class Admitted:
         return {"x-request-id": self.shown.request, **self.standing, **place}
 
 
-async def admit(state: State, caller: Caller, terms: Terms, request: GenerationRequest) -> Admitted:
-    """Resolve, tokenize, check, reserve, enqueue: all of its answers or none. Raises ApiError."""
+async def admit(
+    state: State,
+    caller: Caller,
+    terms: Terms,
+    request: GenerationRequest,
+    *,
+    background: bool = False,
+) -> Admitted:
+    """Resolve, tokenize, check, reserve, enqueue: all of its answers or none. Raises ApiError.
+
+    `background`: it gives way to others.
+    """
     quota.check_budget(caller)
     if terms.idempotency_key is not None:
         known = await _sent_to_former(state, caller.tenant, terms.idempotency_key, request)
@@ -65,7 +75,7 @@ async def admit(state: State, caller: Caller, terms: Terms, request: GenerationR
             return known
     for _ in range(MOST_MOVES):
         try:
-            return await _admit(state, caller, terms, request)
+            return await _admit(state, caller, terms, request, background)
         except LaneMoved:  # the deployment went over to another base model at this moment
             continue
     reason = "The deployment is being changed. Send the request again."
@@ -77,12 +87,14 @@ class LaneMoved(Exception):
 
 
 async def _admit(
-    state: State, caller: Caller, terms: Terms, request: GenerationRequest
+    state: State, caller: Caller, terms: Terms, request: GenerationRequest, background: bool
 ) -> Admitted:
     resolved = await state.resolver.resolve(caller.tenant, request.model)
     deployment, served = resolved.target.deployment, resolved.served
     scopes = quota.scopes_of(caller, deployment)
-    maker = JobMaker(state.broker.api_id, caller, terms, limited=bool(scopes))
+    maker = JobMaker(
+        state.broker.api_id, caller, terms, limited=bool(scopes), background=background
+    )
     jobs, shown = await maker.make(request, resolved)
     known = partial(
         _come_for, state, deployment, deployment.lane, served, shown.request, shown.body

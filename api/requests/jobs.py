@@ -25,11 +25,14 @@ _SHORT_S = 0.02  # the same of a chat template
 class JobMaker:
     """`api_id`: whom the answers are for."""
 
-    def __init__(self, api_id: str, caller: Caller, terms: Terms, *, limited: bool) -> None:
+    def __init__(
+        self, api_id: str, caller: Caller, terms: Terms, *, limited: bool, background: bool
+    ) -> None:
         self._api_id = api_id
         self._caller = caller
         self._terms = terms
         self._limited = limited
+        self._background = background
 
     async def make(self, request: GenerationRequest, resolved: Resolved) -> tuple[list[Job], Shown]:
         """In this thread if it is short: to change threads takes longer. Raises ApiError."""
@@ -66,6 +69,7 @@ class JobMaker:
                     prompt=index % request.n == 0,
                     reservation=quota.new_reservation() if self._limited else "",
                 ),
+                background=self._background,
             )
             for index in range(request.n * len(prompts))
         ]

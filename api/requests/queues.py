@@ -40,6 +40,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """`waiting`: answers; `slots`: how many run at once."""
+
+    waiting: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Seen:
     position: dict[str, int]  # by stream id
     known: Explanation | None
@@ -52,8 +60,23 @@ class Queues:
         self._broker = broker
         self._seen: TTLCache[Lane, _Seen] = TTLCache(_MOST, _LOOK_AGAIN_S)
 
+    async def load(self, lane: Lane) -> Load:
+        """Of a lane, now. Redis away: as if nothing ran there."""
+        seen = await self._look(lane)
+        if seen is None or seen.known is None:
+            return Load(0, 0)
+        slots = seen.known.inputs.get("slots", 0) * seen.known.inputs.get("ready", 0)
+        return Load(len(seen.position), int(slots))
+
     async def place(self, lane: Lane, entry: str) -> Place | None:
         """None: it doesn't wait any more, or Redis is away."""
+        seen = await self._look(lane)
+        ahead = seen.position.get(entry) if seen else None
+        if seen is None or ahead is None:
+            return None
+        return estimate(ahead, seen.known, seen.at + time.monotonic() - seen.mine)
+
+    async def _look(self, lane: Lane) -> _Seen | None:
         seen = self._seen.get(lane)
         if seen is None:
             try:
@@ -63,10 +86,7 @@ class Queues:
                 return None
             position = {each: index for index, each in enumerate(waiting)}
             seen = self._seen[lane] = _Seen(position, known, at, time.monotonic())
-        ahead = seen.position.get(entry)
-        if ahead is None:
-            return None
-        return estimate(ahead, seen.known, seen.at + time.monotonic() - seen.mine)
+        return seen
 
 
 def estimate(ahead: int, known: Explanation | None, now: float) -> Place:

@@ -51,6 +51,10 @@ class FakeEngine:
         self.quiet, self.preparing = True, False
 
     @property
+    def slots(self) -> int:
+        return self._most
+
+    @property
     def room(self) -> int:
         return self._most - self.load
 

@@ -132,7 +132,12 @@ class Engine:
     @property
     def room(self) -> int:
         """How many more requests the batch has room for."""
-        return self._schedule.max_running - self.load
+        return self._schedule.room - len(self._compiling)
+
+    @property
+    def slots(self) -> int:
+        """Requests that run at once, at most."""
+        return self._schedule.max_running
 
     @property
     def load(self) -> int:

@@ -77,7 +77,8 @@ class Sampling:
 class Request:
     """`produced` holds tokens that another replica has already generated: they are not repeated.
 
-    `tenant` is whose fair share it uses, and whose prefixes it may share.
+    `tenant` is whose fair share it uses, and whose prefixes it may share. `background`: it runs
+    where nobody else wants to, and gives way.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Request:
     adapter: str | None = None
     produced: list[int] = field(default_factory=list)
     tenant: str = ""
+    background: bool = False
 
 
 class TokenLogprobs(NamedTuple):

@@ -5,12 +5,13 @@ longest, if that is long, so that nobody waits for ever. One whose adapter isn't
 others pass, and the gate sees to it that its turn comes. Blocks are taken as tokens need them,
 after what the prefix cache has. When the pool is empty the newest running sequence gives its blocks
 back and later goes on from what is still cached (recompute preemption): the oldest advances.
+Background sequences come after all others, and give way to them in the same manner.
 """
 
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gpu_worker.engine.blocks import BLOCK, BlockPool, blocks_for, chain_hash, root_hash
 from gpu_worker.engine.fairness import VirtualCounters
@@ -130,6 +131,15 @@ class Chunk:
         return self.sequence.request.prompt[self.start + 1 : self.start + self.count + 1]
 
 
+class _Queue(NamedTuple):
+    background: bool
+    tenant: str
+
+
+def _queue(sequence: Sequence) -> _Queue:
+    return _Queue(sequence.request.background, sequence.request.tenant)
+
+
 class Schedule:
     """Waiting and running sequences. `next` says what to compute; `done` is told that it was."""
 
@@ -148,7 +158,8 @@ class Schedule:
         self.running: list[Sequence] = []  # oldest first
         self._gate = gate or NoAdapters()
         self._prefix_cache = prefix_cache
-        self._queues: dict[str, deque[Sequence]] = {}  # by tenant, never empty
+        # By tenant, never empty; background sequences have queues of their own.
+        self._queues: dict[_Queue, deque[Sequence]] = {}
         self._counters = VirtualCounters()
         self._by_id: dict[str, Sequence] = {}
         self._admitted = 0
@@ -163,11 +174,17 @@ class Schedule:
     def add(self, sequence: Sequence, now: float = 0.0) -> None:
         sequence.since = now
         tenant = sequence.request.tenant
-        active = {s.request.tenant for s in self.running} | self._queues.keys()
+        active = {s.request.tenant for s in (*self.running, *self.waiting)}
         if tenant not in active:
             self._counters.arrive(tenant, active)
         self._by_id[sequence.request.id] = sequence
-        self._queues.setdefault(tenant, deque()).append(sequence)
+        self._queues.setdefault(_queue(sequence), deque()).append(sequence)
+
+    @property
+    def room(self) -> int:
+        """How many more it takes. Background ones are in nobody's way, up to a second batch."""
+        foreground = sum(not s.request.background for s in self._by_id.values())
+        return min(self.max_running - foreground, 2 * self.max_running - len(self))
 
     def find(self, request_id: str) -> Sequence | None:
         return self._by_id.get(request_id)
@@ -186,6 +203,8 @@ class Schedule:
         `only`: a request that runs alone.
         """
         self._yield_slots(now)
+        if only is None:
+            self._give_way()
         chunks: list[Chunk] = []
         budget = self.max_step_tokens
         chosen = [s for s in self.running if only is None or s.request.id == only]
@@ -203,7 +222,8 @@ class Schedule:
                 budget -= count
         # A sequence that was preempted after its chunk was planned is not computed.
         chunks = [c for c in chunks if c.sequence.running]
-        chunks += self._admit(budget, now, only)
+        admitted = self._admit(budget, now, only)
+        chunks = [c for c in chunks if c.sequence.running] + admitted
         chunks.sort(key=lambda c: (c.sequence.request.adapter is None, c.sequence.request.adapter))
         return chunks
 
@@ -225,7 +245,7 @@ class Schedule:
         chunks: list[Chunk] = []
         if not budget or len(self.running) >= self.max_running:
             return chunks  # the usual case under load: the queues aren't even looked at
-        for sequence in self._in_turn(now):
+        for sequence in self._in_turn(now) if only is None else list(self.waiting):
             if not budget or len(self.running) >= self.max_running:
                 break
             if sequence.full or only not in (None, sequence.request.id):
@@ -234,8 +254,8 @@ class Schedule:
             if adapter is not None and not self._gate.acquire(adapter, now):
                 continue
             count = self._reserve(sequence, budget)
-            while count == 0 and only and self.running:  # those that are paused give way
-                self._preempt(self.running[-1])
+            while count == 0 and (newest := self._gives_way_to(sequence, only)) is not None:
+                self._preempt(newest)
                 count = self._reserve(sequence, budget)
             if count == 0:  # no blocks: nobody behind it may take those that come free
                 if adapter is not None:
@@ -251,7 +271,12 @@ class Schedule:
 
     def _in_turn(self, now: float) -> Iterator[Sequence]:
         """Waiting sequences, who comes first first; charges made meanwhile count."""
-        queues = {tenant: deque(queue) for tenant, queue in self._queues.items()}
+        # Not before all others run: they would only give way again.
+        background = all(queue.background for queue in self._queues)
+        here = {q.tenant: deque(s) for q, s in self._queues.items() if q.background == background}
+        yield from self._fairly(here, now)
+
+    def _fairly(self, queues: dict[str, deque[Sequence]], now: float) -> Iterator[Sequence]:
         while queues:
             tenant = self._counters.least_served(queues)
             if self._admitted % AGED_EVERY == AGED_EVERY - 1:
@@ -288,12 +313,33 @@ class Schedule:
         needed = blocks_for(sequence.computed + count) - len(sequence.blocks)
         while (taken := self.pool.take(max(0, needed))) is None:
             paused = [s for s in self.running if only not in (None, s.request.id)]
-            newest = (paused or self.running)[-1]
+            newest = (paused or self._background() or self.running)[-1]
             self._preempt(newest)
             if newest is sequence:
                 return False
         sequence.blocks += taken
         return True
+
+    def _background(self) -> list[Sequence]:
+        """Those that run, oldest first."""
+        return [s for s in self.running if s.request.background]
+
+    def _give_way(self) -> None:
+        """Background sequences to others that wait, where the batch is full."""
+        if len(self.running) < self.max_running:
+            return
+        waiting = sum(len(each) for queue, each in self._queues.items() if not queue.background)
+        if not waiting:
+            return
+        for sequence in self._background()[: -waiting - 1 : -1]:
+            self._preempt(sequence)
+
+    def _gives_way_to(self, sequence: Sequence, only: str | None) -> Sequence | None:
+        """Who must give its blocks to one that is admitted, if anybody."""
+        if only and self.running:  # those that are paused
+            return self.running[-1]
+        background = [] if sequence.request.background else self._background()
+        return background[-1] if background else None
 
     def _yield_slots(self, now: float) -> None:
         overdue = self._gate.overdue(now)
@@ -303,13 +349,13 @@ class Schedule:
 
     def _preempt(self, sequence: Sequence) -> None:
         self._stop(sequence)
-        self._queues.setdefault(sequence.request.tenant, deque()).appendleft(sequence)
+        self._queues.setdefault(_queue(sequence), deque()).appendleft(sequence)
 
     def _leave_queue(self, sequence: Sequence) -> None:
-        queue = self._queues[sequence.request.tenant]
+        queue = self._queues[_queue(sequence)]
         queue.remove(sequence)
         if not queue:
-            del self._queues[sequence.request.tenant]
+            del self._queues[_queue(sequence)]
 
     def _stop(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

@@ -132,7 +132,9 @@ def contents(stream: list[ServerSentEvent]) -> Any:
                 if "tokens" in known
                 else ()
             )
-    usages = [chunk["usage"] for chunk in chunks if chunk.get("usage")]
+    # How much of a prompt was cached depends on what ran there before.
+    counts = ("prompt_tokens", "completion_tokens", "total_tokens")
+    usages = [{c: chunk["usage"][c] for c in counts} for chunk in chunks if chunk.get("usage")]
     return len({c["id"] for c in chunks}), answers, usages
 
 

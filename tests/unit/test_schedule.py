@@ -1,7 +1,7 @@
 """Batching, block allocation, prefix cache and fairness, as a simulation without a model."""
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +18,7 @@ class Job:
     adapter: str | None
     tenant: str
     branch: int  # prompts with equal numbers are prefixes of each other
+    background: bool = False
 
 
 JOBS = st.lists(
@@ -28,6 +29,7 @@ JOBS = st.lists(
         adapter=st.sampled_from([None, "a", "b", "c"]),
         tenant=st.sampled_from(["t", "u"]),
         branch=st.integers(0, 1),
+        background=st.booleans(),
     ),
     min_size=1,
     max_size=20,
@@ -37,7 +39,10 @@ JOBS = st.lists(
 def sequences(jobs: list[Job]) -> list[Sequence]:
     return [
         Sequence.begin(
-            Request(str(i), [j.branch] * j.prompt, Sampling(j.new), j.adapter, tenant=j.tenant),
+            Request(
+                *(str(i), [j.branch] * j.prompt, Sampling(j.new), j.adapter, []),
+                *(j.tenant, j.background),
+            ),
             1000,
         )
         for i, j in enumerate(jobs)
@@ -265,3 +270,38 @@ def test_a_tenant_that_returns_has_saved_up_nothing() -> None:
     while len(schedule):
         order += [s.request.tenant for s in step(schedule, schedule.next())]
     assert order[:4] != ["busy", "late", "late", "late"], "the two take turns"
+
+
+def test_background_work_gives_way_and_ends_nevertheless() -> None:
+    schedule = Schedule(BlockPool(100), 2, 64)
+    background = sequences([Job(5, 6, None, "t", 0, background=True)] * 3)
+    for sequence in background:
+        schedule.add(sequence)
+    step(schedule, schedule.next())
+    assert [s.request.background for s in schedule.running] == [True, True]
+    assert schedule.room == 1, "others find a batch for themselves"
+    (other,) = sequences([Job(5, 3, None, "u", 1)])
+    other.request = replace(other.request, id="other")
+    schedule.add(other)
+    assert schedule.room == 0
+    turns = 0
+    while schedule.find("other"):
+        chunks = schedule.next()
+        assert other in [chunk.sequence for chunk in chunks], "it runs from the next step on"
+        step(schedule, chunks)
+        turns += 1
+    assert turns == 3
+    while len(schedule):
+        step(schedule, schedule.next())
+    assert all(sequence.position == 6 for sequence in background)
+
+
+def test_background_work_waits_while_others_wait() -> None:
+    schedule = Schedule(BlockPool(100), 1, 64)
+    low, *others = sequences([Job(5, 2, None, "t", 0, background=True), job(5, 2), job(5, 2)])
+    for sequence in (low, *others):
+        schedule.add(sequence)
+    order = []
+    while len(schedule):
+        order += [s.request.id for s in step(schedule, schedule.next())]
+    assert order == ["1", "2", "0"]

@@ -87,9 +87,44 @@ def upgrade() -> None:
     )
     op.create_index("ix_webhookdelivery_webhook_id", "webhookdelivery", ["webhook_id"])
     op.create_index("ix_webhookdelivery_due", "webhookdelivery", ["state", "next_at"])
+    op.create_table(
+        "storedfile",
+        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column("tenant_id", sa.String(), sa.ForeignKey("tenant.id"), nullable=False),
+        sa.Column("filename", sa.String(), nullable=False),
+        sa.Column("purpose", sa.String(), nullable=False),
+        sa.Column("bytes", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+    )
+    op.create_index("ix_storedfile_tenant_id", "storedfile", ["tenant_id"])
+    op.create_table(
+        "batch",
+        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column("tenant_id", sa.String(), sa.ForeignKey("tenant.id"), nullable=False),
+        sa.Column("key_id", sa.String(), nullable=False),
+        sa.Column("endpoint", sa.String(), nullable=False),
+        sa.Column("input_file_id", sa.String(), nullable=False),
+        sa.Column("output_file_id", sa.String()),
+        sa.Column("error_file_id", sa.String()),
+        sa.Column("notes", sa.JSON(), nullable=False),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("errors", sa.JSON(), nullable=False),
+        sa.Column("total", sa.Integer(), nullable=False),
+        sa.Column("completed", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("times", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("runner", sa.String(), nullable=False),
+        sa.Column("leased_until", sa.DateTime(timezone=True)),
+    )
+    op.create_index("ix_batch_tenant_id", "batch", ["tenant_id"])
+    op.create_index("ix_batch_status", "batch", ["status"])
 
 
 def downgrade() -> None:
+    op.drop_table("batch")
+    op.drop_table("storedfile")
     op.drop_table("webhookdelivery")
     op.drop_table("webhook")
     op.drop_index("ix_replica_gone_at", "replica")

@@ -1,0 +1,77 @@
+"""The lines of a batch's file, checked before anything is run. Pure."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+MOST_LINES = 50_000
+_MOST_ERRORS = 100
+_MOST_BYTES = 2**20  # of a line
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    custom_id: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LineError:
+    line: int  # from 1
+    code: str
+    message: str
+    param: str | None = None
+
+
+def check(lines: Iterable[bytes], endpoint: str) -> tuple[list[Line], list[LineError]]:
+    """What is to be run; where something is wrong, what (the first hundred)."""
+    found: list[Line] = []
+    errors: list[LineError] = []
+    seen: set[str] = set()
+    for number, raw in enumerate(lines, 1):
+        if not raw.strip():
+            continue
+        if len(found) >= MOST_LINES:
+            errors.append(LineError(number, "too_many", f"At most {MOST_LINES} requests."))
+            break
+        line = _line(number, raw, endpoint)
+        if isinstance(line, Line) and line.custom_id in seen:
+            message = f"custom_id {line.custom_id!r} is there already."
+            line = LineError(number, "duplicate_custom_id", message, "custom_id")
+        if isinstance(line, LineError):
+            errors.append(line)
+            if len(errors) >= _MOST_ERRORS:
+                break
+            continue
+        seen.add(line.custom_id)
+        found.append(line)
+    if not found and not errors:
+        errors.append(LineError(1, "empty_file", "The file has no requests."))
+    return found, errors
+
+
+def _line(number: int, raw: bytes, endpoint: str) -> Line | LineError:
+    def wrong(message: str, param: str | None = None, code: str = "invalid_value") -> LineError:
+        return LineError(number, code, message, param)
+
+    if len(raw) > _MOST_BYTES:
+        return wrong(f"The line is over {_MOST_BYTES} bytes.", code="line_too_long")
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError) as broken:
+        return wrong(f"The line is not valid JSON: {broken}", code="invalid_json_line")
+    if not isinstance(line, dict):
+        return wrong("The line is not a JSON object.", code="invalid_json_line")
+    name, body = line.get("custom_id"), line.get("body")
+    if not isinstance(name, str) or not 0 < len(name) <= 512:
+        return wrong("custom_id: a text of 1 to 512 characters.", "custom_id")
+    if line.get("method") != "POST":
+        return wrong("method: POST.", "method")
+    if line.get("url") != endpoint:
+        return wrong(f"url: {endpoint}, the batch's endpoint.", "url")
+    if not isinstance(body, dict):
+        return wrong("body: an object, as the endpoint takes it.", "body")
+    if body.get("stream"):
+        return wrong("stream: answers of a batch don't stream.", "body.stream")
+    return Line(name, body)

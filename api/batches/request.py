@@ -1,0 +1,79 @@
+"""One line of a batch: the same way as a request over HTTP, but for the connection."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from api.batches.lines import Line
+from api.errors import ApiError, invalid, redis_away
+from api.keyring import Caller
+from api.openai import chat, completions
+from api.openai.answers import Shape, whole
+from api.openai.schemas import ChatRequest, CompletionRequest
+from api.requests.admission import admit
+from api.requests.models import BrokenModel
+from api.requests.request import GenerationRequest
+from api.requests.terms import Terms
+from api.state import State
+from loraplex.broker.connection import Unavailable
+
+_GRACE_S = 120.0  # a line that runs when its process dies is taken up by the next one
+_PAUSE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    body: type[BaseModel]
+    generation: Callable[[Any], GenerationRequest]
+    shape: Shape
+
+
+ENDPOINTS: Mapping[str, Endpoint] = {
+    "/v1/chat/completions": Endpoint(ChatRequest, chat.generation, chat.CHAT),
+    "/v1/completions": Endpoint(CompletionRequest, completions.generation, completions.COMPLETION),
+}
+
+
+def read(endpoint: str, line: Line) -> GenerationRequest:
+    """Raises ApiError."""
+    known = ENDPOINTS[endpoint]
+    try:
+        return known.generation(known.body.model_validate(line.body))
+    except ValidationError as wrong:
+        raise invalid(wrong.errors()) from wrong
+
+
+async def answer(
+    state: State,
+    caller: Caller,
+    endpoint: str,
+    request: GenerationRequest,
+    name: str,
+    until: float,
+    unwanted: Callable[[], bool],
+) -> dict[str, Any]:
+    """The answer's body. `name` tells the line from all others, so that it runs once; what can be
+    repeated is repeated until `until` (Unix seconds). Left early it runs on, unless it is
+    `unwanted`. Raises ApiError."""
+    while True:
+        left_s = until - time.time()
+        terms = Terms(min(max(left_s, 1.0), state.settings.request_timeout_s), _GRACE_S, name)
+        try:
+            admitted = await admit(state, caller, terms, request, background=True)
+            return await whole(state, admitted, ENDPOINTS[endpoint].shape, unwanted)
+        except ApiError as error:
+            again = error.status in (429, 503) and error.repeatable
+            pause_s = error.retry_after_s or _PAUSE_S
+            if not again or time.time() + pause_s > until:
+                raise
+        except Unavailable as away:
+            pause_s = _PAUSE_S
+            if time.time() + pause_s > until:
+                raise redis_away() from away
+        except BrokenModel as broken:
+            raise ApiError(503, "model_broken", str(broken), repeatable=False) from broken
+        await asyncio.sleep(pause_s)
