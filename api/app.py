@@ -29,7 +29,7 @@ from api.control import (
 )
 from api.keyring import Caller, Keyring
 from api.lorax import generate as lorax
-from api.openai import batches, chat, completions, files, models
+from api.openai import batches, chat, completions, embeddings, files, models
 from api.predibase import account
 from api.predibase import deployments as predibase
 from api.requests.inflight import Inflight
@@ -105,8 +105,8 @@ def build(settings: ApiSettings) -> FastAPI:
     )
     app.add_api_route("/health", health, include_in_schema=False)
     openai = APIRouter(prefix="/v1")
-    for router in (chat.router, completions.router, models.router, files.router, batches.router):
-        openai.include_router(router)
+    for module in (chat, completions, models, embeddings, files, batches):
+        openai.include_router(module.router)
     control = APIRouter(prefix="/api/v1")
     for module in (
         deployments,

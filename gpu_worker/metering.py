@@ -53,6 +53,8 @@ class Meter:
         held_s = round(time.monotonic() - reading.taken_at, 3)
         self._ended.append((reading.arrived_at, len(job.prompt), output, held_s))
         status = event.finish or "stop"
+        if job.sampling.pooling is not None:  # its one token is not asked for
+            output = 0
         # What came to no token is not charged for its prompt.
         counts = job.account.prompt and reading.first_token_s is not None
         if wanted is not None:

@@ -189,7 +189,7 @@ class Worker:
         event = TokenEvent(
             *(output.request, output.position, output.tokens, output.finish),
             *(error, code, _logprobs(output.logprobs), _logprobs(output.prompt_logprobs)),
-            output.cached,
+            *(output.cached, output.embedding),
         )
         self._emit(event, result)
 

@@ -37,6 +37,7 @@ class Sampling(msgspec.Struct, array_like=True, frozen=True, tag="sampling.1"):
     grammar: tuple[str, str] | None = None  # kind (json_schema, regex, lark) and source
     logprobs: int | None = None  # how many alternatives to report; None: nothing
     prompt_logprobs: int | None = None  # the same for the prompt's tokens
+    pooling: Literal["mean", "last"] | None = None  # an embedding of the prompt is wanted
 
 
 class Account(msgspec.Struct, array_like=True, frozen=True):
@@ -62,7 +63,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job.1"):
     background: bool = False  # it gives way to others
 
 
-Surface = Literal["chat", "completion", "lorax"]
+Surface = Literal["chat", "completion", "lorax", "embedding"]
 
 
 class Shown(msgspec.Struct, array_like=True, frozen=True, tag="shown.1"):
@@ -109,6 +110,7 @@ class TokenEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
     logprobs: list[Logprobs] | None = None  # of each token, where asked
     prompt_logprobs: list[Logprobs] | None = None  # with the first token; from prompt[1] on
     cached: int = 0  # prompt tokens that need not be computed; with the first token
+    embedding: bytes | None = None  # of the prompt, with the first token; float32, little-endian
 
     def since(self, position: int) -> "TokenEvent":
         """Without the tokens before `position`."""
@@ -131,6 +133,7 @@ class TokenEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
             logprobs=logprobs or None,
             prompt_logprobs=self.prompt_logprobs,
             cached=self.cached,
+            embedding=self.embedding,
         )
 
 

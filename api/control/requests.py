@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 
+from api.errors import bad_request
 from api.lorax import answers as lorax
 from api.openai import answers as openai
 from api.openai.chat import CHAT
@@ -61,7 +62,11 @@ async def read(
     last = terms(http, state.settings).last_event or LastEvent(bare(request_id), [])
     admitted = await come_back(state, tenant, last)
     streamed = "text/event-stream" in accept
-    return await _ANSWERS[admitted.shown.surface](state, http, admitted, streamed=streamed)
+    answer = _ANSWERS.get(admitted.shown.surface)
+    if answer is None:
+        state.inflight.done(admitted.ongoing)
+        raise bad_request("Embeddings are answered at once, and not kept. Send it again.")
+    return await answer(state, http, admitted, streamed=streamed)
 
 
 @router.delete("/{request_id}")

@@ -13,11 +13,17 @@ from api.state import State
 
 
 async def gather(
-    state: State, http: Request, admitted: Admitted, add: Callable[[int, Piece], None]
+    state: State,
+    http: Request,
+    admitted: Admitted,
+    add: Callable[[int, Piece], None],
+    *,
+    may_come_later: bool = True,
 ) -> None:
     """Give each piece to `add`, with the index of its answer, until all have ended or the client
-    has gone. Raises ApiError, or Later when it doesn't want to wait that long."""
-    wait_s = wait_of(http)
+    has gone. Raises ApiError, or Later when it doesn't want to wait that long and
+    `may_come_later`."""
+    wait_s = wait_of(http) if may_come_later else None
 
     async def collect() -> None:
         async for pieces in Generation(state.inflight, admitted).pieces():

@@ -42,6 +42,7 @@ class Piece(NamedTuple):
     prompt: Sequence[KnownToken] = ()  # made of them, on all first pieces
     cached: int = 0  # of the prompt's tokens, were in the cache; on the first piece
     calls: Sequence[CallPart] = ()  # of tools
+    embedding: bytes | None = None
 
 
 class Generation:
@@ -135,7 +136,12 @@ class Generation:
                     raise _failure(event)
                 if shown.silent:  # its one token counts as received, but isn't shown
                     finish = "length" if received <= 1 else None
-                    piece = Piece(1, "", finish, scores=event.prompt_logprobs, cached=event.cached)
+                    piece = Piece(
+                        *(1, "", finish),
+                        scores=event.prompt_logprobs,
+                        cached=event.cached,
+                        embedding=event.embedding,
+                    )
                     ended = True
                 else:
                     piece, ended = _piece(decoder, event, position, received, parser)

@@ -76,6 +76,7 @@ def _sampling(request: GenerationRequest, prompt: int, served: ServedModel, seed
         grammar=request.grammar,
         logprobs=request.logprobs,
         prompt_logprobs=request.prompt_logprobs,
+        pooling=request.pooling,
     )
 
 

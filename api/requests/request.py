@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from api.requests.tool_families import ToolUse
 from loraplex.messages import Surface
@@ -38,6 +38,7 @@ class GenerationRequest:
     logprobs: int | None = None  # alternatives to report beside each token; None: nothing
     prompt_logprobs: int | None = None  # the same for the prompt's tokens
     truncate: int | None = None  # prompts keep their last tokens only
+    pooling: Literal["mean", "last"] | None = None  # embeddings of the prompts are wanted
     suffix: str = ""  # what comes after the answer
     tools: ToolUse | None = None  # functions that the model may call
     template_arguments: Mapping[str, Any] = field(default_factory=dict)

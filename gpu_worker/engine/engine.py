@@ -28,6 +28,7 @@ from gpu_worker.engine.grammar import Grammars
 from gpu_worker.engine.logprobs import PromptLogprobs
 from gpu_worker.engine.lora.checkpoint import read
 from gpu_worker.engine.lora.residency import Residency
+from gpu_worker.engine.pooling import embedding
 from gpu_worker.engine.request import (
     EngineError,
     Finish,
@@ -374,8 +375,13 @@ class Engine:
         known = None if logprobs is None else [logprobs]
         # A sequence that was resumed has none: they were given with its first token.
         prompt = sequence.prompt_logprobs if position == 0 and sequence.prompt_logprobs else None
-        cached = sequence.cached if position == 0 else 0
-        return Output(sequence.request.id, position, [token], finish, known, error, prompt, cached)
+        first = position == 0
+        vector = embedding(sequence.pooled) if first and sequence.pooled is not None else None
+        return Output(
+            *(sequence.request.id, position, [token], finish, known, error, prompt),
+            cached=sequence.cached if first else 0,
+            embedding=vector,
+        )
 
     def _finish(self, sequence: Sequence, token: int) -> Finish | None:
         """Raises GrammarRefused where the end comes too early for the grammar."""

@@ -1,11 +1,13 @@
 """One forward pass over a packed row of tokens, mixed adapters and all."""
 
 import inspect
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from gpu_worker.engine import pooling
 from gpu_worker.engine.attention import STEP, KvCache, StepMetadata
 from gpu_worker.engine.blocks import BLOCK
 from gpu_worker.engine.graphed import GraphedDecode
@@ -36,6 +38,7 @@ class Forward:
         self.windows_seen: dict[int, int | None] = {}  # of the latest step, by layer
         self._kernel = kernel
         self._adapters = adapters
+        self._hidden = pooling.HiddenStates(model)
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.decode: RecordedDecode | GraphedDecode | None = None  # used where it is set
         self.row_by_row = False  # attention treats each token of a prompt as a decode step does
@@ -75,6 +78,7 @@ class Forward:
         if (
             decoding
             and not len(scoring)
+            and not pooling.wanted(chunks)
             and self.decode is not None
             and self.decode.accepts(chunks)
         ):
@@ -84,12 +88,18 @@ class Forward:
         positions = np.concatenate([np.arange(c.start, c.start + c.count) for c in chunks])
         STEP.metadata, STEP.cache = self._metadata(chunks, positions), self.cache
         LORA.kernel = self._kernel if adapted else None
+        run = partial(
+            self._run,
+            self._ids(chunks, ends, unread)[None],
+            self._tensor(positions)[None],
+            self._tensor(np.concatenate([ends[sampling] - 1, scoring])),
+        )
         try:
-            logits = self._run(
-                self._ids(chunks, ends, unread)[None],
-                self._tensor(positions)[None],
-                self._tensor(np.concatenate([ends[sampling] - 1, scoring])),
-            )
+            if pooling.wanted(chunks):
+                logits, hidden = self._hidden.of(run)
+                pooling.pool(chunks, hidden)
+            else:
+                logits = run()
             self.windows_seen = STEP.metadata.windows
         finally:
             STEP.metadata, STEP.cache, LORA.kernel = None, None, None

@@ -71,6 +71,7 @@ class Sampling:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     grammar: Grammar | None = None
+    pooling: str | None = None  # "mean" or "last": an embedding of the prompt is wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +110,4 @@ class Output:
     error: EngineError | None = None  # with finish "error"
     prompt_logprobs: list[TokenLogprobs] | None = None  # with the first token; from prompt[1] on
     cached: int = 0  # of the prompt's tokens, were in the cache; with the first token
+    embedding: bytes | None = None  # with the first token; float32, little-endian

@@ -11,7 +11,7 @@ Background sequences come after all others, and give way to them in the same man
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gpu_worker.engine.blocks import BLOCK, BlockPool, blocks_for, chain_hash, root_hash
 from gpu_worker.engine.fairness import VirtualCounters
@@ -62,6 +62,7 @@ class Sequence:
     cached: int = 0  # tokens that were in the cache when it was first admitted
     since: float = 0.0  # when it began to wait
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)  # from prompt[1] on
+    pooled: Any = None  # a tensor: its prompt's hidden states, as far as they are computed
 
     @classmethod
     def begin(cls, request: Request, most: int) -> "Sequence":
@@ -94,6 +95,8 @@ class Sequence:
     def reusable(self) -> int:
         """Tokens that need not be computed if they are cached: the last one gives the next one,
         and a row that scores the prompt must have done so."""
+        if self.request.sampling.pooling == "mean":
+            return 0
         known = len(self.tokens) - 1
         return min(known, len(self.prompt_logprobs)) if self.scores_prompt else known
 

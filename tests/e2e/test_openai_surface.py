@@ -388,3 +388,30 @@ def test_the_example_runs(platform: Platform) -> None:
     printed = run(Path(sys.executable), example, environment)
     assert "Arrr" in printed and "later: " in printed
     assert "openai-day" not in printed.rstrip().splitlines()[-1]
+
+
+def test_embeddings_of_texts_and_tokens_by_base_and_adapter(client: openai.OpenAI) -> None:
+    texts = ["The cat sat on the mat.", "A cat is on a mat.", "Stock prices fell sharply."]
+    answer = client.embeddings.create(model="chat", input=texts)
+    assert [each.index for each in answer.data] == [0, 1, 2]
+    cat, same, stocks = (each.embedding for each in answer.data)
+
+    def like(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    assert math.isclose(like(cat, cat), 1, rel_tol=1e-4)
+    assert like(cat, same) > like(cat, stocks)
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens > 15
+    floats = client.embeddings.create(model="chat", input=texts[0], encoding_format="float")
+    assert math.isclose(like(floats.data[0].embedding, cat), 1, rel_tol=1e-4)
+    short = client.embeddings.create(model="chat", input=[[504, 3575]], dimensions=64)
+    assert len(short.data[0].embedding) == 64
+    assert math.isclose(like(short.data[0].embedding, short.data[0].embedding), 1, rel_tol=1e-4)
+    tuned = client.embeddings.create(model="chat:pirate/1", input=texts[0])
+    assert like(tuned.data[0].embedding, cat) < 0.9999
+    last = client.embeddings.create(model="chat", input=texts[0], extra_body={"pooling": "last"})
+    assert like(last.data[0].embedding, cat) < 0.99
+    for wrong in ({"input": []}, {"input": ""}, {"dimensions": 10_000}):
+        settings: Any = {"model": "chat", "input": "x"} | wrong
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(**settings)

@@ -29,17 +29,17 @@ STEP = Step("rep:0", [TokenEvent("r1", 3, [9, 400], "stop")])
 
 def test_job_bytes_are_pinned() -> None:
     assert encode(JOB).hex() == (
-        "9aa56a6f622e31a27231a56170692d31a3646576a461623132920"
-        "1cd012cdc0011aa73616d706c696e672e310507cb3fe0000000000000cb3ff0000000000000"
-        "00cb0000000000000000c20090cb3ff0000000000000cb0000000000000000cb0000000000000000"
-        "80c0c0c0cb400000000000000094a0a0c3a0c2"
+        "9aa56a6f622e31a27231a56170692d31a3646576a4616231329201cd012cdc0012aa73616d706c"
+        "696e672e310507cb3fe0000000000000cb3ff000000000000000cb0000000000000000c20090cb"
+        "3ff0000000000000cb0000000000000000cb000000000000000080c0c0c0c0cb40000000000000"
+        "0094a0a0c3a0c2"
     )
     assert decode_job(encode(JOB)) == JOB
 
 
 def test_step_bytes_are_pinned() -> None:
     assert encode(STEP).hex() == (
-        "94a6737465702e31a57265703a309199a2723103920" + "9cd0190a473746f70c0c0c0c000a0"
+        "94a6737465702e31a57265703a30919aa2723103920" + "9cd0190a473746f70c0c0c0c000c0a0"
     )
     assert decode_step(encode(STEP)) == STEP
 
@@ -63,7 +63,7 @@ def test_an_encoded_step_ends_with_room_for_its_journal_entry() -> None:
 
 def test_newer_messages_with_more_fields_are_read() -> None:
     """What a release that knows one field more writes."""
-    event = ["r1", 0, [5], None, None, None, None, None, 0, "new"]
+    event = ["r1", 0, [5], None, None, None, None, None, 0, None, "new"]
     assert decode_step(encode(["step.1", "rep:0", [event], "", "new"])) == Step(
         "rep:0", [TokenEvent("r1", 0, [5])]
     )
