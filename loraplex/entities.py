@@ -239,6 +239,16 @@ class StoredFile(SQLModel, table=True):
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
+class StoredResponse(SQLModel, table=True):
+    """A response of /v1/responses, and the messages that it goes on from."""
+
+    id: str = Field(primary_key=True)
+    tenant_id: str = Field(foreign_key="tenant.id", index=True)
+    body: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    context: list[dict[str, Any]] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime, index=True)
+
+
 class Batch(SQLModel, table=True):
     """Requests of a file, run at low priority."""
 

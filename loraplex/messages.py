@@ -63,7 +63,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job.1"):
     background: bool = False  # it gives way to others
 
 
-Surface = Literal["chat", "completion", "lorax", "embedding"]
+Surface = Literal["chat", "completion", "lorax", "embedding", "response"]
 
 
 class Shown(msgspec.Struct, array_like=True, frozen=True, tag="shown.1"):
@@ -122,6 +122,24 @@ class TokenEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
             logprobs=None if self.logprobs is None else self.logprobs[known:],
             prompt_logprobs=None if known else self.prompt_logprobs,
         )
+
+    def each_token(self) -> "list[TokenEvent]":
+        """The same as events of one token each; its end is with the last one."""
+        if len(self.tokens) < 2:
+            return [self]
+        last = len(self.tokens) - 1
+        parts = [
+            msgspec.structs.replace(
+                self,
+                position=self.position + number,
+                tokens=[token],
+                logprobs=None if self.logprobs is None else [self.logprobs[number]],
+                finish=self.finish if number == last else None,
+            )
+            for number, token in enumerate(self.tokens)
+        ]
+        first_only = {"prompt_logprobs": None, "cached": 0, "embedding": None}
+        return parts[:1] + [msgspec.structs.replace(p, **first_only) for p in parts[1:]]
 
     def followed_by(self, event: "TokenEvent") -> "TokenEvent":
         """Both as one, where `event` begins at this one's end."""

@@ -22,6 +22,7 @@ from loraplex.entities import (
     Leadership,
     Replica,
     Revision,
+    StoredResponse,
     UsageRecord,
     WebhookDelivery,
 )
@@ -211,6 +212,8 @@ class SqlRows:
             session.execute(delete(Replica).where(col(Replica.gone_at) < replicas))
             deliveries = col(WebhookDelivery.created_at) < events
             session.execute(delete(WebhookDelivery).where(deliveries))
+            responses = col(StoredResponse.created_at) < events
+            session.execute(delete(StoredResponse).where(responses))
             session.execute(delete(UsageRecord).where(col(UsageRecord.at) < bills))
             session.commit()
 

@@ -19,7 +19,7 @@ MAX_SCHEMA = 2**16
 MAX_ANSWERS = 128  # prompts times n (or best_of)
 
 
-def _neutral(*allowed: object) -> BeforeValidator:
+def neutral(*allowed: object) -> BeforeValidator:
     def check(value: object) -> object:
         if value is not None and value not in allowed:
             raise ValueError("this value isn't supported yet; leave the parameter out")
@@ -145,9 +145,9 @@ class Common(BaseModel):
     guided_regex: Text | None = None
     guided_choice: Choices | None = None
     guided_grammar: Text | None = None
-    skip_special_tokens: Annotated[Any, _neutral(True)] = None
-    return_token_ids: Annotated[Any, _neutral(False)] = None
-    priority: Annotated[Any, _neutral(0)] = None
+    skip_special_tokens: Annotated[Any, neutral(True)] = None
+    return_token_ids: Annotated[Any, neutral(False)] = None
+    priority: Annotated[Any, neutral(0)] = None
     # accepted without effect on the answer, as their meaning allows
     user: str | None = None
     n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
@@ -202,16 +202,16 @@ class ChatRequest(Common):
     messages: list[Message] = Field(min_length=1, max_length=10_000)
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     metadata: dict[str, str] | None = None
-    store: Annotated[Any, _neutral(False)] = None
+    store: Annotated[Any, neutral(False)] = None
     safety_identifier: str | None = None
-    service_tier: Annotated[Any, _neutral("auto", "default")] = None
+    service_tier: Annotated[Any, neutral("auto", "default")] = None
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = Field(None, discriminator="type")
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    add_generation_prompt: Annotated[Any, _neutral(True)] = None
+    add_generation_prompt: Annotated[Any, neutral(True)] = None
     chat_template_kwargs: dict[Text, Any] | None = Field(None, max_length=32)
 
     @property

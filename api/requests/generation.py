@@ -129,7 +129,10 @@ class Generation:
         position = 0
         while True:
             pieces: list[tuple[int, Piece]] = []
-            for event in await self._inflight.next(self._answers[index], deadline):
+            events = await self._inflight.next(self._answers[index], deadline)
+            if shown.surface == "response":  # its events are numbered by tokens
+                events = [each for event in events for each in event.each_token()]
+            for event in events:
                 if event.finish in ("error", "expired", "cancelled"):
                     if pieces:
                         yield pieces

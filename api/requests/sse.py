@@ -32,9 +32,12 @@ def stream(
     closing: Callable[[], list[dict[str, Any]]],
     failed: Callable[[ApiError], dict[str, Any]] = lambda error: error.body,
     end: bytes = b"data: [DONE]\n\n",
+    *,
+    named: bool = False,
 ) -> EventStream:
     """Answer with `opening`, each piece's chunks and `closing`, without what the client has
-    received, or with what `failed` makes of an error; then with `end`."""
+    received, or with what `failed` makes of an error; then with `end`. `named`: events are of the
+    type that their data have."""
     ongoing, received = admitted.ongoing, admitted.received
     positions = list(received or [0] * admitted.shown.answers)
     generation = Generation(state.inflight, admitted)
@@ -49,7 +52,7 @@ def stream(
 
     def event(data: dict[str, Any]) -> bytes:
         at = ".".join(map(str, positions))
-        return encode(data, f"{admitted.shown.request}:{at}")
+        return encode(data, f"{admitted.shown.request}:{at}", data["type"] if named else "")
 
     async def events() -> AsyncIterator[bytes]:
         served = False
@@ -81,7 +84,8 @@ def stream(
                 yield end
         except ApiError as error:  # the status line is sent: an error event is what is left
             served = True
-            yield encode(failed(error)) + end
+            data = failed(error)
+            yield encode(data, name=data["type"] if named else "") + end
         finally:
             leave(served)
 
@@ -112,7 +116,9 @@ async def _heartbeat(state: State, admitted: Admitted) -> bytes:
     return f": {place.text if place else 'taken by a replica'}\n".encode()
 
 
-def encode(data: dict[str, Any], id_: str = "") -> bytes:
+def encode(data: dict[str, Any], id_: str = "", name: str = "") -> bytes:
     """One event. JSON has no line breaks of its own."""
     head = f"id: {id_}\ndata: " if id_ else "data: "
+    if name:
+        head = f"event: {name}\n{head}"
     return head.encode() + msgspec.json.encode(data) + b"\n\n"

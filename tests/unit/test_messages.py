@@ -102,3 +102,17 @@ def test_a_lane_is_keyed_by_base_model_and_its_keys_share_a_slot() -> None:
     assert all(key.startswith("lpx:{org/model#dep-1}:") for key in keys)
     with pytest.raises(ValueError, match="not a lane"):
         Lane.parse("org/model")
+
+
+def test_an_event_of_several_tokens_is_as_many_of_one() -> None:
+    event = TokenEvent("r1", 3, [7, 8, 9], "stop", cached=4)
+    parts = event.each_token()
+    assert [(p.position, p.tokens, p.finish, p.cached) for p in parts] == [
+        (3, [7], None, 4),
+        (4, [8], None, 0),
+        (5, [9], "stop", 0),
+    ]
+    whole = parts[0].followed_by(parts[1]).followed_by(parts[2])
+    assert whole == event
+    end = TokenEvent("r1", 3, [], "length")
+    assert end.each_token() == [end]

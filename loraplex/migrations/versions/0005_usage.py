@@ -1,4 +1,4 @@
-"""usage records, plans, budgets; shared deployments with limits; webhooks"""
+"""usage records, plans, budgets; shared deployments with limits; webhooks; files, batches, responses"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -120,9 +120,20 @@ def upgrade() -> None:
     )
     op.create_index("ix_batch_tenant_id", "batch", ["tenant_id"])
     op.create_index("ix_batch_status", "batch", ["status"])
+    op.create_table(
+        "storedresponse",
+        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column("tenant_id", sa.String(), sa.ForeignKey("tenant.id"), nullable=False),
+        sa.Column("body", sa.JSON(), nullable=False),
+        sa.Column("context", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+    )
+    op.create_index("ix_storedresponse_tenant_id", "storedresponse", ["tenant_id"])
+    op.create_index("ix_storedresponse_created_at", "storedresponse", ["created_at"])
 
 
 def downgrade() -> None:
+    op.drop_table("storedresponse")
     op.drop_table("batch")
     op.drop_table("storedfile")
     op.drop_table("webhookdelivery")
