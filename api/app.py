@@ -123,10 +123,11 @@ def build(settings: ApiSettings) -> FastAPI:
     ):
         control.include_router(module.router)
     app.include_router(openai)  # first: a route is looked for in this order
-    for prefix in lorax.PREFIXES:
-        app.include_router(lorax.router, prefix=prefix)
+    for prefix, parameters in lorax.PREFIXES:
+        below = [Depends(parameters)]  # so that the API's document knows them
+        app.include_router(lorax.router, prefix=prefix, dependencies=below)
         for router in (chat.router, completions.router):
-            app.include_router(router, prefix=f"{prefix}/v1")
+            app.include_router(router, prefix=f"{prefix}/v1", dependencies=below)
     for predibase_router in (account.router, predibase.router):
         app.include_router(predibase_router)
     app.include_router(control)

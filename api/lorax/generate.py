@@ -4,6 +4,7 @@ looks for them; /info, /health, /tokenize beside them.
 https://github.com/predibase/lorax: its router's API; clients post to the base URL itself.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -25,7 +26,19 @@ from loraplex.entities import Deployment
 from loraplex.not_serving import not_serving
 from loraplex.status import ADMITTING
 
-PREFIXES = ("/deployments/{deployment}", "/{short_code}/deployments/v2/llms/{deployment}")
+
+async def _of_a_deployment(deployment: str) -> None:
+    """The parameters of a path."""
+
+
+async def _of_a_tenants_deployment(short_code: str, deployment: str) -> None:
+    """The same, as Predibase's SDK has it."""
+
+
+PREFIXES: tuple[tuple[str, Callable[..., Awaitable[None]]], ...] = (
+    ("/deployments/{deployment}", _of_a_deployment),
+    ("/{short_code}/deployments/v2/llms/{deployment}", _of_a_tenants_deployment),
+)
 
 router = APIRouter(tags=["lorax"])
 

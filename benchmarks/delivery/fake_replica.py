@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_worker.engine.engine import StepStats
-from gpu_worker.engine.request import Output, Request
+from gpu_worker.engine.request import Finish, Output, Request, TokenLogprobs
 from gpu_worker.split import Split
 from gpu_worker.worker import Worker
 from loraplex.broker.connection import connect
@@ -86,7 +86,9 @@ class FakeEngine:
             self._positions[name] = position + 1
             self.times[name].append(now)
             ended = position + 1 == request.sampling.max_tokens
-            outputs.append(Output(name, position, [token(position)], "length" if ended else None))
+            known = None if request.sampling.logprobs is None else [TokenLogprobs(-0.5, [])]
+            finish: Finish | None = "length" if ended else None
+            outputs.append(Output(name, position, [token(position)], finish, known))
             if ended:
                 del self._requests[name]
         self.stats = StepStats(len(outputs), len(outputs), (None,))

@@ -29,7 +29,7 @@ from loraplex.store.models import DEMO_MODEL, ModelStore
 class Processes:
     """Nothing of them is left after `stop`."""
 
-    def __init__(self, home: Path, models: ModelStore) -> None:
+    def __init__(self, home: Path, models: ModelStore, **settings: str) -> None:
         home.mkdir()
         (home / "models").symlink_to(models.root)
         self.key = apikeys.new_key()
@@ -41,6 +41,7 @@ class Processes:
             "LORAPLEX_HOME": str(home),
             "LORAPLEX_REDIS_URL": url,
             "LORAPLEX_MAX_BACKLOG": "1000",
+            **settings,
         }
         self.redis: redis.Redis = connect(url)
         self.spawn([str(find_server()), str(write_config(home / "valkey", port, "secret"))])

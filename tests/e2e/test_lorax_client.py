@@ -9,8 +9,8 @@ import httpx
 import openai
 import pytest
 
+from benchmarks.environments import python_with, run
 from tests.conftest import REPOSITORY
-from tests.e2e.clients import python_with, run
 from tests.e2e.conftest import Platform
 
 CLIENT = "lorax-client==0.6.3"

@@ -10,8 +10,8 @@ from typing import Any
 import openai
 import pytest
 
+from benchmarks.environments import run
 from tests.conftest import REPOSITORY
-from tests.e2e.clients import run
 from tests.e2e.conftest import Platform
 
 pytestmark = pytest.mark.e2e

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.environments import python_with, run
 from loraplex.store.models import DEMO_MODEL
 from tests.conftest import REPOSITORY
-from tests.e2e.clients import python_with, run
 from tests.e2e.conftest import Platform, until
 
 SDK = "predibase==2025.10.3"

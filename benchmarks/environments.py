@@ -1,4 +1,4 @@
-"""Virtual environments of clients whose pins clash with ours, made once and kept."""
+"""Virtual environments of programs whose pins clash with ours, made once and kept."""
 
 import hashlib
 import os
@@ -7,9 +7,7 @@ import sys
 import venv
 from pathlib import Path
 
-from tests.conftest import REPOSITORY
-
-_KEPT = REPOSITORY / ".loraplex" / "clients"
+_KEPT = Path(__file__).parent.parent / ".loraplex" / "clients"
 
 
 def python_with(*requirements: str) -> Path:
