@@ -1,6 +1,7 @@
 """Text from outside that can be encoded and stored."""
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
@@ -13,3 +14,12 @@ def _storable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
+
+
+def storable(value: Any) -> bool:
+    """Can it be written as JSON, and stored? Not what NaN, or half of a surrogate pair is in."""
+    try:
+        _storable(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    except (ValueError, RecursionError):
+        return False
+    return True

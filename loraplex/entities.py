@@ -5,7 +5,17 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, Column, DateTime, Dialect, Index, String, TypeDecorator, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    String,
+    TypeDecorator,
+    text,
+)
 from sqlmodel import Field, SQLModel
 
 from loraplex.batch_status import BatchStatus
@@ -213,7 +223,7 @@ class UsageRecord(SQLModel, table=True):
     id: str = Field(primary_key=True)  # the answer's, and its job's on the lane
     request: str  # a request for several answers has several records
     first: bool = True  # of the request's answers
-    at: int = Field(index=True)  # Unix seconds, when it ended
+    at: int = Field(sa_type=BigInteger, index=True)  # Unix seconds, when it ended
     tenant_id: str
     key_id: str
     deployment_id: str = Field(index=True)

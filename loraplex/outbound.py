@@ -5,6 +5,7 @@ that was checked: so neither a private name nor one that resolves differently a 
 inside. Redirects are not followed, proxies of the environment not used.
 """
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Collection
@@ -31,6 +32,10 @@ def check(url: str, allowed: Collection[str]) -> httpx.URL:
         or (parsed.port or 1) > 65535
     ):
         raise RefusedAddress("Give an https:// address, without a user name.")
+    try:
+        parsed.host.encode("idna")
+    except UnicodeError as wrong:
+        raise RefusedAddress(f"{parsed.host!r} is no name of a host.") from wrong
     if parsed.host in allowed:
         return parsed
     if parsed.scheme != "https":
@@ -54,14 +59,16 @@ def post(url: str, body: bytes, headers: dict[str, str], allowed: Collection[str
         for address in found:
             _check_public(host, address)
     headers = headers | {"host": parsed.netloc.decode()}
-    with (
-        httpx.Client(trust_env=False, timeout=_TIMEOUT_S, follow_redirects=False) as client,
+    return asyncio.run(_post(parsed.copy_with(host=found[0]), host, body, headers))
+
+
+async def _post(url: httpx.URL, host: str, body: bytes, headers: dict[str, str]) -> int:
+    # A timeout of httpx is one of each read: who sends a byte a second would hold it for ever.
+    async with (
+        asyncio.timeout(_TIMEOUT_S),
+        httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT_S, follow_redirects=False) as client,
         client.stream(
-            "POST",
-            parsed.copy_with(host=found[0]),
-            content=body,
-            headers=headers,
-            extensions={"sni_hostname": host},
+            "POST", url, content=body, headers=headers, extensions={"sni_hostname": host}
         ) as response,
     ):
         return response.status_code

@@ -1,13 +1,13 @@
 """What was used and what it cost, from usage records and from the times of replicas.
 
-A deployment's cost is its replicas' time by the price of their places. It is shared out, bucket by
-bucket, to those who had requests there, by the seconds that these were in a batch; what nobody used
+A deployment's cost is its replicas' time by the price of their places. It is shared out, hour by
+hour, to those who had requests there, by the seconds that these were in a batch; what nobody used
 is its owner's.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -18,6 +18,7 @@ from sqlmodel import Session, col, or_, select
 
 from loraplex.entities import Deployment, Replica, UsageRecord
 
+HOUR_S = 3600
 ANY = "*"  # the price of places that have none of their own
 
 
@@ -50,6 +51,7 @@ class Query:
     bucket_s: int | None = None
 
     def bucket(self, at: float) -> int:
+        """The bucket's begin; the first one may have begun before `since`."""
         return int(at) // self.bucket_s * self.bucket_s if self.bucket_s else self.since
 
 
@@ -101,10 +103,12 @@ class Line:
 
 def report(session: Session, query: Query, prices: Mapping[str, float]) -> list[Line]:
     """Ordered by bucket and key; deployments by name, and what is deleted with its id, too."""
-    uses = _uses(session, query)
-    owners = _deployments(session, query, {use.deployment for use in uses})
-    times = _replica_times(session, query, list(owners), prices)
-    totals = _in_batch(session, query, list(owners)) if query.tenant else _in_batch_of(uses)
+    # Costs don't depend on the buckets that are asked for, if these are hours or longer.
+    fine = replace(query, bucket_s=min(query.bucket_s or HOUR_S, HOUR_S))
+    uses = _uses(session, fine)
+    owners = _deployments(session, fine, {use.deployment for use in uses})
+    times = _replica_times(session, fine, list(owners), prices)
+    totals = _in_batch(session, fine, list(owners)) if query.tenant else _in_batch_of(uses)
     idle = share_out(uses, times, totals)
     uses += [
         Use(bucket, name, owner, {Dimension.TENANT: owner, Dimension.DEPLOYMENT: name}, sums)
@@ -112,7 +116,7 @@ def report(session: Session, query: Query, prices: Mapping[str, float]) -> list[
         if (owner := owners[name].tenant_id) == query.tenant or query.tenant is None
     ]
     names = {name: _shown(row) for name, row in owners.items()}
-    return fold(uses, query.by, names)
+    return fold([replace(use, bucket=query.bucket(use.bucket)) for use in uses], query.by, names)
 
 
 def share_out(
@@ -122,7 +126,6 @@ def share_out(
 ) -> dict[tuple[int, str], Sums]:
     """Add each one's part of its deployment's time and cost to what it used; what is nobody's is
     returned. `in_batch`: seconds of all who used it. Pure."""
-    left = dict(times)
     for use in uses:
         place = (use.bucket, use.deployment)
         total = in_batch.get(place, 0.0)
@@ -130,8 +133,7 @@ def share_out(
             part = use.sums.in_batch_s / total
             use.sums.replica_s += part * times[place].replica_s
             use.sums.cost += part * times[place].cost
-            left.pop(place, None)
-    return left
+    return {place: sums for place, sums in times.items() if in_batch.get(place, 0.0) <= 0}
 
 
 def fold(uses: Iterable[Use], by: Sequence[Dimension], names: Mapping[str, str]) -> list[Line]:
@@ -176,8 +178,6 @@ def _uses(session: Session, query: Query) -> list[Use]:
 
 
 def _bucket_column(query: Query) -> Any:
-    if query.bucket_s is None:
-        return literal_column(f"{query.since} + 0")  # a bare number would be a column's
     at = col(UsageRecord.at)
     # A literal: PostgreSQL takes two parameters for two expressions, also if they are equal.
     return at - at % literal_column(str(query.bucket_s))

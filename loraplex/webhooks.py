@@ -58,6 +58,7 @@ def announce(
         found
         for hook in hooks
         if wanted(hook.events, type_)
+        and at >= hook.created_at
         and (found := deliver_to(session, hook, type_, event, at, data)) is not None
     ]
 

@@ -16,7 +16,7 @@ _MOST = 100  # a look
 
 
 class Webhooks:
-    def __init__(self, database: Engine, deliver: Callable[[str], object]) -> None:
+    def __init__(self, database: Engine, deliver: Callable[[str, int], object]) -> None:
         self._database = database
         self._deliver = deliver
 
@@ -45,9 +45,9 @@ class Webhooks:
                 .order_by(col(WebhookDelivery.next_at))
                 .limit(_MOST)
             ).all()
-            names = [row.id for row in due]
+            tries = [(row.id, row.attempts) for row in due]
             for row in due:
                 row.next_at = now + timedelta(seconds=ASK_AGAIN_S)
             session.commit()
-        for name in names:
-            self._deliver(name)
+        for name, before in tries:
+            self._deliver(name, before)

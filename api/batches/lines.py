@@ -1,9 +1,9 @@
-"""The lines of a batch's file, checked before anything is run. Pure."""
+"""The lines of a batch's file, checked before anything is run, and read again one by one."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 MOST_LINES = 50_000
 _MOST_ERRORS = 100
@@ -12,8 +12,11 @@ _MOST_BYTES = 2**20  # of a line
 
 @dataclass(frozen=True, slots=True)
 class Line:
+    """Where a request is in its file."""
+
     custom_id: str
-    body: dict[str, Any]
+    offset: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,34 +27,54 @@ class LineError:
     param: str | None = None
 
 
-def check(lines: Iterable[bytes], endpoint: str) -> tuple[list[Line], list[LineError]]:
+def check(file: BinaryIO, endpoint: str) -> tuple[list[Line], list[LineError]]:
     """What is to be run; where something is wrong, what (the first hundred)."""
     found: list[Line] = []
     errors: list[LineError] = []
     seen: set[str] = set()
-    for number, raw in enumerate(lines, 1):
-        if not raw.strip():
-            continue
+    for number, offset, raw in _lines(file):
+        if len(errors) >= _MOST_ERRORS:
+            break
         if len(found) >= MOST_LINES:
             errors.append(LineError(number, "too_many", f"At most {MOST_LINES} requests."))
             break
-        line = _line(number, raw, endpoint)
-        if isinstance(line, Line) and line.custom_id in seen:
-            message = f"custom_id {line.custom_id!r} is there already."
-            line = LineError(number, "duplicate_custom_id", message, "custom_id")
-        if isinstance(line, LineError):
-            errors.append(line)
-            if len(errors) >= _MOST_ERRORS:
-                break
+        name = _custom_id(number, raw, endpoint)
+        if isinstance(name, str) and name in seen:
+            message = f"custom_id {name!r} is there already."
+            name = LineError(number, "duplicate_custom_id", message, "custom_id")
+        if isinstance(name, LineError):
+            errors.append(name)
             continue
-        seen.add(line.custom_id)
-        found.append(line)
+        seen.add(name)
+        found.append(Line(name, offset, len(raw)))
     if not found and not errors:
         errors.append(LineError(1, "empty_file", "The file has no requests."))
     return found, errors
 
 
-def _line(number: int, raw: bytes, endpoint: str) -> Line | LineError:
+def body_of(file: BinaryIO, line: Line) -> dict[str, Any]:
+    """Of a line that was checked."""
+    file.seek(line.offset)
+    body: dict[str, Any] = json.loads(file.read(line.length))["body"]
+    return body
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """Number, offset, bytes; one that is too long is cut, and the last."""
+    number = 0
+    while True:
+        offset = file.tell()
+        raw = file.readline(_MOST_BYTES + 1)
+        number += 1
+        if not raw:
+            return
+        if raw.strip():
+            yield number, offset, raw
+        if len(raw) > _MOST_BYTES:
+            return
+
+
+def _custom_id(number: int, raw: bytes, endpoint: str) -> str | LineError:
     def wrong(message: str, param: str | None = None, code: str = "invalid_value") -> LineError:
         return LineError(number, code, message, param)
 
@@ -74,4 +97,4 @@ def _line(number: int, raw: bytes, endpoint: str) -> Line | LineError:
         return wrong("body: an object, as the endpoint takes it.", "body")
     if body.get("stream"):
         return wrong("stream: answers of a batch don't stream.", "body.stream")
-    return Line(name, body)
+    return name

@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from api.batches.lines import Line
 from api.errors import ApiError, invalid, redis_away
 from api.keyring import Caller
 from api.openai import chat, completions
@@ -23,6 +22,7 @@ from loraplex.broker.connection import Unavailable
 
 _GRACE_S = 120.0  # a line that runs when its process dies is taken up by the next one
 _PAUSE_S = 2.0
+_FOR_GOOD = ("insufficient_quota", "model_broken", "replica_died")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ ENDPOINTS: Mapping[str, Endpoint] = {
 }
 
 
-def read(endpoint: str, line: Line) -> GenerationRequest:
+def read(endpoint: str, body: dict[str, Any]) -> GenerationRequest:
     """Raises ApiError."""
     known = ENDPOINTS[endpoint]
     try:
-        return known.generation(known.body.model_validate(line.body))
+        return known.generation(known.body.model_validate(body))
     except ValidationError as wrong:
         raise invalid(wrong.errors()) from wrong
 
@@ -56,20 +56,22 @@ async def answer(
     until: float,
     unwanted: Callable[[], bool],
 ) -> dict[str, Any]:
-    """The answer's body. `name` tells the line from all others, so that it runs once; what can be
-    repeated is repeated until `until` (Unix seconds). Left early it runs on, unless it is
-    `unwanted`. Raises ApiError."""
+    """The answer's body. What may go well later is tried again until `until` (Unix seconds). Each
+    try has a name, made of `name`, so that it runs once, whoever goes on with it. Left early it
+    runs on, unless it is `unwanted`. Raises ApiError."""
+    tries = 0
     while True:
         left_s = until - time.time()
-        terms = Terms(min(max(left_s, 1.0), state.settings.request_timeout_s), _GRACE_S, name)
+        timeout_s = min(max(left_s, 1.0), state.settings.request_timeout_s)
+        terms = Terms(timeout_s, _GRACE_S, f"{name}/{tries}")
         try:
             admitted = await admit(state, caller, terms, request, background=True)
             return await whole(state, admitted, ENDPOINTS[endpoint].shape, unwanted)
         except ApiError as error:
-            again = error.status in (429, 503) and error.repeatable
-            pause_s = error.retry_after_s or _PAUSE_S
-            if not again or time.time() + pause_s > until:
+            pause_s = pause_of(error)
+            if pause_s is None or time.time() + pause_s > until:
                 raise
+            tries += 1
         except Unavailable as away:
             pause_s = _PAUSE_S
             if time.time() + pause_s > until:
@@ -77,3 +79,13 @@ async def answer(
         except BrokenModel as broken:
             raise ApiError(503, "model_broken", str(broken), repeatable=False) from broken
         await asyncio.sleep(pause_s)
+
+
+def pause_of(error: ApiError) -> float | None:
+    """Until the same may go well. None: it won't."""
+    if error.code in _FOR_GOOD:
+        return None
+    if error.status == 429:  # a request that is over its limit by itself has no time to wait
+        return error.retry_after_s
+    # It waited longer than a request does, its answer is kept no longer, or nothing serves it now.
+    return error.retry_after_s or _PAUSE_S if error.status in (410, 503, 504) else None

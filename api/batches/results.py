@@ -1,9 +1,13 @@
 """What a batch has got so far: two files that grow line by line, read again after a restart."""
 
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_BLOCK = 2**16
 
 
 class Results:
@@ -12,50 +16,62 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self._paths = {True: folder / "output.jsonl", False: folder / "errors.jsonl"}
         self.done: dict[str, bool] = {}  # custom_id → did it succeed
+        self.counts: Counter[bool] = Counter()
         for succeeded, path in self._paths.items():
-            self._mend(path)
-            for line in self._lines(path):
-                self.done.setdefault(line["custom_id"], succeeded)
+            _mend(path)
+            for name, _ in _lines(path):
+                self._count(name, succeeded)
 
     def add(self, line: dict[str, Any], *, succeeded: bool) -> None:
-        if line["custom_id"] in self.done:
+        name = line["custom_id"]
+        if name in self.done:
             return
         with self._paths[succeeded].open("ab") as file:
             file.write(json.dumps(line).encode() + b"\n")
-        self.done[line["custom_id"]] = succeeded
-
-    def count(self, succeeded: bool) -> int:
-        return sum(each == succeeded for each in self.done.values())
+        self._count(name, succeeded)
 
     def blocks(self, succeeded: bool) -> Iterator[bytes]:
         """Each request's line once."""
         seen: set[str] = set()
-        for line in self._lines(self._paths[succeeded]):
-            name = line["custom_id"]
+        for name, raw in _lines(self._paths[succeeded]):
             if name not in seen and self.done.get(name) == succeeded:
                 seen.add(name)
-                yield json.dumps(line).encode() + b"\n"
+                yield raw
 
     def remove(self) -> None:
         for path in self._paths.values():
             path.unlink(missing_ok=True)
-        self._paths[True].parent.rmdir()
+        self._folder.rmdir()
 
-    @staticmethod
-    def _mend(path: Path) -> None:
-        if not path.is_file():
-            return
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with path.open("r+b") as file:
-                file.truncate(whole)
+    def _count(self, name: str, succeeded: bool) -> None:
+        if name not in self.done:
+            self.done[name] = succeeded
+            self.counts[succeeded] += 1
 
-    @staticmethod
-    def _lines(path: Path) -> Iterator[dict[str, Any]]:
-        if path.is_file():
-            with path.open("rb") as file:
-                for line in file:
-                    yield json.loads(line)
+
+def _mend(path: Path) -> None:
+    """Cut off what is behind the last line break."""
+    if not path.is_file():
+        return
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - _BLOCK)
+            file.seek(start)
+            at = file.read(end - start).rfind(b"\n")
+            if at >= 0:
+                file.truncate(start + at + 1)
+                return
+            end = start
+        file.truncate(0)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """custom_id and the line."""
+    if path.is_file():
+        with path.open("rb") as file:
+            for raw in file:
+                yield json.loads(raw)["custom_id"], raw

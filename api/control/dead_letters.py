@@ -15,7 +15,7 @@ from api.errors import ApiError
 from api.requests.admission import REFUSALS, refusal
 from api.requests.comeback import bare, deployment_by
 from api.requests.lanes import lanes_of, served_by
-from api.requests.resolve import deployments_of, need_deployment
+from api.requests.resolve import need_usable, usable_by
 from api.requests.terms import request_id
 from api.security import ForDeployments
 from api.state import State, StateDep
@@ -51,12 +51,14 @@ class Retried(BaseModel):
 async def list_dead_letters(
     tenant: ForDeployments, state: StateDep, deployment: str | None = None
 ) -> dict[str, list[DeadLetterOut]]:
-    """Those of all deployments or of one, oldest first; the latest 1,000 of each are kept."""
+    """The tenant's own requests that were given up, of all deployments or of one, oldest first; the
+    latest 1,000 of each deployment are kept."""
     found = []
     for each in await run_in_threadpool(_deployments, state, tenant, deployment):
         for lane in await run_in_threadpool(lanes_of, state, each):
             letters = await state.broker.dead_letters(lane)
-            found += [DeadLetterOut(**_facts(each, letter)) for letter in letters]
+            own = (letter for letter in letters if letter.job.tenant == tenant)
+            found += [DeadLetterOut(**_facts(each, letter)) for letter in own]
     return {"data": sorted(found, key=lambda letter: letter.at)}
 
 
@@ -126,14 +128,10 @@ async def _shown(
 async def _find(state: State, tenant: str, request: str) -> tuple[Deployment, Lane, DeadLetter]:
     request = bare(request)
     deployment = await run_in_threadpool(deployment_by, state, request)
-    if (
-        deployment is not None
-        and deployment.tenant_id == tenant
-        and deployment.status != Status.DELETED
-    ):
+    if deployment is not None and deployment.status != Status.DELETED:
         for lane in await run_in_threadpool(lanes_of, state, deployment):
             for letter in await state.broker.dead_letters(lane):
-                if letter.job.request == request:
+                if letter.job.request == request and letter.job.tenant == tenant:
                     return deployment, lane, letter
     raise ApiError(404, "dead_letter_not_found", f"There is no dead letter {request!r}.")
 
@@ -141,8 +139,8 @@ async def _find(state: State, tenant: str, request: str) -> tuple[Deployment, La
 def _deployments(state: State, tenant: str, name: str | None) -> list[Deployment]:
     with Session(state.database, expire_on_commit=False) as session:
         if name is not None:
-            return [need_deployment(session, tenant, name)]
-        return deployments_of(session, tenant)
+            return [need_usable(session, tenant, name)]
+        return usable_by(session, tenant)
 
 
 def _facts(deployment: Deployment, letter: DeadLetter) -> dict[str, Any]:

@@ -65,7 +65,8 @@ async def read(
     answer = _ANSWERS.get(admitted.shown.surface)
     if answer is None:
         state.inflight.done(admitted.ongoing)
-        raise bad_request("Embeddings are answered at once, and not kept. Send it again.")
+        message = "Embeddings are answered at once; a response is at /v1/responses/resp_<id>."
+        raise bad_request(message)
     return await answer(state, http, admitted, streamed=streamed)
 
 

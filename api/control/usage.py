@@ -112,10 +112,9 @@ def _mean(total: float, count: int) -> float | None:
 
 def _unix(at: datetime) -> int:
     """Times without a zone are UTC. Raises ApiError."""
-    try:
-        return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
-    except (OverflowError, ValueError) as wrong:
-        raise bad_request("since, until: a time of this era.", "since") from wrong
+    if not 1970 < at.year < 2200:
+        raise bad_request("since, until: a time between 1971 and 2200.", "since")
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
 
 
 def _time(at: int) -> datetime:

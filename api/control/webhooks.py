@@ -18,6 +18,7 @@ from loraplex.entities import DeliveryState, Webhook, WebhookDelivery, utc_now
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
 _MOST = 20  # webhooks of a tenant
+_MOST_PINGS = 5
 
 
 def _known(pattern: str) -> str:
@@ -99,6 +100,10 @@ def ping(hook_id: str, admin: Admin, state: StateDep) -> DeliveryOut:
     """Send it an event of the type `ping`."""
     with Session(state.database, expire_on_commit=False) as session:
         hook = _need(session, admin.tenant, hook_id)
+        waiting = [row for row in webhooks.deliveries_of(session, hook.id) if _waits(row)]
+        if len(waiting) >= _MOST_PINGS:
+            message = f"{len(waiting)} pings wait for an answer already: see its deliveries."
+            raise ApiError(429, "too_many", message, retry_after_s=60)
         event = f"ping-{time.time_ns():x}"
         made = webhooks.deliver_to(session, hook, "ping", event, utc_now(), {})
         assert made is not None
@@ -125,6 +130,10 @@ def retry(hook_id: str, delivery_id: str, admin: Admin, state: StateDep) -> Deli
         row.state, row.attempts, row.next_at = DeliveryState.PENDING, 0, utc_now()
         session.commit()
         return _shown(row)
+
+
+def _waits(row: WebhookDelivery) -> bool:
+    return row.type == "ping" and row.state == DeliveryState.PENDING
 
 
 def _rows(session: Session, tenant: str) -> list[Webhook]:

@@ -1,11 +1,12 @@
 """/v1/batches: requests of a file, run at low priority within a day."""
 
+import time
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import update
+from sqlalchemy import func, update
 from sqlmodel import Session, col, select
 
 from api.batches.request import ENDPOINTS
@@ -15,7 +16,7 @@ from api.requests.quota import check_budget
 from api.security import ForInference, caller_of
 from api.state import State, StateDep
 from api.text import Text
-from loraplex.batch_status import BatchStatus
+from loraplex.batch_status import UNDER_WAY, BatchStatus
 from loraplex.entities import Batch, utc_now
 
 router = APIRouter(prefix="/batches", tags=["batches"])
@@ -54,8 +55,10 @@ def create(
         expires_at=utc_now() + _WINDOW,
     )
     with Session(state.database, expire_on_commit=False) as session:
-        rows = session.exec(select(Batch.status).where(Batch.tenant_id == tenant)).all()
-        if sum(status in ("validating", "in_progress") for status in rows) >= _MOST_UNDER_WAY:
+        wanted = select(func.count()).where(
+            col(Batch.tenant_id) == tenant, col(Batch.status).in_(UNDER_WAY)
+        )
+        if session.exec(wanted).one() >= _MOST_UNDER_WAY:
             message = f"{_MOST_UNDER_WAY} batches are under way already. Wait for some."
             raise ApiError(429, "too_many_batches", message, retry_after_s=60)
         session.add(row)
@@ -87,11 +90,13 @@ def cancel(batch_id: str, tenant: ForInference, state: StateDep) -> dict[str, An
     """No further requests; what is done is in its output file."""
     row = _need(state, tenant, batch_id)
     open_ = (BatchStatus.VALIDATING.value, BatchStatus.IN_PROGRESS.value)
+    status = BatchStatus.CANCELLING.value
+    times = {**row.times, status: int(time.time())}
     with Session(state.database, expire_on_commit=False) as session:
         session.execute(
             update(Batch)
             .where(col(Batch.id) == row.id, col(Batch.status).in_(open_))
-            .values(status=BatchStatus.CANCELLING.value)
+            .values(status=status, times=times)
         )
         session.commit()
         row = session.get_one(Batch, row.id)

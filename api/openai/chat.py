@@ -38,7 +38,7 @@ def generation(body: ChatRequest, deployment: str | None = None) -> GenerationRe
         logprobs=body.alternatives,
         grammar=body.structure(body.response_format.grammar() if body.response_format else None),
         tools=body.tool_use,
-        template_arguments=body.chat_template_kwargs or {},
+        template_arguments=body.arguments_for_template,
         **body.sampling(),
     )
 

@@ -10,7 +10,8 @@ from sqlmodel import Session, col, select
 from api.errors import ApiError, bad_request
 from api.security import ForInference
 from api.state import State, StateDep
-from loraplex.entities import StoredFile, new_id
+from loraplex.batch_status import UNDER_WAY
+from loraplex.entities import Batch, StoredFile
 
 router = APIRouter(prefix="/files", tags=["files"])
 
@@ -74,9 +75,16 @@ def content(file_id: str, tenant: ForInference, state: StateDep) -> StreamingRes
 
 @router.delete("/{file_id}")
 def delete(file_id: str, tenant: ForInference, state: StateDep) -> dict[str, Any]:
-    """A batch that reads it just now fails."""
+    """Refused while a batch reads it."""
     row = need_file(state, tenant, file_id)
     with Session(state.database) as session:
+        reads = select(Batch.id).where(
+            Batch.input_file_id == row.id, col(Batch.status).in_(UNDER_WAY)
+        )
+        batch = session.exec(reads).first()
+        if batch is not None:
+            message = f"Batch {batch!r} reads it. Wait for its end, or cancel it first."
+            raise ApiError(409, "conflict", message)
         session.delete(row)
         session.commit()
     state.files.delete(row.id)
@@ -92,12 +100,14 @@ def need_file(state: State, tenant: str, file_id: str, param: str | None = None)
     return row
 
 
-def add_file(state: State, tenant: str, name: str, purpose: str, blocks: Iterator[bytes]) -> str:
-    """The id of a file that the platform made."""
-    row = StoredFile(id=new_id("file"), tenant_id=tenant, filename=name, purpose=purpose, bytes=0)
+def add_file(
+    state: State, tenant: str, file_id: str, name: str, purpose: str, blocks: Iterator[bytes]
+) -> str:
+    """A file that the platform makes; made again it is the same one. Its id."""
+    row = StoredFile(id=file_id, tenant_id=tenant, filename=name, purpose=purpose, bytes=0)
     row.bytes = state.files.put(row.id, blocks)
     with Session(state.database, expire_on_commit=False) as session:
-        session.add(row)
+        session.merge(row)
         session.commit()
     return row.id
 

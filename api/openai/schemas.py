@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from api.errors import bad_request
 from api.openai.structured import Choices, Schema, StructuredOutputs, only_one
-from api.openai.tool_schemas import Tool, ToolCall, ToolChoice, tool_use
+from api.openai.tool_schemas import Tool, ToolCall, ToolChoice, short_id, tool_use
 from api.requests.tool_families import ToolUse
 from api.text import Text
 
@@ -48,9 +48,13 @@ class Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
-    refusal: None = None  # as answers have it
     tool_calls: list[ToolCall] | None = Field(None, max_length=128)
-    tool_call_id: str | None = Field(None, max_length=256)
+    tool_call_id: Text | None = Field(None, max_length=256)
+    # As answers have them, which come back as they are.
+    refusal: None = None
+    annotations: Annotated[Any, neutral([])] = None
+    audio: None = None
+    function_call: None = None
 
     def plain(self) -> dict[str, Any]:
         """As chat templates take it; `developer` is the newer name of `system`. Raises ApiError."""
@@ -71,7 +75,7 @@ class Message(BaseModel):
         if self.tool_calls:
             plain["tool_calls"] = [call.plain() for call in self.tool_calls]
         if self.role == "tool":
-            plain |= {"tool_call_id": self.tool_call_id, "name": self.name or ""}
+            plain |= {"tool_call_id": short_id(self.tool_call_id or ""), "name": self.name or ""}
         return plain
 
 
@@ -130,7 +134,7 @@ class Common(BaseModel):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: dict[TokenId, Bias] | None = Field(None, max_length=1024)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
+    stop: Text | list[Text] | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     # vLLM's extras
@@ -213,6 +217,15 @@ class ChatRequest(Common):
     parallel_tool_calls: bool | None = None
     add_generation_prompt: Annotated[Any, neutral(True)] = None
     chat_template_kwargs: dict[Text, Any] | None = Field(None, max_length=32)
+
+    @property
+    def arguments_for_template(self) -> dict[str, Any]:
+        """Raises ApiError."""
+        given: dict[str, Any] = self.chat_template_kwargs or {}
+        if len(repr(given)) > MAX_SCHEMA:
+            message = f"At most {MAX_SCHEMA} characters."
+            raise bad_request(message, "chat_template_kwargs")
+        return given
 
     @property
     def tool_use(self) -> ToolUse | None:

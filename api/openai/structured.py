@@ -55,6 +55,6 @@ def _json(schema: Schema) -> str:
         return json.dumps(schema)
     try:
         json.loads(schema)
-    except ValueError as broken:
+    except (ValueError, RecursionError) as broken:
         raise bad_request(f"The schema is no JSON: {broken}", "structured_outputs") from broken
     return schema

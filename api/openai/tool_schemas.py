@@ -1,5 +1,6 @@
 """Tools in chat requests, and the calls of them in messages."""
 
+import hashlib
 import json
 import re
 from typing import Any, Literal
@@ -43,6 +44,11 @@ class NamedTool(BaseModel):
 ToolChoice = Literal["none", "auto", "required"] | NamedTool
 
 
+def short_id(call: str) -> str:
+    """Mistral's templates want nine letters and digits."""
+    return hashlib.sha256(call.encode()).hexdigest()[:9]
+
+
 class FunctionCall(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
@@ -51,7 +57,7 @@ class FunctionCall(BaseModel):
 
 class ToolCall(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    id: str = Field(max_length=256)
+    id: Text = Field(max_length=256)
     type: Literal["function"] = "function"
     function: FunctionCall
 
@@ -59,11 +65,11 @@ class ToolCall(BaseModel):
         """As chat templates take it. Raises ApiError."""
         try:
             arguments = json.loads(self.function.arguments or "{}")
-        except ValueError as broken:
+        except (ValueError, RecursionError) as broken:
             message = f"The arguments of the call {self.id!r} are no JSON: {broken}."
             raise bad_request(message, "messages") from broken
         function = {"name": self.function.name, "arguments": arguments}
-        return {"id": self.id, "type": "function", "function": function}
+        return {"id": short_id(self.id), "type": "function", "function": function}
 
 
 def tool_use(

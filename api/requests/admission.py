@@ -100,21 +100,27 @@ async def _admit(
         _come_for, state, deployment, deployment.lane, served, shown.request, shown.body
     )
     standing: dict[str, str] = {}
-    if scopes:
-        # What was sent before is not counted again.
-        if terms.idempotency_key and await state.broker.recorded(deployment.lane, shown.request):
+    if scopes and terms.idempotency_key:  # what was sent before is not counted again
+        recorded = await state.broker.recorded(deployment.lane, shown.request)
+        if recorded is not None and not recorded.stopped:
             return await known()
-        standing = await quota.reserve(state, deployment, scopes, jobs)
     try:
+        if scopes:
+            standing = await quota.reserve(state, deployment, scopes, jobs)
         ongoing = await _enqueue(state, deployment, jobs, shown)
     except BaseException as refused:
-        if scopes:
+        if scopes and not _over_limit(refused):
             await quota.give_back(state, jobs)
         if isinstance(refused, AlreadyKnown):
             return await known()
         raise
     place = await _place(state, deployment, ongoing)
     return Admitted(served, ongoing, place=place, standing=standing)
+
+
+def _over_limit(refused: BaseException) -> bool:
+    """Nothing was reserved."""
+    return isinstance(refused, ApiError) and refused.code == quota.OVER_LIMIT
 
 
 async def _place(state: State, deployment: Deployment, ongoing: Ongoing) -> Place | None:

@@ -19,9 +19,9 @@ async def gather(
     add: Callable[[int, Piece], None],
     *,
     may_come_later: bool = True,
-) -> None:
-    """Give each piece to `add`, with the index of its answer, until all have ended or the client
-    has gone. Raises ApiError, or Later when it doesn't want to wait that long and
+) -> bool:
+    """Give each piece to `add`, with the index of its answer, until all have ended; False: the
+    client has gone before. Raises ApiError, or Later when it doesn't want to wait that long and
     `may_come_later`."""
     wait_s = wait_of(http) if may_come_later else None
 
@@ -45,6 +45,7 @@ async def gather(
             await asyncio.wait({work, gone}, return_when=either)
         if work.done():
             work.result()
+        return work.done()
     finally:
         served = work.done() or asked_again
         work.cancel()

@@ -186,11 +186,14 @@ def _piece(
             break
     ended: str | None = "stop" if decoder.stopped else event.finish
     if ended and position > received:
-        text += decoder.flush()
+        rest = decoder.flush()
         if parser is not None:
-            text += parser.flush().text
-            if parser.count and ended == "stop":
+            parsed = parser.feed(rest)
+            calls += parsed.calls
+            rest = parsed.text + parser.flush().text
+            if parser.count and ended == "stop" and not decoder.stopped:
                 ended = "tool_calls"
+        text += rest
     # The position after the last token is that of the end.
     finish = ended if received <= position else None
     scores, cached = event.prompt_logprobs, event.cached

@@ -125,7 +125,9 @@ def _echoed(
 
 def _size(request: GenerationRequest) -> int:
     """Characters of text, or numbers of tokens."""
-    size = len(request.suffix) + request.n
+    size = len(request.suffix) + request.n + len(request.grammar[1] if request.grammar else "")
+    if request.tools is not None or request.template_arguments:
+        size += len(repr((request.tools, request.template_arguments)))
     for prompt in request.prompts:
         size += len(prompt)
         if not isinstance(prompt, str) and prompt and not isinstance(prompt[0], int):

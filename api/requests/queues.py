@@ -1,10 +1,11 @@
 """Where requests stand in their lanes' queues, and how long that may take: told to who waits."""
 
+import asyncio
 import math
 import time
 from dataclasses import dataclass
 
-from cachetools import TTLCache
+from cachetools import LRUCache
 
 from loraplex.broker.api import ApiBroker
 from loraplex.broker.connection import Unavailable
@@ -12,6 +13,7 @@ from loraplex.explanation import Explanation
 from loraplex.keys import Lane
 
 _LOOK_AGAIN_S = 1.0  # one look serves all who wait on a lane
+_RARELY = 50  # times as long as it took
 _MOST = 10_000
 
 
@@ -53,12 +55,14 @@ class _Seen:
     known: Explanation | None
     at: float  # Redis' clock
     mine: float  # this process' clock at that time
+    until: float  # by that clock: then it is old
 
 
 class Queues:
     def __init__(self, broker: ApiBroker) -> None:
         self._broker = broker
-        self._seen: TTLCache[Lane, _Seen] = TTLCache(_MOST, _LOOK_AGAIN_S)
+        self._seen: LRUCache[Lane, _Seen] = LRUCache(_MOST)
+        self._looking: dict[Lane, asyncio.Future[_Seen | None]] = {}
 
     async def load(self, lane: Lane) -> Load:
         """Of a lane, now. Redis away: as if nothing ran there."""
@@ -78,14 +82,26 @@ class Queues:
 
     async def _look(self, lane: Lane) -> _Seen | None:
         seen = self._seen.get(lane)
-        if seen is None:
-            try:
-                waiting = await self._broker.waiting(lane, _MOST)
-                known, at = await self._broker.explanation(lane.deployment_id)
-            except Unavailable:
-                return None
-            position = {each: index for index, each in enumerate(waiting)}
-            seen = self._seen[lane] = _Seen(position, known, at, time.monotonic())
+        if seen is not None and time.monotonic() < seen.until:
+            return seen
+        looking = self._looking.get(lane)
+        if looking is None:  # one for all who wait
+            looking = self._looking[lane] = asyncio.ensure_future(self._ask(lane))
+            looking.add_done_callback(lambda _: self._looking.pop(lane, None))
+        return await asyncio.shield(looking)
+
+    async def _ask(self, lane: Lane) -> _Seen | None:
+        begun = time.monotonic()
+        try:
+            waiting = await self._broker.waiting(lane, _MOST)
+            known, at = await self._broker.explanation(lane.deployment_id)
+        except Unavailable:
+            return None
+        now = time.monotonic()
+        # Redis reads the jobs for it: where they are large, it is asked more rarely.
+        until = now + max(_LOOK_AGAIN_S, _RARELY * (now - begun))
+        position = {each: index for index, each in enumerate(waiting)}
+        seen = self._seen[lane] = _Seen(position, known, at, now, until)
         return seen
 
 

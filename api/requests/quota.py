@@ -12,6 +12,8 @@ from loraplex.entities import Deployment
 from loraplex.limits import Bucket, Limits, Refusal, Scope, Standing
 from loraplex.messages import Job
 
+OVER_LIMIT = "rate_limit_exceeded"
+_SETTLED_WITHIN_S = 120.0  # of a request's deadline, by the scaler at the latest
 _RESERVED_OUTPUT = 256  # tokens of an answer that are held before it is known how long it gets
 _LONGEST_RETRY_S = 60.0  # SDKs wait no longer
 
@@ -41,10 +43,10 @@ async def reserve(
 ) -> dict[str, str]:
     """Hold all of a request's answers. Returns headers. Raises ApiError 429."""
     wanted = {job.account.reservation: _prompt(job) + _output(job) for job in jobs}
-    tenant, deadline = jobs[0].tenant, jobs[0].deadline
+    tenant, deadline = jobs[0].tenant, jobs[0].deadline + _SETTLED_WITHIN_S
     verdict = await state.limiter.reserve(tenant, scopes, wanted, deadline)
     if isinstance(verdict, Refusal):
-        raise _refused(verdict, tenant, deployment, sum(wanted.values()))
+        raise _refused(verdict, tenant, deployment, sum(wanted.values()), len(wanted))
     return headers(verdict)
 
 
@@ -97,7 +99,9 @@ def _output(job: Job) -> int:
     return min(job.sampling.max_tokens, _RESERVED_OUTPUT)
 
 
-def _refused(refusal: Refusal, tenant: str, deployment: Deployment, tokens: int) -> ApiError:
+def _refused(
+    refusal: Refusal, tenant: str, deployment: Deployment, tokens: int, answers: int
+) -> ApiError:
     what = {
         "requests": "requests per minute",
         "tokens": "tokens per minute",
@@ -107,12 +111,14 @@ def _refused(refusal: Refusal, tenant: str, deployment: Deployment, tokens: int)
     where = f" on deployment {deployment.name!r}" if refusal.scope.of else ""
     message = f"Rate limit of tenant {tenant!r}{where}: {refusal.limit} {what}. "
     if refusal.never:
-        message += f"This request is over it by itself ({tokens} tokens): make it smaller."
+        asked = "answers" if refusal.kind == "concurrent" else "tokens"
+        count = answers if refusal.kind == "concurrent" else tokens
+        message += f"This request is over it by itself ({count} {asked}): make it smaller."
     else:
         message += f"Try again in {duration(refusal.wait_s)}."
     return ApiError(
         429,
-        "rate_limit_exceeded",
+        OVER_LIMIT,
         message,
         retry_after_s=None if refusal.never else refusal.wait_s,
         repeatable=refusal.wait_s <= _LONGEST_RETRY_S,

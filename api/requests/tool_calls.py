@@ -33,7 +33,8 @@ class ToolCallParser:
         self._mark = family.mark
         self._each_is_marked = family.each_is_marked
         self._held = ""  # the beginning of a mark, perhaps
-        self._said = False  # some text
+        self._said = False  # some text, since the latest call
+        self._space = ""  # held back until more text comes: around calls it is none
         self._in_calls = False
         self._call: _Call | None = None
         self.count = 0  # of calls that have begun
@@ -52,8 +53,9 @@ class ToolCallParser:
         if self._call is not None and not self._call.named:
             parsed.text += self._call.raw
         if not self._in_calls:
-            parsed.text += self._held
-        self._held, self._call = "", None
+            self._say(self._held, parsed)
+            parsed.text += self._space if not self.count else ""
+        self._held, self._space, self._call = "", "", None
         return parsed
 
     def _take(self, character: str, parsed: Parsed) -> None:
@@ -84,6 +86,7 @@ class ToolCallParser:
         if self._held.endswith(self._mark):
             self._say(self._held.removesuffix(self._mark), parsed)
             self._held, self._in_calls = "", True
+            self._space, self._said = "", False
             return
         keep = _possible(self._held, self._mark)
         self._say(self._held[: len(self._held) - keep], parsed)
@@ -91,9 +94,14 @@ class ToolCallParser:
 
     def _say(self, text: str, parsed: Parsed) -> None:
         """Space around calls is no text."""
-        if text.strip() or (text and self._said and not self.count):
-            self._said = True
-            parsed.text += text
+        for character in text:
+            if character.isspace() and not self._said:
+                self._space = ""  # before all text
+            elif character.isspace():
+                self._space += character
+            else:
+                parsed.text += self._space + character
+                self._space, self._said = "", True
 
     def _report(self, call: "_Call", parsed: Parsed) -> None:
         part = call.news()

@@ -25,6 +25,7 @@ class ToolFamily:
     between: str = ""
     each_is_marked: bool = False  # else one mark for all calls
     arguments: str = "arguments"  # their name in the JSON
+    parallel: bool = True  # there may be several
 
 
 FAMILIES = {
@@ -34,15 +35,15 @@ FAMILIES = {
             *("hermes", "<tool_call>", r'"\n"', r'"\n</tool_call>"', r'"\n"'), each_is_marked=True
         ),
         ToolFamily("mistral", "[TOOL_CALLS]", '"["', '"]"', '"," " "?'),
-        ToolFamily("llama3", "", between='"; "', arguments="parameters"),
+        ToolFamily("llama3", "", arguments="parameters", parallel=False),
     )
 }
 
 
 def family_of(template: str) -> ToolFamily | None:
     """None: the template has no tools, or writes calls in a way that isn't known here."""
-    if "tools" not in template:
-        return None
+    if "tools" not in template or "[ARGS]" in template or "<function=" in template:
+        return None  # the latter two write calls in other forms
     if "<tool_call>" in template:
         return FAMILIES["hermes"]
     if "[TOOL_CALLS]" in template:
@@ -72,11 +73,12 @@ def grammar(family: ToolFamily, use: ToolUse, tokenizer: Tokenizer) -> str:
     functions' schemas."""
     functions = [f for f in use.functions if use.only in (None, f["name"])]
     mark, is_token = _mark(family.mark, tokenizer)
-    more = f" ({family.between} body)*" * (use.parallel and not family.each_is_marked)
+    parallel = use.parallel and family.parallel
+    more = f" ({family.between} body)*" * (parallel and not family.each_is_marked)
     call = f"{family.opening} body{more} {family.closing}"
     calls = f"{mark} {call}"
     if family.each_is_marked:
-        calls += f" ({family.between} {calls})*" * use.parallel
+        calls += f" ({family.between} {calls})*" * parallel
     rules = ["%llguidance {}", f"calls: {calls}"]
     if use.required or use.only:
         rules.append("start: calls")
@@ -85,7 +87,7 @@ def grammar(family: ToolFamily, use: ToolUse, tokenizer: Tokenizer) -> str:
     elif is_token:
         rules += ["start: TEXT (calls TEXT)?", r"TEXT: /(.|\n)*/"]
     else:  # as soon as the mark's text is there, a call must follow
-        again = "*" if use.parallel and family.each_is_marked else "?"
+        again = "*" if parallel and family.each_is_marked else "?"
         rules += [f"start: (begun {call}){again} TEXT", f"begun[lazy]: TEXT {mark}"]
         rules.append(r"TEXT: /(.|\n)*/")
     rules.append("body: " + " | ".join(f"tool_{i}" for i in range(len(functions))))

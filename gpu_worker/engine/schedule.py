@@ -246,6 +246,9 @@ class Schedule:
 
     def _admit(self, budget: int, now: float, only: str | None) -> list[Chunk]:
         chunks: list[Chunk] = []
+        if only is not None and only in self._by_id and not self._by_id[only].running:
+            while len(self.running) >= self.max_running:  # those that are paused give way
+                self._preempt(self.running[-1])
         if not budget or len(self.running) >= self.max_running:
             return chunks  # the usual case under load: the queues aren't even looked at
         for sequence in self._in_turn(now) if only is None else list(self.waiting):

@@ -41,28 +41,35 @@ class ScriptCalls:
         }
         self._waiting: list[_Call] = []
         self._senders: set[asyncio.Task[None]] = set()
+        self._sending = 0  # of them, those that look at `_waiting` again
 
     async def call(self, name: str, keys: Sequence[str], args: Sequence[Part] = ()) -> Any:
         """A script's reply. Raises what redis-py does."""
         call = _Call(name, keys, args, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
-        if len(self._senders) < _UNDER_WAY:
+        if self._sending < _UNDER_WAY:
+            self._sending += 1
             sender = asyncio.create_task(self._send())
             self._senders.add(sender)
             sender.add_done_callback(self._senders.discard)
         return await call.reply
 
     async def _send(self) -> None:
-        while self._waiting:
-            calls, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
-            try:
-                await self._round_trip(calls)
-            except BaseException as failed:
-                for call in calls:
-                    if not call.reply.done():
-                        call.reply.set_exception(failed)
-                if not isinstance(failed, Exception):
-                    raise
+        try:
+            while self._waiting:
+                calls, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+                # Who doesn't wait any more may have been told that it wasn't done.
+                calls = [call for call in calls if not call.reply.done()]
+                try:
+                    await self._round_trip(calls)
+                except BaseException as failed:
+                    for call in calls:
+                        if not call.reply.done():
+                            call.reply.set_exception(failed)
+                    if not isinstance(failed, Exception):
+                        raise
+        finally:  # at once: whoever calls from now on must not rely on it
+            self._sending -= 1
 
     async def _round_trip(self, calls: Sequence[_Call]) -> None:
         replies = await self._execute(calls)
@@ -79,6 +86,8 @@ class ScriptCalls:
         _give(calls, replies)
 
     async def _execute(self, calls: Sequence[_Call]) -> list[Any]:
+        if not calls:
+            return []
         async with self._redis.pipeline(transaction=False) as pipeline:
             for call in calls:
                 digest = self._digests[call.name]

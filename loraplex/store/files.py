@@ -24,23 +24,22 @@ class FileStore:
         path = self.path(file_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".part")
-        with partial.open("wb") as file:
-            for block in content:
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        partial.rename(path)
+        try:
+            with partial.open("wb") as file:
+                for block in content:
+                    file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+                size = file.tell()
+            partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
         return size
 
     def blocks(self, file_id: str) -> Iterator[bytes]:
         with self.path(file_id).open("rb") as file:
             while block := file.read(_BLOCK):
                 yield block
-
-    def lines(self, file_id: str) -> Iterator[bytes]:
-        with self.path(file_id).open("rb") as file:
-            yield from file
 
     def delete(self, file_id: str) -> None:
         self.path(file_id).unlink(missing_ok=True)

@@ -2,8 +2,9 @@
 
 import logging
 import time
+from typing import Any, cast
 
-from sqlalchemy import update
+from sqlalchemy import CursorResult, update
 from sqlmodel import Session, col, select
 
 from loraplex import lifecycle, usage, webhooks
@@ -39,10 +40,12 @@ def _check(session: Session, tenant: Tenant) -> None:
             .where(col(Tenant.id) == tenant.id, col(Tenant.budget) == tenant.budget)
             .values(budget_state=state.value, budget_month=month)
         )
-        session.execute(changed)
+        if cast(CursorResult[Any], session.execute(changed)).rowcount == 0:
+            session.rollback()  # another budget was set just now
+            return
         if state is not BudgetState.WITHIN:
             facts = {"month": month, "cost": round(cost, 6), "budget": tenant.budget}
-            event = f"{month}-{state.value}-{tenant.budget:g}"
+            event = f"{month}-{state.value}-{tenant.budget!r}"
             webhooks.announce(session, tenant.id, f"budget.{state.value}", event, utc_now(), facts)
             log.warning("tenant=%s budget %s: %s", tenant.id, state.value, facts)
         session.commit()

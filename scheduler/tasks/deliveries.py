@@ -22,14 +22,13 @@ PAUSES_S = (5, 30, 120, 600, 1800, 7200, 18000, 36000)  # after each try; then i
 
 
 @app.task
-def deliver(delivery_id: str) -> None:
-    """One try. Safe to run twice: receivers tell repeats by `webhook-id`."""
+def deliver(delivery_id: str, tries: int) -> None:
+    """One try, after `tries` others: run again it does nothing. Receivers tell repeats by
+    `webhook-id`."""
     with Session(_engine, expire_on_commit=False) as session:
         row = session.get(WebhookDelivery, delivery_id)
         hook = session.get(Webhook, row.webhook_id) if row else None
-        if row is None or hook is None or row.state != DeliveryState.PENDING:
-            return
-        if not _begin(session, row):  # another one is at it
+        if row is None or hook is None or not _begin(session, row, tries):
             return
         status, error = _send(hook, row)
         row.status_code, row.error = status, error
@@ -41,14 +40,17 @@ def deliver(delivery_id: str) -> None:
         log.info("delivery=%s attempt=%d status=%s %s", row.id, row.attempts, status, error)
 
 
-def _begin(session: Session, row: WebhookDelivery) -> bool:
+def _begin(session: Session, row: WebhookDelivery, tries: int) -> bool:
     """Count the try, and say when the next one is due if this one leaves no word."""
-    tries = row.attempts + 1
-    pause_s = PAUSES_S[min(tries, len(PAUSES_S)) - 1]
+    pause_s = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
     counted = (
         update(WebhookDelivery)
-        .where(col(WebhookDelivery.id) == row.id, col(WebhookDelivery.attempts) == row.attempts)
-        .values(attempts=tries, next_at=utc_now() + timedelta(seconds=pause_s))
+        .where(
+            col(WebhookDelivery.id) == row.id,
+            col(WebhookDelivery.attempts) == tries,
+            col(WebhookDelivery.state) == DeliveryState.PENDING.value,
+        )
+        .values(attempts=tries + 1, next_at=utc_now() + timedelta(seconds=pause_s))
     )
     won = cast(CursorResult[Any], session.execute(counted)).rowcount == 1
     session.commit()
@@ -62,6 +64,6 @@ def _send(hook: Webhook, row: WebhookDelivery) -> tuple[int | None, str]:
     headers |= signed(hook.secret, row.id, int(time.time()), body)
     try:
         status = outbound.post(hook.url, body, headers, settings.callback_hosts)
-    except (outbound.RefusedAddress, httpx.HTTPError, OSError) as failed:
+    except (outbound.RefusedAddress, httpx.HTTPError, OSError, UnicodeError) as failed:
         return None, f"{type(failed).__name__}: {failed}"[:500]
     return status, "" if 200 <= status < 300 else f"answered {status}"

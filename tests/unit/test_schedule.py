@@ -305,3 +305,19 @@ def test_background_work_waits_while_others_wait() -> None:
     while len(schedule):
         order += [s.request.id for s in step(schedule, schedule.next())]
     assert order == ["1", "2", "0"]
+
+
+def test_a_request_that_runs_alone_finds_its_place_among_background_work() -> None:
+    schedule = Schedule(BlockPool(100), 2, 64)
+    for sequence in sequences([Job(5, 9, None, "t", 0, background=True)] * 2):
+        schedule.add(sequence)
+    step(schedule, schedule.next())
+    (suspect,) = sequences([job(5, 2)])
+    suspect.request = replace(suspect.request, id="suspect")
+    schedule.add(suspect)
+    while schedule.find("suspect"):
+        chunks = schedule.next(only="suspect")
+        assert [chunk.sequence for chunk in chunks] == [suspect]
+        step(schedule, chunks)
+    while len(schedule):
+        step(schedule, schedule.next())

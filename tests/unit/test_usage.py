@@ -97,9 +97,9 @@ def test_everything_in_one_line(session: Session) -> None:
     sums = line.sums
     assert (sums.requests, sums.answers, sums.failed) == (3, 4, 1)
     assert (sums.prompt_tokens, sums.cached_tokens, sums.completion_tokens) == (30, 12, 20)
-    # Of the shared deployment's two hours at 3.0 half is its; its own has three hours at 1.0.
-    assert sums.replica_s == pytest.approx(HOUR + 3 * HOUR)
-    assert sums.cost == pytest.approx(3 + 3)
+    # Of the shared deployment's two hours at 3.0 a quarter and all; its own has three at 1.0.
+    assert sums.replica_s == pytest.approx(1.25 * HOUR + 3 * HOUR)
+    assert sums.cost == pytest.approx(3.75 + 3)
 
 
 def test_costs_are_shared_out_within_each_bucket(session: Session) -> None:
@@ -116,6 +116,19 @@ def test_costs_are_shared_out_within_each_bucket(session: Session) -> None:
     )
 
 
+def test_the_owner_of_a_shared_deployment_pays_for_its_idle_hours_alone(session: Session) -> None:
+    assert of(session, "ops") == [], "others had requests in both of its hours"
+
+
+def test_costs_do_not_depend_on_the_buckets(session: Session) -> None:
+    for tenant in ("acme", "other", None):
+        (whole,) = of(session, tenant)
+        for bucket in (60, HOUR, 86400):
+            parts = of(session, tenant, bucket=bucket)
+            if bucket >= HOUR:
+                assert sum(p.sums.cost for p in parts) == pytest.approx(whole.sums.cost)
+
+
 def test_all_tenants_together_cost_what_all_replicas_did(session: Session) -> None:
     lines = of(session, None, Dimension.TENANT)
     assert [line.key for line in lines] == [("acme",), ("other",)]
@@ -129,6 +142,7 @@ def test_all_tenants_together_cost_what_all_replicas_did(session: Session) -> No
 def test_by_adapter_and_status(session: Session) -> None:
     lines = of(session, "acme", Dimension.ADAPTER, Dimension.STATUS)
     assert {line.key: line.sums.answers for line in lines} == {
+        ("", ""): 0,  # idle hours
         ("", "error"): 1,
         ("", "stop"): 2,
         ("pirate/1", "stop"): 1,

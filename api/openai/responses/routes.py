@@ -1,5 +1,6 @@
 """/v1/responses: create, retrieve (also as a stream, from where one was), cancel, delete."""
 
+import time
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -11,14 +12,14 @@ from sqlmodel import Session
 from api.errors import bad_request
 from api.openai.responses import stored
 from api.openai.responses.schemas import ResponseCreate
-from api.openai.responses.shape import PREFIX, ResponseWriter
+from api.openai.responses.shape import OPENING, PREFIX, ResponseWriter, replay
 from api.requests.admission import Admitted, admit
 from api.requests.comeback import come_back, find
 from api.requests.gather import gather
 from api.requests.generation import Piece
 from api.requests.request import GenerationRequest
 from api.requests.resolve import model_within
-from api.requests.sse import Event, stream
+from api.requests.sse import Event, encode, stream
 from api.requests.terms import LastEvent, terms
 from api.security import ForInference, caller_of
 from api.state import State, StateDep
@@ -41,15 +42,23 @@ async def create(
     admitted = await admit(state, caller_of(http), asked, _generation(body, http, context))
     writer = ResponseWriter(admitted, _facts(body))
     if body.store is not False:
-        await stored.begin(state, tenant, writer, context)
+        try:
+            await stored.begin(state, tenant, writer, context)
+        except BaseException:
+            state.inflight.gone(admitted.ongoing)
+            raise
+    if body.background and body.stream:  # kept also when its client leaves
+        last = LastEvent(admitted.shown.request, [])
+        twin = await come_back(state, tenant, last)
+        stored.in_background(stored.finish(state, twin, ResponseWriter(twin, _facts(body))))
     if body.stream:
         return _stream(state, admitted, writer, kept=body.store is not False)
     if body.background:
         stored.in_background(stored.finish(state, admitted, writer))
         return JSONResponse(writer.body("queued"), headers=admitted.headers)
-    await gather(state, http, admitted, writer.add, may_come_later=False)
+    whole = await gather(state, http, admitted, writer.add, may_come_later=False)
     answer = writer.body()
-    if body.store is not False:
+    if whole and body.store is not False:
         await stored.end(state, answer)
     return JSONResponse(answer, headers=admitted.headers)
 
@@ -69,6 +78,11 @@ async def retrieve(
             raise bad_request("starting_after is for streams: set stream.", "starting_after")
         return JSONResponse(await stored.current(state, row))
     after = -1 if starting_after is None else starting_after
+    body = await stored.current(state, row)
+    # Its tokens are kept for as long after its end, which came after its beginning.
+    kept = time.time() < body["created_at"] + state.settings.retention_s
+    if body["status"] in stored.OVER and not kept:
+        return _replayed(body, after)
     # From its beginning: the last events have the whole text.
     last = LastEvent(response_id.removeprefix(PREFIX), [])
     admitted = await come_back(state, tenant, last)
@@ -109,7 +123,7 @@ async def _context(state: State, tenant: str, body: ResponseCreate) -> list[dict
     if body.previous_response_id is not None:
         row = await stored.need(state, tenant, body.previous_response_id, "previous_response_id")
         answer = await stored.current(state, row)
-        if answer["status"] not in ("completed", "incomplete"):
+        if not answer["output"]:
             message = (
                 f"Response {row.id!r} is {answer['status']}: there is no answer to go on from."
             )
@@ -153,6 +167,16 @@ def _facts(body: ResponseCreate) -> dict[str, Any]:
         "truncation": "disabled",
         "user": body.user,
     }
+
+
+def _replayed(body: dict[str, Any], after: int) -> Response:
+    """The events of a response that is over, its text in one. Who has a part of the text already
+    finds the whole in the last events."""
+    events = [event for event in replay(body) if event["sequence_number"] > after]
+    if after > OPENING:
+        events = [event for event in events if "delta" not in event]
+    text = b"".join(encode(event, name=event["type"]) for event in events)
+    return Response(text, media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
 
 def _stream(

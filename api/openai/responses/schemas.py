@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.errors import bad_request
 from api.openai.schemas import MAX_SCHEMA, MAX_TOKENS, neutral
-from api.text import Text
+from api.text import Text, storable
 
 
 class InputPart(BaseModel):
@@ -48,14 +48,16 @@ class JsonFormat(BaseModel):
 class SchemaFormat(BaseModel):
     model_config = ConfigDict(extra="forbid")
     type: Literal["json_schema"]
-    name: str = Field(min_length=1, max_length=64)
+    name: Text = Field(min_length=1, max_length=64)
     schema_: dict[str, Any] = Field(alias="schema")
-    description: str | None = None
+    description: Text | None = None
     strict: bool | None = None  # the output always matches the schema
 
     def grammar(self) -> tuple[str, str]:
         """Raises ApiError for a schema that is too long."""
         source = json.dumps(self.schema_)
+        if not storable(self.schema_):
+            raise bad_request("The schema has a number or a text that JSON has not.", "text.format")
         if len(source) > MAX_SCHEMA:
             raise bad_request(f"The schema has over {MAX_SCHEMA} characters.", "text.format")
         return ("json_schema", source)
@@ -81,7 +83,7 @@ class ResponseCreate(BaseModel):
     store: bool | None = True
     previous_response_id: str | None = Field(None, max_length=128)
     metadata: dict[Text, Text] | None = Field(None, max_length=16)
-    user: str | None = None
+    user: Text | None = Field(None, max_length=512)
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     tools: Annotated[Any, neutral([])] = None

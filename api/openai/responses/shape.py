@@ -12,7 +12,7 @@ from api.requests.generation import Piece
 from api.requests.sse import Event
 from loraplex.messages import Shown
 
-_OPENING = 3  # sequence number of the last event before the first token
+OPENING = 3  # sequence number of the last event before the first token
 PREFIX = "resp_"
 
 
@@ -62,7 +62,7 @@ class ResponseWriter:
             self._event("created", 0, response=self.body("in_progress")),
             self._event("in_progress", 1, response=self.body("in_progress")),
             self._event("output_item.added", 2, output_index=0, item=item),
-            self._event("content_part.added", _OPENING, **at, part=_part("")),
+            self._event("content_part.added", OPENING, **at, part=_part("")),
         ]
 
     def chunks(self, index: int, piece: Piece) -> list[Event]:
@@ -71,7 +71,7 @@ class ResponseWriter:
         if piece.text:
             at = {"item_id": self._item("")["id"], "output_index": 0, "content_index": 0}
             data = self._event(
-                "output_text.delta", _OPENING + piece.position, **at, delta=piece.text, logprobs=[]
+                "output_text.delta", OPENING + piece.position, **at, delta=piece.text, logprobs=[]
             )
             events.append(Event(data, piece.position))
         return events
@@ -80,7 +80,7 @@ class ResponseWriter:
         body = self.body()
         (item,) = body["output"]
         at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
-        first = _OPENING + self.tokens + 1
+        first = OPENING + self.tokens + 1
         return [
             self._event("output_text.done", first, **at, text=self.text, logprobs=[]),
             self._event("content_part.done", first + 1, **at, part=_part(self.text)),
@@ -90,7 +90,7 @@ class ResponseWriter:
 
     def failed(self, code: str, message: str) -> dict[str, Any]:
         body = self.body("failed", {"code": code, "message": message})
-        return self._event("failed", _OPENING + self.tokens + 1, response=body)
+        return self._event("failed", OPENING + self.tokens + 1, response=body)
 
     def _event(self, kind: str, number: int, **fields: Any) -> dict[str, Any]:
         return {"type": f"response.{kind}", "sequence_number": number, **fields}
@@ -112,6 +112,34 @@ class ResponseWriter:
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": self._shown.prompt_tokens + self.tokens,
         }
+
+
+def replay(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of a response that is over. Those of its tokens are one, with the last number that
+    they may have had: who has some of them has asked while it ran."""
+    if not body["output"]:
+        number = OPENING + 1
+        kind = f"response.{body['status']}"
+        return [{"type": kind, "sequence_number": number, "response": body}]
+    (item,) = body["output"]
+    (part,) = item["content"]
+    tokens = (body["usage"] or {}).get("output_tokens", 0)
+    begun = body | {"status": "in_progress", "output": [], "usage": None}
+    empty = item | {"status": "in_progress", "content": []}
+    at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
+    last = OPENING + tokens
+    found: list[tuple[str, int, dict[str, Any]]] = [
+        ("created", 0, {"response": begun}),
+        ("in_progress", 1, {"response": begun}),
+        ("output_item.added", 2, {"output_index": 0, "item": empty}),
+        ("content_part.added", OPENING, {**at, "part": _part("")}),
+        ("output_text.delta", last, {**at, "delta": part["text"], "logprobs": []}),
+        ("output_text.done", last + 1, {**at, "text": part["text"], "logprobs": []}),
+        ("content_part.done", last + 2, {**at, "part": part}),
+        ("output_item.done", last + 3, {"output_index": 0, "item": item}),
+        (body["status"], last + 4, {"response": body}),
+    ]
+    return [{"type": f"response.{kind}", "sequence_number": n, **rest} for kind, n, rest in found]
 
 
 def _part(text: str) -> dict[str, Any]:

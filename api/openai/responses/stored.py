@@ -19,7 +19,8 @@ from loraplex.entities import StoredResponse
 
 log = logging.getLogger(__name__)
 
-_OVER = ("completed", "incomplete", "failed", "cancelled")
+OVER = ("completed", "incomplete", "failed", "cancelled")
+_NOT_KEPT = {"output": [], "incomplete_details": {"reason": "not_kept"}}
 _tasks: set[asyncio.Task[Any]] = set()
 
 
@@ -32,8 +33,9 @@ async def begin(
 
     def write() -> None:
         with Session(state.database) as session:
-            session.merge(row)  # an Idempotency-Key may have made it before
-            session.commit()
+            if session.get(StoredResponse, row.id) is None:  # the same Idempotency-Key, else
+                session.add(row)
+                session.commit()
 
     await run_in_threadpool(write)
 
@@ -42,7 +44,7 @@ async def end(state: State, body: dict[str, Any]) -> None:
     def write() -> None:
         with Session(state.database) as session:
             row = session.get(StoredResponse, body["id"])
-            if row is not None and row.body["status"] not in _OVER:
+            if row is not None and row.body["status"] not in OVER:
                 row.body = body
                 session.add(row)
                 session.commit()
@@ -66,13 +68,13 @@ async def need(state: State, tenant: str, response_id: str, param: str | None = 
 async def current(state: State, row: StoredResponse) -> dict[str, Any]:
     """A response's body as it is now; one that has ended meanwhile is kept from now on."""
     body: dict[str, Any] = row.body
-    if body["status"] in _OVER:
+    if body["status"] in OVER:
         return body
     request = row.id.removeprefix(PREFIX)
     try:
         lane, recorded = await find(state, row.tenant_id, request)
     except ApiError:
-        body = body | {"status": "incomplete", "incomplete_details": {"reason": "not_kept"}}
+        body = body | {"status": "incomplete"} | _NOT_KEPT
         await end(state, body)
         return body
     if recorded.stopped:
@@ -99,6 +101,8 @@ async def finish(state: State, admitted: Admitted, writer: ResponseWriter) -> di
         served = True
         if error.code == "cancelled":
             body = writer.body("cancelled")
+        elif error.code in ("answer_expired", "request_not_found"):
+            body = writer.body("incomplete") | _NOT_KEPT
         else:
             body = writer.body("failed", {"code": error.code, "message": error.message})
     finally:
