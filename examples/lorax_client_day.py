@@ -5,9 +5,11 @@ LORAPLEX_URL, LORAPLEX_API_KEY: as `loraplex up` prints them. DEPLOYMENT and ADA
 
 import json
 import os
+import time
 
+import requests
 from lorax import Client
-from lorax.errors import ValidationError
+from lorax.errors import OverloadedError, ValidationError
 
 URL = os.environ.get("LORAPLEX_URL", "http://127.0.0.1:8000")
 DEPLOYMENT, ADAPTER = os.environ.get("DEPLOYMENT", "smollm2"), os.environ.get("ADAPTER", "pirate/1")
@@ -48,3 +50,26 @@ try:
     client.generate(PROMPT, adapter_id=ADAPTER, adapter_source="hub", max_new_tokens=1)
 except ValidationError as refused:
     print("refused:", refused)
+
+# One answer at a time: who asks for more is told, and asks again when the other has ended.
+http = requests.Session()
+http.headers.update(HEADERS)
+control = f"{URL}/api/v1/deployments/{DEPLOYMENT}"
+http.patch(control, json={"limits": {"concurrent": 1}}).raise_for_status()
+stream = client.generate_stream(PROMPT, max_new_tokens=48)
+next(stream)
+try:
+    client.generate(PROMPT, max_new_tokens=1)
+except OverloadedError as limited:
+    print("limited:", limited)
+for _ in stream:
+    pass
+time.sleep(1)
+print("again:", client.generate(PROMPT, max_new_tokens=4).generated_text)
+http.patch(control, json={"limits": {}}).raise_for_status()
+
+time.sleep(2)  # each answer is in the books a second or two after its end
+query = {"by": ["deployment", "adapter"]}
+for line in http.get(f"{URL}/api/v1/usage", params=query).json()["data"]:
+    if line["deployment"] == DEPLOYMENT:
+        print("used:", line["adapter"] or "base", line["requests"], line["completion_tokens"])

@@ -8,7 +8,7 @@ import os
 import time
 
 import httpx
-from openai import OpenAI
+from openai import OpenAI, RateLimitError
 
 URL = os.environ.get("LORAPLEX_URL", "http://127.0.0.1:8000")
 KEY = os.environ["LORAPLEX_API_KEY"]
@@ -59,6 +59,28 @@ answer = sent.json()["answer"].removeprefix("/api/v1")
 while (found := control.get(answer, headers={"prefer": "wait=5"})).status_code == 202:
     time.sleep(float(found.headers["retry-after"]))
 print("later:", found.json()["choices"][0]["message"]["content"])
+
+# One answer at a time: who asks for more is told when to come again, and the SDK does.
+control.patch(f"/deployments/{NAME}", json={"limits": {"concurrent": 1}}).raise_for_status()
+stream = client.chat.completions.create(model=NAME, messages=ask, stream=True)
+next(iter(stream))
+try:
+    client.with_options(max_retries=0).chat.completions.create(model=NAME, messages=ask)
+except RateLimitError as limited:
+    print("limited:", limited.message, "retry-after", limited.response.headers["retry-after"])
+for _ in stream:
+    pass
+client.with_options(max_retries=5).chat.completions.create(model=NAME, messages=ask, max_tokens=1)
+
+used: list = []
+while sum(line["requests"] for line in used) < 6:  # each answer, a second or two after its end
+    time.sleep(0.5)
+    by_adapter = control.get("/usage", params={"by": ["deployment", "adapter"]}).json()["data"]
+    used = [line for line in by_adapter if line["deployment"] == NAME]
+for line in used:
+    print(
+        f"used: {line['adapter'] or 'base'}: {line['requests']}, {line['completion_tokens']} tokens"
+    )
 
 control.delete(f"/deployments/{NAME}").raise_for_status()
 print("left:", [model.id for model in client.models.list()])

@@ -5,6 +5,9 @@ LORAPLEX_URL, LORAPLEX_API_KEY: as `loraplex up` prints them. MODEL: a base mode
 
 import json
 import os
+import time
+
+import requests
 
 URL = os.environ.get("LORAPLEX_URL", "http://127.0.0.1:8000")
 os.environ["PREDIBASE_GATEWAY"] = URL
@@ -44,6 +47,28 @@ try:
     pb.deployments.update(NAME, config=UpdateDeploymentConfig(speculator="medusa"))
 except RuntimeError as refused:
     print("refused:", refused)
+
+# One answer at a time: who asks for more is told, and asks again when the other has ended.
+http = requests.Session()
+http.headers["authorization"] = f"Bearer {os.environ['LORAPLEX_API_KEY']}"
+limits = {"limits": {"concurrent": 1}}
+http.patch(f"{URL}/api/v1/deployments/{NAME}", json=limits).raise_for_status()
+stream = client.generate_stream(PROMPT, max_new_tokens=48)
+next(stream)
+try:
+    client.generate(PROMPT, max_new_tokens=1)
+except Exception as limited:  # of the LoRAX client that the SDK brings
+    print("limited:", limited)
+for _ in stream:
+    pass
+time.sleep(1)
+print("again:", client.generate(PROMPT, max_new_tokens=4).generated_text)
+
+time.sleep(2)  # each answer is in the books a second or two after its end
+query = {"by": ["deployment", "adapter"]}
+for line in http.get(f"{URL}/api/v1/usage", params=query).json()["data"]:
+    if line["deployment"] == NAME:
+        print("used:", line["adapter"] or "base", line["requests"], line["completion_tokens"])
 
 pb.deployments.delete(NAME)
 print("left:", [d.name for d in pb.deployments.list()])

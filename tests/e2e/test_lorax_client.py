@@ -56,6 +56,7 @@ def test_the_example_runs(platform: Platform, lorax: Path) -> None:
         environment | {"LORAPLEX_API_KEY": key},
     )
     assert "Arrr" in printed and "refused: Only registered adapters" in printed
+    assert "limited: " in printed and "1 concurrent" in printed and "used: " in printed
 
 
 @pytest.mark.parametrize("path", [BASE, SDK])

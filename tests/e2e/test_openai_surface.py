@@ -387,6 +387,7 @@ def test_the_example_runs(platform: Platform) -> None:
     example = REPOSITORY / "examples" / "openai_sdk_day.py"
     printed = run(Path(sys.executable), example, environment)
     assert "Arrr" in printed and "later: " in printed
+    assert "limited: " in printed and "1 concurrent" in printed and "used: " in printed
     assert "openai-day" not in printed.rstrip().splitlines()[-1]
 
 
