@@ -15,8 +15,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from loraplex import lifecycle
+from loraplex.batch_status import UNDER_WAY
 from loraplex.broker.interface import Deposed
 from loraplex.entities import (
+    Batch,
     Deployment,
     DeploymentEvent,
     Leadership,
@@ -212,6 +214,8 @@ class SqlRows:
             session.execute(delete(Replica).where(col(Replica.gone_at) < replicas))
             deliveries = col(WebhookDelivery.created_at) < events
             session.execute(delete(WebhookDelivery).where(deliveries))
+            batches = col(Batch.created_at) < events, col(Batch.status).not_in(UNDER_WAY)
+            session.execute(delete(Batch).where(*batches))
             responses = col(StoredResponse.created_at) < events
             session.execute(delete(StoredResponse).where(responses))
             session.execute(delete(UsageRecord).where(col(UsageRecord.at) < bills))

@@ -1,6 +1,7 @@
 """Fixtures that say what they are: a real Valkey, the real small model, the whole platform."""
 
 import os
+import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ import redis as redis_module
 from hypothesis import settings
 
 from loraplex.broker.connection import Unavailable, connect
+from loraplex.database import migrate
 from loraplex.embedded.ports import free_port
 from loraplex.embedded.valkey import find_server, write_config
 from loraplex.store.models import DEMO_MODEL, ModelStore
+from tests import postgres
 
 # The GPU's kernels run on the CPU here: `device="interpreter"`. Read when they are imported.
 os.environ["TRITON_INTERPRET"] = "1"
@@ -65,3 +68,26 @@ def valkey(valkey_url: str) -> Iterator["redis_module.Redis"]:
     client.flushall()
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server; a database's name follows."""
+    if not postgres.available():
+        pytest.skip("no PostgreSQL here (Debian's packages)")
+    with postgres.server(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An empty database with our tables, of each kind."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('database') / 'test.db'}"
+    else:
+        server = request.getfixturevalue("postgres_url")
+        name = f"test_{secrets.token_hex(4)}"
+        postgres.create(server, name)
+        url = server + name
+    migrate(url)
+    return url

@@ -7,6 +7,7 @@ https://github.com/predibase/lorax: its router's API; clients post to the base U
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
@@ -16,11 +17,14 @@ from sqlmodel import Session
 from api.errors import ApiError
 from api.lorax.answers import answer
 from api.lorax.schemas import GenerateRequest
+from api.openai.schemas import neutral
 from api.requests.comeback import admit_or_resume
+from api.requests.embed import embed
 from api.requests.prepare import encoding
 from api.requests.resolve import need_usable
 from api.security import ForInference
 from api.state import StateDep
+from api.text import Text
 from loraplex import __version__
 from loraplex.entities import Deployment
 from loraplex.not_serving import not_serving
@@ -122,6 +126,22 @@ async def info(deployment: DeploymentDep, state: StateDep) -> dict[str, Any]:
         "version": __version__,
         "eager_prefill": False,
     }
+
+
+class EmbedRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    inputs: Text = Field(min_length=1)
+    parameters: Annotated[Any, neutral({})] = None  # as its client sends them
+    stream: Annotated[Any, neutral(False)] = None
+
+
+@router.post("/embed")
+async def embed_text(
+    body: EmbedRequest, http: Request, _: ForInference, deployment: DeploymentDep, state: StateDep
+) -> dict[str, list[float]]:
+    """A text's vector: the mean of its tokens' hidden states, of length 1."""
+    (vector,), _admitted = await embed(state, http, deployment.name, [body.inputs], "mean")
+    return {"embeddings": np.frombuffer(vector, "<f4").tolist()}
 
 
 class TokenizeRequest(BaseModel):

@@ -8,12 +8,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.errors import ApiError, bad_request
+from api.errors import bad_request
 from api.openai.schemas import TokenId
-from api.requests.comeback import admit_or_resume
-from api.requests.gather import gather
-from api.requests.generation import Piece
-from api.requests.request import GenerationRequest
+from api.requests.embed import Pooling, embed
 from api.requests.resolve import model_within
 from api.security import ForInference
 from api.state import StateDep
@@ -33,7 +30,7 @@ class EmbeddingRequest(BaseModel):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1, le=65536, description="The first so many.")
     user: str | None = None
-    pooling: Literal["mean", "last"] = Field("mean", description="Of the prompt's tokens.")
+    pooling: Pooling = Field("mean", description="Of the prompt's tokens.")
 
     def prompts(self) -> list[str | list[int]]:
         """Raises ApiError."""
@@ -51,28 +48,11 @@ async def create(
     body: EmbeddingRequest, http: Request, _: ForInference, state: StateDep
 ) -> JSONResponse:
     """Vectors of length 1: the mean of a text's hidden states, or its last token's."""
-    request = GenerationRequest(
-        surface="embedding",
-        model=model_within(http.path_params.get("deployment"), body.model),
-        prompts=body.prompts(),
-        max_tokens=0,
-        temperature=0.0,
-        pooling=body.pooling,
-    )
-    admitted = await admit_or_resume(state, http, request)
-    vectors: dict[int, bytes] = {}
-
-    def add(index: int, piece: Piece) -> None:
-        if piece.embedding is not None:
-            vectors[index] = piece.embedding
-
-    await gather(state, http, admitted, add, may_come_later=False)
-    if len(vectors) < admitted.shown.answers:
-        message = "This replica is too old to make embeddings."
-        raise ApiError(503, "server_error", message, retry_after_s=30)
+    model = model_within(http.path_params.get("deployment"), body.model)
+    vectors, admitted = await embed(state, http, model, body.prompts(), body.pooling)
     data = [
-        {"object": "embedding", "index": index, "embedding": _shown(vectors[index], body)}
-        for index in range(admitted.shown.answers)
+        {"object": "embedding", "index": index, "embedding": _shown(vector, body)}
+        for index, vector in enumerate(vectors)
     ]
     tokens = admitted.shown.prompt_tokens
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}

@@ -181,3 +181,17 @@ def test_an_answer_is_read_again_in_its_own_shape(platform: Platform) -> None:
     found = ask(platform, f"{BASE}/generate")
     again = platform.http().get(f"/api/v1/requests/{found.headers['x-request-id']}/answer")
     assert again.json() == found.json()
+
+
+def test_its_client_embeds_a_text(platform: Platform, lorax: Path, tmp_path: Path) -> None:
+    script = tmp_path / "embed.py"
+    script.write_text(
+        "import os; from lorax import Client\n"
+        "headers = {'Authorization': 'Bearer ' + os.environ['LORAPLEX_API_KEY']}\n"
+        "client = Client(os.environ['LORAPLEX_URL'] + '/deployments/chat', headers=headers)\n"
+        "found = client.embed('The cat sat on the mat.').embeddings\n"
+        "print(len(found), round(sum(x * x for x in found), 3))\n"
+    )
+    key = platform.http().headers["authorization"].removeprefix("Bearer ")
+    environment = {"LORAPLEX_URL": platform.status()["url"], "LORAPLEX_API_KEY": key}
+    assert run(lorax, script, environment).split() == ["576", "1.0"]

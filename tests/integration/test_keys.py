@@ -13,18 +13,20 @@ from sqlmodel import Session
 
 from api.app import build
 from loraplex import apikeys
-from loraplex.database import connect, migrate
+from loraplex.database import connect
 from loraplex.entities import Adapter, ApiKey, Deployment, utc_now
 from loraplex.settings import ApiSettings
 
 MODEL = "org/model"
-ALTERED = 2000
+ALTERED = 1000
 
 
 @pytest.fixture(scope="module")
-def settings(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> ApiSettings:
-    found = ApiSettings(home=tmp_path_factory.mktemp("home"), redis_url=valkey_url)
-    migrate(found.database)
+def settings(
+    valkey_url: str, database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> ApiSettings:
+    home = tmp_path_factory.mktemp("home")
+    found = ApiSettings(home=home, redis_url=valkey_url, database_url=database_url)
     with Session(connect(found.database)) as session:
         apikeys.store(session, apikeys.FIRST_TENANT, "first", "pb_operator")
     return found

@@ -1,19 +1,18 @@
 """One usage record for each answer, whatever happens to it: from real lanes to a real database."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete
 from sqlmodel import Session, select
 
 from gpu_worker.metering import Meter
 from loraplex.broker.interface import TakenJob
 from loraplex.broker.scaler import ScalerBroker
 from loraplex.broker.worker import StepResult, WorkerBroker
-from loraplex.database import connect, migrate
+from loraplex.database import connect
 from loraplex.entities import UsageRecord
 from loraplex.keys import limits_prefix
 from loraplex.messages import Account, TokenEvent, encode
@@ -27,10 +26,11 @@ def api(valkey_url: str, valkey: "redis.Redis") -> Api:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Engine]:
-    url = f"sqlite:///{tmp_path / 'usage.db'}"
-    migrate(url)
-    engine = connect(url)
+def database(database_url: str) -> Iterator[Engine]:
+    engine = connect(database_url)
+    with Session(engine) as session:
+        session.execute(delete(UsageRecord))
+        session.commit()
     yield engine
     engine.dispose()
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlmodel import Session
 
-from loraplex.database import connect, migrate
+from loraplex.database import connect
 from loraplex.entities import Deployment, Replica, Tenant, UsageRecord
 from loraplex.usage import Dimension, Line, Query, Sums, Use, fold, report, share_out, split
 
@@ -22,11 +22,9 @@ def moment(at: int) -> datetime:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+def session(database_url: str) -> Session:
     """Two tenants, a shared and a private deployment, six hours."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('usage') / 'usage.db'}"
-    migrate(url)
-    session = Session(connect(url))
+    session = Session(connect(database_url))
     session.add_all([Tenant(id="ops", operator=True), Tenant(id="acme"), Tenant(id="other")])
     session.flush()
     session.add_all(

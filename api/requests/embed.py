@@ -1,0 +1,42 @@
+"""Embeddings of prompts, whatever the surface."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from fastapi import Request
+
+from api.errors import ApiError
+from api.requests.admission import Admitted
+from api.requests.comeback import admit_or_resume
+from api.requests.gather import gather
+from api.requests.generation import Piece
+from api.requests.request import GenerationRequest, Prompt
+from api.state import State
+
+Pooling = Literal["mean", "last"]
+
+
+async def embed(
+    state: State, http: Request, model: str, prompts: Sequence[Prompt], pooling: Pooling
+) -> tuple[list[bytes], Admitted]:
+    """Of each prompt a vector of length 1 (float32, little-endian). Raises ApiError."""
+    request = GenerationRequest(
+        surface="embedding",
+        model=model,
+        prompts=prompts,
+        max_tokens=0,
+        temperature=0.0,
+        pooling=pooling,
+    )
+    admitted = await admit_or_resume(state, http, request)
+    vectors: dict[int, bytes] = {}
+
+    def add(index: int, piece: Piece) -> None:
+        if piece.embedding is not None:
+            vectors[index] = piece.embedding
+
+    whole = await gather(state, http, admitted, add, may_come_later=False)
+    if whole and len(vectors) < admitted.shown.answers:
+        message = "This replica is too old to make embeddings."
+        raise ApiError(503, "server_error", message, retry_after_s=30)
+    return [vectors.get(index, b"") for index in range(admitted.shown.answers)], admitted
