@@ -26,6 +26,7 @@ from scheduler.event_relay import EXCHANGE, EventRelay
 from scheduler.observe import observe
 from scheduler.placement import Place
 from scheduler.rows import SqlRows
+from scheduler.webhooks import Webhooks
 
 INTENT = Intend("rep-1-1", "dep-1", 1, 1, "local", 0)
 LANE = Lane("m", "dep-1")
@@ -180,11 +181,15 @@ def test_a_row_that_cannot_be_understood_holds_its_own_deployment(
     assert (list(world.orphans), world.taken) == ([], {Place("local", 0)})
 
 
+def no_webhook(delivery: str, tries: int) -> None:
+    raise AssertionError("nobody has one")
+
+
 def test_stored_events_are_published_in_order_also_by_the_next_leader(
     database: Engine, valkey: "redis_module.Redis", valkey_url: str
 ) -> None:
     broker = ScalerBroker(valkey, "one")
-    relay = EventRelay(database, broker, valkey_url)
+    relay = EventRelay(database, broker, valkey_url, Webhooks(database, no_webhook))
     options = {"global_keyprefix": BUS_PREFIX}
     got: list[Any] = []
     with kombu.Connection(valkey_url, transport_options=options) as bus:
@@ -194,7 +199,9 @@ def test_stored_events_are_published_in_order_also_by_the_next_leader(
             relay.publish()
             relay.publish()
             _store(database, "three")
-            EventRelay(database, broker, valkey_url).publish()  # another leader's
+            EventRelay(
+                database, broker, valkey_url, Webhooks(database, no_webhook)
+            ).publish()  # another leader's
             while not got or got[-1]["kind"] != "three":
                 bus.drain_events(timeout=10)
     kinds = [event["kind"] for event in got]
