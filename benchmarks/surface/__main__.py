@@ -1,7 +1,8 @@
 """The whole HTTP surface, as strangers meet it.
 
 `cases`, `failures`: Schemathesis' cases made from our own OpenAPI document, against a real API
-process over a real Valkey, with a fake replica that answers; a failure is a 5xx other than 503 and 504 (a deadline has passed).
+process over a real Valkey, with a fake replica that answers; a failure is a 5xx other than 503 (not
+now) and 504 (a deadline has passed).
 `altered`, `unauthorised`: nearly right keys, and right keys with another tenant's objects.
 """
 
