@@ -148,6 +148,10 @@ def install(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         codes = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
         message = f"{request.method} {request.url.path}: {error.detail}"
+        if error.detail == "There was an error parsing the body":
+            message = (
+                "The body can't be read: JSON nested too deeply, a number too large, no UTF-8."
+            )
         code = codes.get(error.status_code, "invalid_request")
         return render(request, ApiError(error.status_code, code, message))
 

@@ -7,7 +7,10 @@ from pydantic import AfterValidator
 
 
 def _storable(text: str) -> str:
-    text.encode()  # JSON can spell half a surrogate pair: a UnicodeEncodeError is a ValueError
+    try:
+        text.encode()
+    except UnicodeEncodeError as broken:  # JSON can spell half of a surrogate pair
+        raise ValueError("holds half of a surrogate pair") from broken
     if "\0" in text:  # nor can a database's text hold it
         raise ValueError("holds a NUL character")
     return text

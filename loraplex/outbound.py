@@ -7,12 +7,14 @@ inside. Redirects are not followed, proxies of the environment not used.
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Collection
 
 import httpx
 
 _TIMEOUT_S = 10.0
+_NAME = re.compile(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})+\.?")  # with a domain
 
 
 class RefusedAddress(Exception):
@@ -25,12 +27,9 @@ def check(url: str, allowed: Collection[str]) -> httpx.URL:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as wrong:
         raise RefusedAddress(f"{url!r} is no URL: {wrong}") from wrong
-    if (
-        parsed.scheme not in ("https", "http")
-        or not parsed.host
-        or parsed.userinfo
-        or (parsed.port or 1) > 65535
-    ):
+    if (parsed.port or 1) > 65535:
+        raise RefusedAddress(f"{parsed.port} is no port.")
+    if parsed.scheme not in ("https", "http") or not parsed.host or parsed.userinfo:
         raise RefusedAddress("Give an https:// address, without a user name.")
     try:
         parsed.host.encode("idna")
@@ -43,6 +42,9 @@ def check(url: str, allowed: Collection[str]) -> httpx.URL:
         raise RefusedAddress(message)
     if _is_address(parsed.host):
         _check_public(parsed.host, parsed.host)
+    elif not _NAME.fullmatch(parsed.host) or parsed.host.endswith((".localhost", ".local")):
+        message = f"{parsed.host!r} is no public name of a host; see LORAPLEX_CALLBACK_HOSTS."
+        raise RefusedAddress(message)
     return parsed
 
 

@@ -63,7 +63,7 @@ async def answer(
     while True:
         left_s = until - time.time()
         timeout_s = min(max(left_s, 1.0), state.settings.request_timeout_s)
-        terms = Terms(timeout_s, _GRACE_S, f"{name}/{tries}")
+        terms = Terms(timeout_s, _GRACE_S, _try(name, tries))
         try:
             admitted = await admit(state, caller, terms, request, background=True)
             return await whole(state, admitted, ENDPOINTS[endpoint].shape, unwanted)
@@ -79,6 +79,15 @@ async def answer(
         except BrokenModel as broken:
             raise ApiError(503, "model_broken", str(broken), repeatable=False) from broken
         await asyncio.sleep(pause_s)
+
+
+def first_try(name: str) -> str:
+    """Its Idempotency-Key."""
+    return _try(name, 0)
+
+
+def _try(name: str, tries: int) -> str:
+    return f"{name}/{tries}"
 
 
 def pause_of(error: ApiError) -> float | None:

@@ -14,12 +14,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col
 
 from api.batches.lines import Line, LineError, body_of, check
-from api.batches.request import answer, pause_of, read
+from api.batches.request import answer, first_try, pause_of, read
 from api.batches.results import Results
 from api.errors import ApiError
 from api.openai.files import add_file
 from api.requests.models import BrokenModel
 from api.requests.request import GenerationRequest
+from api.requests.terms import request_id, unique_by
 from api.state import State
 from loraplex.batch_status import UNDER_WAY, BatchStatus
 from loraplex.broker.connection import Unavailable
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 LEASE_S = 15.0
 _RENEW_EVERY_S = 1.0
 _MOST_AT_ONCE = 64  # requests
+_LAST_READ_S = 2.0
 _ASK_AGAIN_S = 0.2  # whether there is room
 
 
@@ -59,6 +61,8 @@ class BatchRun:
         self._until = row.expires_at.timestamp()
         self._at_once = at_once
         self._cancelled = row.status == BatchStatus.CANCELLING
+        self._adopted: list[tuple[Lane, str, list[str]]] = []
+        self._taken_over = row.status != BatchStatus.VALIDATING
 
     @property
     def tenant(self) -> str:
@@ -101,13 +105,12 @@ class BatchRun:
         folder = self._state.settings.files_dir / "batches" / self._row.id
         results = await run_in_threadpool(Results, folder)
         end = BatchStatus.COMPLETED
-        if self._row.status in (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS):
+        if self._row.status != BatchStatus.FINALIZING:
             try:
                 file = self._state.files.path(self._row.input_file_id).open("rb")
             except FileNotFoundError:
-                await self._fail(
-                    [LineError(0, "file_not_found", "The input file is gone.")], results
-                )
+                gone = LineError(0, "file_not_found", "The input file is gone.")
+                await self._fail([gone], results)
                 return
             with file:
                 lines, errors = await run_in_threadpool(check, file, self._row.endpoint)
@@ -127,23 +130,57 @@ class BatchRun:
         await self._clean_up(results)
 
     async def _run_lines(self, file: BinaryIO, lines: list[Line], results: Results) -> None:
-        tasks: set[asyncio.Task[None]] = set()
         keeper = asyncio.create_task(self._keep_counts(results))
+        adopted = await self._adopt(file, lines, results)
+        tasks = {*adopted.values()}
         try:
             for index, line in enumerate(lines):
-                if line.custom_id not in results.done:
+                if self._over:
+                    break
+                if line.custom_id not in results.done and index not in adopted:
                     begun = await self._begin(file, index, line, results)
                     tasks |= {begun} if begun else set()
                 while len(tasks) >= _MOST_AT_ONCE and not self._over:
                     await _some_end(tasks)
-                if self._over:
-                    break
             while tasks and not self._over:
                 await _some_end(tasks)
+            if tasks:  # what has ended is read still, the rest stopped
+                await asyncio.wait(tasks, timeout=_LAST_READ_S)
+                await self._stop_adopted()
         finally:
             for task in (*tasks, keeper):
                 task.cancel()
             await asyncio.gather(*tasks, keeper, return_exceptions=True)
+
+    async def _adopt(
+        self, file: BinaryIO, lines: list[Line], results: Results
+    ) -> "dict[int, asyncio.Task[None]]":
+        """Requests that another process had sent when it died: they run, or have ended, whether it
+        is wanted or not. By their lines' numbers."""
+        adopted: dict[int, asyncio.Task[None]] = {}
+        if not self._taken_over:
+            return adopted
+        open_ = [(i, line) for i, line in enumerate(lines) if line.custom_id not in results.done]
+        for index, line in open_[: 2 * _MOST_AT_ONCE]:
+            with suppress(ApiError, BrokenModel, RecursionError):
+                request = read(self._row.endpoint, body_of(file, line))
+                resolved = await self._state.resolver.resolve(self.tenant, request.model)
+                deployment = resolved.target.deployment
+                unique = unique_by(self.tenant, first_try(self._name(index)))
+                name = request_id(deployment.id, unique)
+                recorded = await self._state.broker.recorded(deployment.lane, name)
+                if recorded is not None and not recorded.stopped:
+                    self._adopted.append((deployment.lane, name, recorded.entries))
+                    adopted[index] = self._spawn(deployment.lane, index, line, request, results)
+        return adopted
+
+    async def _stop_adopted(self) -> None:
+        """Also for the process that is dead, which is waited for else."""
+        for lane, name, entries in self._adopted:
+            await self._state.broker.cancel(lane, name, entries)
+
+    def _name(self, index: int) -> str:
+        return f"{self._row.id}/{index}"
 
     async def _begin(
         self, file: BinaryIO, index: int, line: Line, results: Results
@@ -157,6 +194,11 @@ class BatchRun:
             return None
         if lane is None:
             return None
+        return self._spawn(lane, index, line, request, results)
+
+    def _spawn(
+        self, lane: Lane, index: int, line: Line, request: GenerationRequest, results: Results
+    ) -> "asyncio.Task[None]":
         self._at_once[lane] += 1
         task = asyncio.create_task(self._run_line(index, line, request, results))
 
@@ -193,9 +235,8 @@ class BatchRun:
             caller = await run_in_threadpool(
                 self._state.keyring.caller, self._row.key_id, self.tenant
             )
-            name = f"{self._row.id}/{index}"
             body = await answer(
-                *(self._state, caller, self._row.endpoint, request, name, self._until),
+                *(self._state, caller, self._row.endpoint, request, self._name(index), self._until),
                 lambda: self._over,
             )
         except Exception as failed:

@@ -134,7 +134,7 @@ def delete_plan(name: str, operator: Operator, state: StateDep) -> dict[str, Any
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name == "none":  # which means to have no plan
         message = "name: 1 to 63 lower-case letters, digits and '-', no '-' at the ends."
         raise bad_request(message, "name")
 

@@ -45,6 +45,8 @@ def get(
     now = datetime.now(UTC)
     start = _unix(since or now.replace(day=1, hour=0, minute=0, second=0))
     end = _unix(until) if until else int(now.timestamp()) + 1
+    if end <= start:
+        raise bad_request("until must be after since.", "until")
     seconds = _SECONDS[bucket] if bucket else None
     if seconds:
         start -= start % seconds

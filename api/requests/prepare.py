@@ -18,6 +18,8 @@ from api.requests.template import TIME_LIMIT_S, TemplateRefused, TemplateTooSlow
 from api.requests.tool_families import grammar
 from loraplex.messages import Sampling
 
+# How surfaces name what the prompt is made of, where that isn't `messages`.
+_PROMPTS = {"completion": "prompt", "embedding": "input", "response": "input", "lorax": "inputs"}
 _MOST_SCORED = 32768  # prompt tokens whose log-probabilities one answer shows
 _CHARACTERS_A_TOKEN = 128  # no vocabulary's mean comes near it
 
@@ -27,6 +29,17 @@ def prepare(
 ) -> tuple[list[list[int]], Callable[[int], Sampling]]:
     """The prompts' ids, and the sampling of each answer. Raises ApiError, and TemplateTooSlow where
     less than TIME_LIMIT_S were not enough."""
+    try:
+        return _prepare(served, request, limit_s)
+    except ApiError as refused:
+        if refused.param == "messages" and request.surface in _PROMPTS:
+            refused.param = _PROMPTS[request.surface]
+        raise
+
+
+def _prepare(
+    served: ServedModel, request: GenerationRequest, limit_s: float
+) -> tuple[list[list[int]], Callable[[int], Sampling]]:
     if request.tools is not None:
         request = replace(request, grammar=("lark", _tool_grammar(served, request)))
     infill = _infill(served, request.suffix) if request.suffix else None

@@ -107,7 +107,8 @@ class Grammars:
             limits = LLParserLimits(step_lexer_fuel=_STEP_FUEL)
             matcher = LLMatcher(self._tokenizer.result(), source, log_level=0, limits=limits)
         except Exception as broken:  # of the schema, of the tokenizer
-            raise GrammarRefused(f"{grammar.kind}: {broken}") from broken
+            reason = " ".join(str(broken).split())
+            raise GrammarRefused(f"{grammar.kind}: {reason[:500]}") from broken
         for token in produced:
             matcher.consume_token(token)
         _check(matcher)
@@ -125,5 +126,5 @@ class Grammars:
 def _check(matcher: Any) -> None:
     """Raises GrammarRefused: a limit was met, or a token that doesn't fit."""
     if matcher.is_error():
-        reason = str(matcher.get_error()).strip().splitlines()[0]
+        reason = " ".join(str(matcher.get_error()).split())
         raise GrammarRefused(f"the grammar can't be followed: {reason[:300]}")

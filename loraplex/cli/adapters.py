@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, out
+from loraplex.cli.client import client, out, print_table
 from loraplex.cli.demo import register_adapter
 from loraplex.cli.deployments import Json
 
@@ -33,7 +33,7 @@ def list_adapters(context: typer.Context, as_json: Json = False) -> None:
         size = f"{a['size_bytes'] / 2**20:.1f} MiB"
         targets = ", ".join(a["targets"])
         table.add_row(a["ref"], a["base_model"], str(a["rank"]), targets, size, a["digest"][:12])
-    out.print(table)
+    print_table(table)
 
 
 def add(

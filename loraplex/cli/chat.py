@@ -1,6 +1,7 @@
 """chat: talk to a deployment or an adapter, the answer streamed."""
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -22,6 +23,10 @@ def chat(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
 ) -> None:
     """Ask a question, or talk until Ctrl-D."""
+    if not math.isfinite(temperature):
+        raise fail(f"--temperature {temperature} is no number here.", 2)
+    if prompt is not None and not prompt.isascii():
+        _check(prompt)
     connection = client()
     target = f"{model}:{adapter}" if adapter else model
     messages: list[dict[str, str]] = []
@@ -41,6 +46,14 @@ def chat(
         if prompt is not None:
             return
         messages.append({"role": "assistant", "content": "".join(answer)})
+
+
+def _check(text: str) -> None:
+    """Raises Exit for bytes that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as broken:
+        raise fail("The question is not UTF-8.", 2) from broken
 
 
 def stream_chat(

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import httpx
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from loraplex.embedded.record import PlatformRecord
@@ -16,6 +17,11 @@ from loraplex.settings import ClientSettings
 # No markup: names and reasons come from outside, and may hold brackets.
 out = Console(highlight=False, soft_wrap=True, markup=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+
+def print_table(table: Table) -> None:
+    """As wide as it must be: what doesn't fit into the window is folded by it, not cut here."""
+    out.print(table, width=out.measure(table, options=out.options.update(width=10_000)).maximum)
 
 
 def fail(message: str, code: int = 1) -> typer.Exit:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import typer
 from rich.table import Column, Table
 
-from loraplex.cli.client import client, out
+from loraplex.cli.client import client, out, print_table
 from loraplex.cli.deployments import Json
 
 _PATH = "/api/v1/dead-letters"
@@ -39,7 +39,7 @@ def list_dead_letters(
     for letter in rows:
         facts = (letter["request"], letter["deployment"], letter["at"][:19])
         table.add_row(*facts, str(letter["prompt_tokens"]), letter["error"])
-    out.print(table)
+    print_table(table)
 
 
 def show(request: str) -> None:

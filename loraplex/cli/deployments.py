@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, deployment_path, fail, out
+from loraplex.cli.client import client, deployment_path, fail, out, print_table
 
 _POLL_S = 1.0
 _COMPARED_WITHIN_S = 120.0
@@ -97,7 +97,7 @@ def deployments(as_json: Json = False) -> None:
         up = sum(r["phase"] == "ready" for r in d["replicas"])
         bounds = f"{d['min_replicas']}-{d['max_replicas']}"
         table.add_row(d["name"], d["base_model"], d["status"], str(up), bounds, d["reason"])
-    out.print(table)
+    print_table(table)
 
 
 def scale(
@@ -279,7 +279,7 @@ def _compare(name: str, as_json: bool) -> None:
         waits = (f"{law['wait_p50_s']:.1f} s", f"{law['wait_p95_s']:.1f} s")
         row = (law["law"], f"{law['replica_seconds']:.0f}", str(law["starts"]), *waits, share)
         table.add_row(*row)
-    out.print(table)
+    print_table(table)
     out.print(
         "Every start takes as long and none fails; other deployments and the fleet's bound are "
         "left out."

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import typer
 from rich.table import Column, Table
 
-from loraplex.cli.client import client, fail, out
+from loraplex.cli.client import client, fail, out, print_table
 from loraplex.cli.deployments import Json
 from loraplex.scopes import Scope
 
@@ -56,7 +56,7 @@ def list_keys(tenant: Tenant = None, as_json: Json = False) -> None:
     for row in rows:
         times = (day(row[field]) for field in ("expires_at", "last_used_at", "revoked_at"))
         table.add_row(row["id"], row["name"], f"{row['hint']}…", " ".join(row["scopes"]), *times)
-    out.print(table)
+    print_table(table)
 
 
 def rotate(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from loraplex.cli.client import client, deployment_path, out
+from loraplex.cli.client import client, deployment_path, fail, out
 from loraplex.cli.tenants import Concurrent, PerDay, PerMinute, limits
 
 
@@ -29,9 +29,17 @@ def limit(
     tokens_per_min: PerMinute = None,
     tokens_per_day: PerDay = None,
     concurrent: Concurrent = None,
+    none: Annotated[bool, typer.Option("--none", help="Take all limits away.")] = False,
 ) -> None:
-    """What each tenant may ask of a deployment; what isn't given is not limited."""
+    """What each tenant may ask of a deployment: show it, or replace all of it (what isn't given is
+    not limited then)."""
     body = limits(requests_per_min, tokens_per_min, tokens_per_day, concurrent)
-    made = client().call("PATCH", deployment_path(name), json={"limits": body})
+    given = any(each is not None for each in body.values())
+    if given and none:
+        raise fail("--none goes with no other option.", 2)
+    if given or none:
+        made = client().call("PATCH", deployment_path(name), json={"limits": body})
+    else:
+        made = client().call("GET", deployment_path(name))
     found = [f"{n.replace('_', ' ')} {v:,}" for n, v in made["limits"].items() if v is not None]
     out.print(f"{name}: {', '.join(found) or 'no limits'}.")

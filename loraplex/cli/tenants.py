@@ -1,6 +1,7 @@
 """tenants: create, list, set. plans: set, list, rm. For those who run the platform."""
 
 import json
+import math
 import sys
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -8,7 +9,7 @@ from urllib.parse import quote
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, fail, out
+from loraplex.cli.client import client, fail, out, print_table
 from loraplex.cli.deployments import Json
 from loraplex.cli.keys import day
 
@@ -52,7 +53,7 @@ def list_tenants(as_json: Json = False) -> None:
         facts = ("yes" if row["operator"] else "", row["plan"] or "", budget)
         state = row["budget_state"] if budget else ""
         table.add_row(row["name"], day(row["created_at"]), *facts, state)
-    out.print(table)
+    print_table(table)
 
 
 def set_tenant(
@@ -100,7 +101,7 @@ def list_plans(as_json: Json = False) -> None:
     table = Table("plan", *(name.replace("_", " ") for name in LIMITS))
     for row in rows:
         table.add_row(row["name"], *("" if row[n] is None else f"{row[n]:,}" for n in LIMITS))
-    out.print(table)
+    print_table(table)
 
 
 def remove_plan(name: str) -> None:
@@ -116,6 +117,9 @@ def limits(*given: int | None) -> dict[str, int | None]:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise fail(f"{text!r} is neither a number nor 'none'.", 2) from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise fail(f"{text!r} is neither a number nor 'none'.", 2)
+    return number

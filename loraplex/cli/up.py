@@ -15,7 +15,7 @@ from rich.table import Table
 
 from loraplex import detached
 from loraplex.cli import demo
-from loraplex.cli.client import Client, err, fail, out
+from loraplex.cli.client import Client, err, fail, out, print_table
 from loraplex.embedded.record import PlatformRecord, end
 from loraplex.embedded.supervisor import CannotStart, Supervisor, clean_up
 from loraplex.embedded.valkey import NoServer
@@ -197,7 +197,7 @@ def status(
             table.add_column(str(column))
         for item in items:
             table.add_row(*(str(value) for value in item.values()))
-        out.print(table)
+        print_table(table)
 
 
 def _rss_mb(pid: int) -> int:

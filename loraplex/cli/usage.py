@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, fail, out
+from loraplex.cli.client import client, fail, print_table
 from loraplex.cli.deployments import Json
 from loraplex.cli.keys import seconds
 from loraplex.usage import Dimension
@@ -53,7 +53,7 @@ def usage(
     if as_json:
         sys.stdout.write(json.dumps(found) + "\n")
         return
-    out.print(_table(found["data"], by, bucketed=bucket is not None))
+    print_table(_table(found["data"], by, bucketed=bucket is not None))
 
 
 def _table(rows: list[dict[str, Any]], by: list[Dimension], *, bucketed: bool) -> Table:

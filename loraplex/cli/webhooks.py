@@ -8,7 +8,7 @@ from urllib.parse import quote
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, out
+from loraplex.cli.client import client, out, print_table
 from loraplex.cli.deployments import Json
 from loraplex.cli.keys import day
 
@@ -53,7 +53,7 @@ def list_webhooks(as_json: Json = False) -> None:
     table = Table("id", "url", "events", "made")
     for row in rows:
         table.add_row(row["id"], row["url"], " ".join(row["events"]), day(row["created_at"]))
-    out.print(table)
+    print_table(table)
 
 
 def ping(hook: Hook) -> None:
@@ -73,7 +73,7 @@ def log(hook: Hook, as_json: Json = False) -> None:
         answer = row["error"] or str(row["status_code"] or "")
         due = day(row["next_at"])
         table.add_row(row["id"], row["type"], row["state"], str(row["attempts"]), answer, due)
-    out.print(table)
+    print_table(table)
 
 
 def retry(hook: Hook, delivery: str) -> None:

@@ -147,6 +147,35 @@ def test_a_batch_that_is_cancelled_keeps_what_is_done(client: openai.OpenAI, lon
         client.batches.cancel(begin_and_end(client))
 
 
+def test_a_batch_that_is_cancelled_after_a_crash_delivers_what_is_charged(
+    platform: Platform, client: openai.OpenAI
+) -> None:
+    def charged() -> int:
+        query = {"by": "status"}
+        lines = platform.http().get("/api/v1/usage", params=query).json()["data"]
+        return sum(line["answers"] for line in lines if line["status"] == "length")
+
+    def settled() -> bool:
+        return not sum(replica["running"] for replica in platform.deployment("chat")["replicas"])
+
+    until(settled, lambda is_so: is_so)
+    before = charged()
+    extras = {"max_tokens": 80, "ignore_eos": True}
+    made = begin(client, [request(f"lost {number}", **extras) for number in range(40)])
+    until(
+        lambda: client.batches.retrieve(made.id),
+        lambda batch: batch.request_counts and batch.request_counts.completed > 2,
+    )
+    platform.process("api").kill()
+    patient = platform.openai().with_options(max_retries=20)
+    patient.batches.cancel(made.id)
+    batch = ended(patient, made.id)
+    assert batch.status == "cancelled"
+    done = results(patient, batch.output_file_id)
+    until(settled, lambda is_so: is_so)
+    assert until(charged, lambda count: count - before >= len(done)) - before == len(done)
+
+
 def begin_and_end(client: openai.OpenAI) -> str:
     return str(ended(client, begin(client, [request("short")]).id).id)
 

@@ -46,7 +46,7 @@ def acme(platform: Platform) -> Iterator[Tenant]:
     assert platform.loraplex("share", "chat").returncode == 0
     yield Tenant(platform, "acme")
     assert platform.loraplex("share", "chat", "--off").returncode == 0
-    assert platform.loraplex("limit", "chat").returncode == 0
+    assert platform.loraplex("limit", "chat", "--none").returncode == 0
 
 
 def test_a_shared_deployment_is_everybodys_to_ask_and_nobodys_to_change(
@@ -104,7 +104,7 @@ def test_limits_are_told_in_headers_and_kept(platform: Platform, acme: Tenant) -
     assert 0 < int(headers["retry-after-ms"]) <= 20_000
     # Each tenant has a bucket of its own.
     platform.openai().chat.completions.create(model="chat", messages=ASK, max_tokens=4)
-    assert platform.loraplex("limit", "chat").returncode == 0
+    assert platform.loraplex("limit", "chat", "--none").returncode == 0
     acme.openai.chat.completions.create(model="chat", messages=ASK, max_tokens=4)
 
 
@@ -113,7 +113,7 @@ def test_who_retries_as_the_header_says_gets_through(platform: Platform, acme: T
     patient = acme.openai.with_options(max_retries=5)
     for _ in range(3):
         patient.chat.completions.create(model="chat", messages=ASK, max_tokens=1)
-    assert platform.loraplex("limit", "chat").returncode == 0
+    assert platform.loraplex("limit", "chat", "--none").returncode == 0
 
 
 def test_as_many_answers_at_once_as_the_plan_says(platform: Platform, acme: Tenant) -> None:

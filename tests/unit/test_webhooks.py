@@ -84,6 +84,11 @@ REFUSED = (
     "https://",
     "no url",
     "https://example.com:99999/",
+    "https://[x/",
+    "https://localhost/",
+    "https://a..b/",
+    "https://printer.local/",
+    "https://intranet/",
 )
 
 
