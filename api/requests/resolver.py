@@ -5,9 +5,11 @@ What has changed meanwhile is noticed by the lane: its gate is shut, and `forget
 be a real one.
 """
 
+import asyncio
+import time
 from dataclasses import dataclass
 
-from cachetools import TTLCache
+from cachetools import LRUCache
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import Engine
 from sqlmodel import Session
@@ -24,10 +26,19 @@ _MOST = 10_000
 REMEMBERED_S = 1.0
 
 
+_Asked = tuple[str, str]  # tenant and model
+
+
 @dataclass(frozen=True, slots=True)
 class Resolved:
     target: Target
     served: ServedModel
+
+
+def _read(look: "asyncio.Task[Resolved]") -> None:
+    """A refusal that nobody waits for is no error of ours."""
+    if not look.cancelled():
+        look.exception()
 
 
 class Resolver:
@@ -37,19 +48,42 @@ class Resolver:
         self._database = database
         self._models = models
         self._served = served
-        self._known: TTLCache[tuple[str, str], Resolved] = TTLCache(_MOST, REMEMBERED_S)
+        self._known: LRUCache[_Asked, tuple[float, Resolved]] = LRUCache(_MOST)
+        self._looking: dict[_Asked, asyncio.Task[Resolved]] = {}
 
     async def resolve(self, tenant: str, model: str) -> Resolved:
         """Raises ApiError; refusals are not remembered."""
-        known = self._known.get((tenant, model))
-        if known is None:
-            known = await run_in_threadpool(self._look, tenant, model)
-            self._known[tenant, model] = known
-        return known
+        asked = (tenant, model)
+        since, known = self._known.get(asked, (0.0, None))
+        age_s = time.monotonic() - since
+        if known is not None and age_s < REMEMBERED_S:
+            return known
+        look = self._looking.get(asked)
+        if look is None:  # one for all who ask
+            look = self._looking[asked] = asyncio.create_task(self._look_up(asked))
+            look.add_done_callback(_read)
+        if known is not None and age_s < 2 * REMEMBERED_S:
+            return known  # nobody waits while it is asked for again
+        return await asyncio.shield(look)
+
+    async def _look_up(self, asked: _Asked) -> Resolved:
+        mine = asyncio.current_task()
+        try:
+            found = await run_in_threadpool(self._look, *asked)
+            if self._looking.get(asked) is mine:  # else something was changed meanwhile
+                self._known[asked] = time.monotonic(), found
+            return found
+        except BaseException:
+            self._known.pop(asked, None)
+            raise
+        finally:
+            if self._looking.get(asked) is mine:
+                del self._looking[asked]
 
     def forget(self) -> None:
         """Something was changed."""
         self._known.clear()
+        self._looking.clear()
 
     def _look(self, tenant: str, model: str) -> Resolved:
         with Session(self._database, expire_on_commit=False) as session:

@@ -36,8 +36,8 @@ def try_keys(url: str, key: str, times: int, random_: random.Random) -> Found:
     let_in = []
     with httpx.Client(base_url=url, timeout=30) as http:
         for _ in range(times):
-            wrong = random_.choice([altered(key, random_), fingerprint(key), new_key()])
-            if wrong.strip() == key:
+            wrong = random_.choice([altered(key, random_), fingerprint(key), new_key()]).strip()
+            if wrong == key:
                 continue
             path = random_.choice(_WAYS_IN)
             headers = {"authorization": f"Bearer {wrong}".encode()}
