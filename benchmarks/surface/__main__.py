@@ -49,9 +49,11 @@ def _schemathesis(url: str, key: str, examples: int) -> dict[str, Any]:
     command += ["--max-examples", str(examples), "--seed", "8", "--workers", "2", "--no-color"]
     command += ["--request-timeout", "30", "--continue-on-failure"]
     hooks = {"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(FOLDER)}
-    done = subprocess.run(
-        command, env=os.environ | hooks, capture_output=True, text=True, check=False
-    )
+    with tempfile.TemporaryDirectory() as folder:  # it keeps what it found where it runs
+        environment = os.environ | hooks
+        done = subprocess.run(
+            command, env=environment, cwd=folder, capture_output=True, text=True, check=False
+        )
     found = re.search(r"(\d+) generated", done.stdout)
     assert found is not None, done.stdout + done.stderr
     failed = re.search(r"found (\d+) unique failures", done.stdout)
