@@ -35,7 +35,7 @@ def measure(quick: bool) -> dict[str, Any]:
             processes.replica("fake", 0, 32)
             url = f"http://127.0.0.1:{processes.ports['redis']}"
             altered = _altered(url, processes.key, 1_000 if quick else 10_000)
-            cases = _schemathesis(url, processes.key, 5 if quick else 100)
+            cases = _schemathesis(url, processes.key, 5 if quick else 20)
         finally:
             processes.stop()
     return cases | altered
