@@ -1,5 +1,6 @@
 """Reports of use and cost, from a real database."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -22,9 +23,16 @@ def moment(at: int) -> datetime:
 
 
 @pytest.fixture(scope="module")
-def session(database_url: str) -> Session:
+def session(database_url: str) -> Iterator[Session]:
     """Two tenants, a shared and a private deployment, six hours."""
-    session = Session(connect(database_url))
+    engine = connect(database_url)
+    with Session(engine) as session:
+        _fill(session)
+        yield session
+    engine.dispose()
+
+
+def _fill(session: Session) -> None:
     session.add_all([Tenant(id="ops", operator=True), Tenant(id="acme"), Tenant(id="other")])
     session.flush()
     session.add_all(
@@ -49,7 +57,6 @@ def session(database_url: str) -> Session:
     record(session, "d", DAY + HOUR + 5, "acme", "dep-p", 10.0)
     record(session, "d.1", DAY + HOUR + 6, "acme", "dep-p", 10.0)
     session.commit()
-    return session
 
 
 def record(
