@@ -71,11 +71,11 @@ def valkey(valkey_url: str) -> Iterator["redis_module.Redis"]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A PostgreSQL server; a database's name follows."""
     if not postgres.available():
         pytest.skip("no PostgreSQL here (Debian's packages)")
-    with postgres.server(tmp_path_factory.mktemp("postgres")) as url:
+    with postgres.server() as url:
         yield url
 
 

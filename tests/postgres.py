@@ -1,8 +1,9 @@
 """A PostgreSQL server of its own, where Debian's packages are installed."""
 
-import pwd
+import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ _DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
 def available() -> bool:
-    return bool(_DEBIAN) and shutil.which("runuser") is not None
+    """Who starts it must be able to run as another user."""
+    return bool(_DEBIAN) and shutil.which("runuser") is not None and os.geteuid() == 0
 
 
 def create(server_url: str, name: str) -> None:
@@ -26,15 +28,15 @@ def create(server_url: str, name: str) -> None:
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """Its SQLAlchemy URL. It refuses to run as root: so it runs as the packages' user."""
-    user = pwd.getpwnam("postgres")
-    data = folder / "postgres"
-    data.mkdir()
-    shutil.chown(data, user.pw_uid, user.pw_gid)
-    for parent in (folder, *folder.parents):
-        if parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
+def server() -> Iterator[str]:
+    """Its SQLAlchemy URL. It refuses to run as root: so it runs as the packages' user, in a folder
+    of that user's (pytest's own are for root alone)."""
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        shutil.chown(folder, "postgres", "postgres")
+        yield from _serve(Path(folder))
+
+
+def _serve(data: Path) -> Iterator[str]:
     port = free_port()
     as_user = ["runuser", "-u", "postgres", "--"]
     bin_ = str(_DEBIAN[-1])
