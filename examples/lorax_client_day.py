@@ -64,12 +64,20 @@ except OverloadedError as limited:
     print("limited:", limited)
 for _ in stream:
     pass
-time.sleep(1)
-print("again:", client.generate(PROMPT, max_new_tokens=4).generated_text)
+again = None
+while again is None:
+    try:
+        again = client.generate(PROMPT, max_new_tokens=4)
+    except OverloadedError:
+        time.sleep(0.5)
+print("again:", again.generated_text)
 http.patch(control, json={"limits": {}}).raise_for_status()
 
-time.sleep(2)  # each answer is in the books a second or two after its end
 query = {"by": ["deployment", "adapter"]}
-for line in http.get(f"{URL}/api/v1/usage", params=query).json()["data"]:
-    if line["deployment"] == DEPLOYMENT:
-        print("used:", line["adapter"] or "base", line["requests"], line["completion_tokens"])
+used: list = []
+while sum(line["requests"] for line in used) < 6:  # each answer, a second or two after its end
+    time.sleep(0.5)
+    lines = http.get(f"{URL}/api/v1/usage", params=query).json()["data"]
+    used = [line for line in lines if line["deployment"] == DEPLOYMENT]
+for line in used:
+    print("used:", line["adapter"] or "base", line["requests"], line["completion_tokens"])

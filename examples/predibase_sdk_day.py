@@ -13,6 +13,7 @@ URL = os.environ.get("LORAPLEX_URL", "http://127.0.0.1:8000")
 os.environ["PREDIBASE_GATEWAY"] = URL
 
 from predibase import DeploymentConfig, Predibase, UpdateDeploymentConfig  # noqa: E402
+from predibase.resources.lorax.errors import OverloadedError  # noqa: E402
 
 MODEL = os.environ.get("MODEL", "HuggingFaceTB/SmolLM2-135M-Instruct")
 ADAPTER, NAME = os.environ.get("ADAPTER", "pirate/1"), os.environ.get("NAME", "predibase-day")
@@ -57,18 +58,26 @@ stream = client.generate_stream(PROMPT, max_new_tokens=48)
 next(stream)
 try:
     client.generate(PROMPT, max_new_tokens=1)
-except Exception as limited:  # of the LoRAX client that the SDK brings
+except OverloadedError as limited:
     print("limited:", limited)
 for _ in stream:
     pass
-time.sleep(1)
-print("again:", client.generate(PROMPT, max_new_tokens=4).generated_text)
+again = None
+while again is None:
+    try:
+        again = client.generate(PROMPT, max_new_tokens=4)
+    except OverloadedError:
+        time.sleep(0.5)
+print("again:", again.generated_text)
 
-time.sleep(2)  # each answer is in the books a second or two after its end
 query = {"by": ["deployment", "adapter"]}
-for line in http.get(f"{URL}/api/v1/usage", params=query).json()["data"]:
-    if line["deployment"] == NAME:
-        print("used:", line["adapter"] or "base", line["requests"], line["completion_tokens"])
+used: list = []
+while sum(line["requests"] for line in used) < 6:  # each answer, a second or two after its end
+    time.sleep(0.5)
+    lines = http.get(f"{URL}/api/v1/usage", params=query).json()["data"]
+    used = [line for line in lines if line["deployment"] == NAME]
+for line in used:
+    print("used:", line["adapter"] or "base", line["requests"], line["completion_tokens"])
 
 pb.deployments.delete(NAME)
 print("left:", [d.name for d in pb.deployments.list()])

@@ -4,11 +4,11 @@ import hashlib
 import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, cast
 
-from sqlalchemy import CursorResult, update
+from sqlalchemy import update
 from sqlmodel import Session, col, select
 
+from loraplex.compare_and_set import changed
 from loraplex.entities import ApiKey, Tenant, utc_now
 from loraplex.scopes import Scope
 
@@ -51,8 +51,7 @@ def rotate(session: Session, old: ApiKey, grace_s: float) -> tuple[ApiKey, str] 
     row, key = issue(session, old.tenant_id, old.name, map(Scope, old.scopes), expires_at)
     once = update(ApiKey).where(col(ApiKey.id) == old.id, col(ApiKey.replaced_by).is_(None))
     values = {"replaced_by": row.id, "expires_at": min(old.expires_at or end, end)}
-    found = cast(CursorResult[Any], session.execute(once.values(**values)))
-    return (row, key) if found.rowcount else None
+    return (row, key) if changed(session, once.values(**values)) else None
 
 
 def store(session: Session, tenant: str, name: str, key: str) -> None:

@@ -1,11 +1,11 @@
 """The only code that changes a deployment's status: look in the table, write, store the event."""
 
 from collections.abc import Mapping
-from typing import Any, cast
 
-from sqlalchemy import CursorResult, update
+from sqlalchemy import update
 from sqlmodel import Session, col
 
+from loraplex.compare_and_set import changed
 from loraplex.entities import Deployment, DeploymentEvent, utc_now
 from loraplex.status import Event, Status, next_status
 
@@ -30,16 +30,13 @@ def apply(
     after = next_status(before, event)
     if after is None:
         return None
-    changed = cast(
-        CursorResult[Any],
-        session.execute(
-            update(Deployment)
-            .where(col(Deployment.id) == deployment.id, col(Deployment.status) == before.value)
-            .where(*(getattr(Deployment, name) == value for name, value in (where or {}).items()))
-            .values(status=after.value, reason=reason, changed_at=utc_now(), **(also or {}))
-        ),
+    move = (
+        update(Deployment)
+        .where(col(Deployment.id) == deployment.id, col(Deployment.status) == before.value)
+        .where(*(getattr(Deployment, name) == value for name, value in (where or {}).items()))
+        .values(status=after.value, reason=reason, changed_at=utc_now(), **(also or {}))
     )
-    if changed.rowcount != 1:
+    if not changed(session, move):
         session.rollback()
         return None
     session.add(_event(deployment, event.value, actor, before, after, reason))

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
 
-from sqlalchemy import CursorResult, Engine, Update, delete, or_, update
+from sqlalchemy import Engine, Update, delete, or_, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from loraplex import lifecycle
 from loraplex.batch_status import UNDER_WAY
 from loraplex.broker.interface import Deposed
+from loraplex.compare_and_set import changed
 from loraplex.entities import (
     Batch,
     Deployment,
@@ -98,15 +98,12 @@ class SqlRows:
     @contextmanager
     def _fenced(self) -> Iterator[Session]:
         with Session(self._database) as session:
-            held = cast(
-                CursorResult[Any],
-                session.execute(
-                    update(Leadership)
-                    .where(col(Leadership.id) == 1, col(Leadership.epoch) <= self.epoch)
-                    .values(epoch=self.epoch)
-                ),
+            held = (
+                update(Leadership)
+                .where(col(Leadership.id) == 1, col(Leadership.epoch) <= self.epoch)
+                .values(epoch=self.epoch)
             )
-            if held.rowcount != 1:
+            if not changed(session, held):
                 session.rollback()
                 raise Deposed(self.epoch)
             yield session

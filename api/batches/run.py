@@ -6,10 +6,10 @@ import time
 from collections import Counter
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import CursorResult, update
+from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col
 
@@ -24,6 +24,7 @@ from api.requests.terms import request_id, unique_by
 from api.state import State
 from loraplex.batch_status import UNDER_WAY, BatchStatus
 from loraplex.broker.connection import Unavailable
+from loraplex.compare_and_set import changed
 from loraplex.entities import Batch, new_id, utc_now
 from loraplex.keys import Lane
 
@@ -47,7 +48,7 @@ def lease(session: Session, state: State, batch: str, condition: Any) -> bool:
         .where(col(Batch.id) == batch, condition)
         .values(runner=state.broker.api_id, leased_until=until)
     )
-    won = cast(CursorResult[Any], session.execute(mine)).rowcount == 1
+    won = changed(session, mine) == 1
     session.commit()
     return won
 

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import msgspec
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import CursorResult, update
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
@@ -25,6 +25,7 @@ from api.requests.resolve import need_deployment, need_usable, usable_by
 from api.security import ForDeployments, ForLooking, caller_of
 from api.state import State, StateDep
 from loraplex import lifecycle
+from loraplex.compare_and_set import changed
 from loraplex.entities import Deployment, DeploymentEvent, Replica, Revision
 from loraplex.status import Event, Status
 from loraplex.store.models import ModelUnavailable
@@ -132,8 +133,8 @@ def _change(
         given["limits"] = body.limits.model_dump(exclude_none=True)
     _write_change(session, deployment, given, revision)
     actor = f"user:{tenant}"
-    changed = body.model_dump(exclude_none=True)
-    changes = ", ".join(f"{k}={msgspec.json.encode(v).decode()}" for k, v in changed.items())
+    asked = body.model_dump(exclude_none=True)
+    changes = ", ".join(f"{k}={msgspec.json.encode(v).decode()}" for k, v in asked.items())
     lifecycle.note(session, deployment, "changed", actor=actor, reason=changes or "nothing")
     mends = given and deployment.status == Status.ERRORED
     if (revision is not None or mends) and deployment.status != Status.STOPPED:
@@ -163,7 +164,7 @@ def _write_change(
         unchanged = [getattr(Deployment, key) == value for key, value in seen.items()]
         change = update(Deployment).where(col(Deployment.id) == deployment.id, *unchanged)
         try:
-            written = cast(CursorResult[Any], session.execute(change.values(**values))).rowcount
+            written = changed(session, change.values(**values))
         except IntegrityError:  # this revision is there
             written = 0
         if not written:

@@ -10,13 +10,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from tokenizers import Tokenizer
 
-from api.errors import ApiError
 from api.openai.logprobs import Known
 from api.openai.tool_answers import ToolCallText, add_part, delta
 from api.requests.admission import Admitted
+from api.requests.collect import collect
 from api.requests.comeback import admit_or_resume
 from api.requests.gather import gather
-from api.requests.generation import Generation, KnownToken, Piece
+from api.requests.generation import KnownToken, Piece
 from api.requests.request import GenerationRequest
 from api.requests.sse import Event, stream
 from api.state import State
@@ -109,19 +109,8 @@ async def whole(
     """The body of a whole answer, for who is no HTTP client. When it is left early, it may be come
     back for, unless it is `unwanted` by then. Raises ApiError."""
     writer = _Writer(admitted, shape)
-    served = False
-    try:
-        async for pieces in Generation(state.inflight, admitted).pieces():
-            for index, piece in pieces:
-                writer.answers[index].add(piece)
-        served = True
-        return await run_in_threadpool(writer.whole)
-    except ApiError:
-        served = True
-        raise
-    finally:
-        ended = served or unwanted()
-        (state.inflight.done if ended else state.inflight.gone)(admitted.ongoing)
+    await collect(state, admitted, lambda index, piece: writer.answers[index].add(piece), unwanted)
+    return await run_in_threadpool(writer.whole)
 
 
 class _Writer:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
@@ -35,7 +36,8 @@ def create(
             yield block
 
     with Session(state.database, expire_on_commit=False) as session:
-        if len(session.exec(_of(tenant)).all()) >= _MOST:
+        count = select(func.count()).where(col(StoredFile.tenant_id) == tenant)
+        if session.exec(count).one() >= _MOST:
             raise ApiError(409, "too_many", f"A tenant has at most {_MOST} files. Delete some.")
         row = StoredFile(tenant_id=tenant, filename=name, purpose=purpose, bytes=0)
         row.bytes = state.files.put(row.id, blocks())

@@ -104,6 +104,14 @@ class JsonSchema(BaseModel):
     strict: bool | None = None  # the output always matches the schema
 
 
+def schema_grammar(schema: dict[str, Any], param: str) -> tuple[str, str]:
+    """Raises ApiError for a schema that is too long."""
+    source = json.dumps(schema)
+    if len(source) > MAX_SCHEMA:
+        raise bad_request(f"The schema has over {MAX_SCHEMA} characters.", param)
+    return ("json_schema", source)
+
+
 class JsonSchemaFormat(BaseModel):
     model_config = ConfigDict(extra="forbid")
     type: Literal["json_schema"]
@@ -111,11 +119,7 @@ class JsonSchemaFormat(BaseModel):
 
     def grammar(self) -> tuple[str, str]:
         """Raises ApiError for a schema that is too long."""
-        source = json.dumps(self.json_schema.schema_)
-        if len(source) > MAX_SCHEMA:
-            reason = f"The schema has over {MAX_SCHEMA} characters."
-            raise bad_request(reason, "response_format.json_schema.schema")
-        return ("json_schema", source)
+        return schema_grammar(self.json_schema.schema_, "response_format.json_schema.schema")
 
 
 ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat

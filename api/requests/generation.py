@@ -119,12 +119,12 @@ class Generation:
     async def _pieces(self, index: int) -> AsyncIterator[list[tuple[int, Piece]]]:
         shown, received = self._shown, self._received[index]
         keep_stop = shown.surface == "lorax"
-        decoder = Detokenizer(self._tokenizer, shown.stop, keep_stop=keep_stop)
-        parser = None
-        if shown.tools in FAMILIES:
-            family = FAMILIES[shown.tools]
-            parser = ToolCallParser(family)
-            decoder = Detokenizer(self._tokenizer, shown.stop, shown_specials=(family.mark,))
+        family = FAMILIES.get(shown.tools)
+        parser = ToolCallParser(family) if family else None
+        marks = (family.mark,) if family else ()
+        decoder = Detokenizer(
+            self._tokenizer, shown.stop, keep_stop=keep_stop, shown_specials=marks
+        )
         deadline = shown.deadline + _LATE_S
         position = 0
         while True:

@@ -10,7 +10,7 @@ for output in engine.stream(Request("r", prompt_ids, Sampling(100), adapter="pir
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from gpu_worker.engine.request import (
 )
 from gpu_worker.engine.sampling import Row, Sampled, sample
 from gpu_worker.engine.schedule import PENDING, Chunk, Schedule, Sequence
+from gpu_worker.engine.to_the_end import ToTheEnd
 from gpu_worker.engine.unread import Unread
 from gpu_worker.engine.weights import load, prepare
 from kernels.transfer import to_device
@@ -67,7 +68,7 @@ class StepStats:
     adapters: tuple[str | None, ...] = ()  # distinct; None is the base model
 
 
-class Engine:
+class Engine(ToTheEnd):
     """One base model with any mix of its adapters. Not thread-safe: one owner.
 
     `locate` gives the folder of an adapter (PEFT format) by its name, which should be its digest:
@@ -78,6 +79,7 @@ class Engine:
     def __init__(
         self, model_folder: Path, config: EngineConfig, locate: Callable[[str], Path]
     ) -> None:
+        super().__init__()
         loaded = load(model_folder, config.device, config.dtype, deterministic=config.deterministic)
         findings = Findings(config.findings, model_folder, loaded.machine)
         expected = None
@@ -115,7 +117,6 @@ class Engine:
         self._compiling: dict[str, Sequence] = {}  # requests whose grammar is not ready
         self._overlap = loaded.machine.triton if config.overlap is None else config.overlap
         self._launched: _Launched | None = None
-        self._kept: list[Output] = []  # of other requests than `generate` or `stream` asked for
         self._closed = False
         self._draw = loaded.machine.kernels.sample_tokens if loaded.machine.kernels else None
         self.stats = StepStats()
@@ -165,7 +166,7 @@ class Engine:
         check_request(request, self.vocabulary)
         if self._closed:
             raise RuntimeError("the engine is closed")
-        if self._find(request.id) is not None:
+        if self.has(request.id):
             raise InvalidRequest(f"a request with the id {request.id!r} is in the engine")
         if not request.prompt:
             raise InvalidRequest("the prompt is empty")
@@ -268,49 +269,6 @@ class Engine:
             if self._find(sequence.request.id) is sequence  # not cancelled meanwhile
         ]
 
-    def generate(self, requests: Iterable[Request]) -> dict[str, list[int]]:
-        """Run requests to their ends: output tokens by request id.
-
-        Raises EngineError, with the request's id, for the first that fails, and gives up the
-        others.
-        """
-        produced: dict[str, list[int]] = {}
-        try:
-            for request in requests:
-                self.add(request)
-                produced[request.id] = list(request.produced)
-            while self._goes_on(produced):
-                for output in self._outputs_of(produced):
-                    if output.error is not None:
-                        raise type(output.error)(f"request {output.request!r}: {output.error}")
-                    produced[output.request] += output.tokens
-        finally:
-            for name in produced:
-                self.cancel(name)
-        return produced
-
-    def stream(self, request: Request) -> Iterator[Output]:
-        """Run one request, output by output; leaving the loop cancels it.
-
-        A request that fails gives a last output with its error.
-        """
-        self.add(request)
-        try:
-            while self._goes_on([request.id]):
-                yield from self._outputs_of([request.id])
-        finally:
-            self.cancel(request.id)
-
-    def _goes_on(self, ids: Collection[str]) -> bool:
-        found = any(self._find(each) is not None for each in ids)
-        return found or any(output.request in ids for output in self._kept)
-
-    def _outputs_of(self, ids: Collection[str]) -> list[Output]:
-        """A step's; those of other requests are kept for who asks for them."""
-        outputs = self.step()
-        self._kept = [output for output in outputs if output.request not in ids]
-        return [output for output in outputs if output.request in ids]
-
     def __enter__(self) -> "Engine":
         return self
 
@@ -335,6 +293,9 @@ class Engine:
     def kv_bytes_per_token(self) -> int:
         cache = self._forward.cache
         return bytes_per_token(cache.shapes, cache.dtype)
+
+    def has(self, request_id: str) -> bool:
+        return self._find(request_id) is not None
 
     def _find(self, request_id: str) -> Sequence | None:
         return self._schedule.find(request_id) or self._compiling.get(request_id)

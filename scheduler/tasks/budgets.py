@@ -2,14 +2,14 @@
 
 import logging
 import time
-from typing import Any, cast
 
-from sqlalchemy import CursorResult, update
+from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 from loraplex import lifecycle, usage, webhooks
 from loraplex.budget_state import BudgetState
 from loraplex.budgets import judge, month_of
+from loraplex.compare_and_set import changed
 from loraplex.database import connect
 from loraplex.entities import Deployment, Tenant, utc_now
 from loraplex.status import Event, Status
@@ -35,12 +35,12 @@ def _check(session: Session, tenant: Tenant) -> None:
     cost = sum(line.sums.cost for line in lines)
     state = judge(cost, tenant.budget, tenant.budget_warn_at)
     if (state, month) != (tenant.budget_state, tenant.budget_month):
-        changed = (
+        moved = (
             update(Tenant)
             .where(col(Tenant.id) == tenant.id, col(Tenant.budget) == tenant.budget)
             .values(budget_state=state.value, budget_month=month)
         )
-        if cast(CursorResult[Any], session.execute(changed)).rowcount == 0:
+        if not changed(session, moved):
             session.rollback()  # another budget was set just now
             return
         if state is not BudgetState.WITHIN:

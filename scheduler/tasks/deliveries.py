@@ -3,13 +3,13 @@
 import logging
 import time
 from datetime import timedelta
-from typing import Any, cast
 
 import httpx
-from sqlalchemy import CursorResult, update
+from sqlalchemy import update
 from sqlmodel import Session, col
 
 from loraplex import outbound
+from loraplex.compare_and_set import changed
 from loraplex.database import connect
 from loraplex.entities import DeliveryState, Webhook, WebhookDelivery, utc_now
 from loraplex.webhooks import signed
@@ -52,7 +52,7 @@ def _begin(session: Session, row: WebhookDelivery, tries: int) -> bool:
         )
         .values(attempts=tries + 1, next_at=utc_now() + timedelta(seconds=pause_s))
     )
-    won = cast(CursorResult[Any], session.execute(counted)).rowcount == 1
+    won = changed(session, counted) == 1
     session.commit()
     session.refresh(row)
     return won

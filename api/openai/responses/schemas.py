@@ -1,12 +1,17 @@
 """Bodies of /v1/responses: text only. What isn't honoured is refused by name."""
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.errors import bad_request
-from api.openai.schemas import MAX_SCHEMA, MAX_TOKENS, neutral
+from api.openai.schemas import (
+    MAX_TOKENS,
+    JsonObjectFormat,
+    TextFormat,
+    neutral,
+    schema_grammar,
+)
 from api.text import Text, storable
 
 
@@ -29,22 +34,6 @@ class InputMessage(BaseModel):
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
-class PlainFormat(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    type: Literal["text"] = "text"
-
-    def grammar(self) -> None:
-        return None
-
-
-class JsonFormat(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    type: Literal["json_object"]
-
-    def grammar(self) -> tuple[str, str]:
-        return ("json_schema", '{"type": "object"}')
-
-
 class SchemaFormat(BaseModel):
     model_config = ConfigDict(extra="forbid")
     type: Literal["json_schema"]
@@ -55,17 +44,16 @@ class SchemaFormat(BaseModel):
 
     def grammar(self) -> tuple[str, str]:
         """Raises ApiError for a schema that is too long."""
-        source = json.dumps(self.schema_)
         if not storable(self.schema_):
             raise bad_request("The schema has a number or a text that JSON has not.", "text.format")
-        if len(source) > MAX_SCHEMA:
-            raise bad_request(f"The schema has over {MAX_SCHEMA} characters.", "text.format")
-        return ("json_schema", source)
+        return schema_grammar(self.schema_, "text.format")
 
 
 class TextOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    format: PlainFormat | JsonFormat | SchemaFormat = Field(PlainFormat(), discriminator="type")
+    format: TextFormat | JsonObjectFormat | SchemaFormat = Field(
+        TextFormat(type="text"), discriminator="type"
+    )
     verbosity: Annotated[Any, neutral("medium")] = None
 
 

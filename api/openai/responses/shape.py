@@ -56,44 +56,21 @@ class ResponseWriter:
         }
 
     def opening(self) -> list[dict[str, Any]]:
-        item = self._item("in_progress") | {"content": []}
-        at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
-        return [
-            self._event("created", 0, response=self.body("in_progress")),
-            self._event("in_progress", 1, response=self.body("in_progress")),
-            self._event("output_item.added", 2, output_index=0, item=item),
-            self._event("content_part.added", OPENING, **at, part=_part("")),
-        ]
+        return _opening(self.body("in_progress"), self._item("in_progress"))
 
     def chunks(self, index: int, piece: Piece) -> list[Event]:
         self.add(index, piece)
-        events = []
-        if piece.text:
-            at = {"item_id": self._item("")["id"], "output_index": 0, "content_index": 0}
-            data = self._event(
-                "output_text.delta", OPENING + piece.position, **at, delta=piece.text, logprobs=[]
-            )
-            events.append(Event(data, piece.position))
-        return events
+        if not piece.text:
+            return []
+        data = _delta(self._item("")["id"], OPENING + piece.position, piece.text)
+        return [Event(data, piece.position)]
 
     def closing(self) -> list[dict[str, Any]]:
-        body = self.body()
-        (item,) = body["output"]
-        at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
-        first = OPENING + self.tokens + 1
-        return [
-            self._event("output_text.done", first, **at, text=self.text, logprobs=[]),
-            self._event("content_part.done", first + 1, **at, part=_part(self.text)),
-            self._event("output_item.done", first + 2, output_index=0, item=item),
-            self._event(body["status"], first + 3, response=body),
-        ]
+        return _closing(self.body(), OPENING + self.tokens + 1)
 
     def failed(self, code: str, message: str) -> dict[str, Any]:
         body = self.body("failed", {"code": code, "message": message})
-        return self._event("failed", OPENING + self.tokens + 1, response=body)
-
-    def _event(self, kind: str, number: int, **fields: Any) -> dict[str, Any]:
-        return {"type": f"response.{kind}", "sequence_number": number, **fields}
+        return _event("failed", OPENING + self.tokens + 1, response=body)
 
     def _item(self, status: str) -> dict[str, Any]:
         return {
@@ -118,28 +95,46 @@ def replay(body: dict[str, Any]) -> list[dict[str, Any]]:
     """The events of a response that is over. Those of its tokens are one, with the last number that
     they may have had: who has some of them has asked while it ran."""
     if not body["output"]:
-        number = OPENING + 1
-        kind = f"response.{body['status']}"
-        return [{"type": kind, "sequence_number": number, "response": body}]
+        return [_event(body["status"], OPENING + 1, response=body)]
     (item,) = body["output"]
     (part,) = item["content"]
-    tokens = (body["usage"] or {}).get("output_tokens", 0)
     begun = body | {"status": "in_progress", "output": [], "usage": None}
-    empty = item | {"status": "in_progress", "content": []}
-    at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
-    last = OPENING + tokens
-    found: list[tuple[str, int, dict[str, Any]]] = [
-        ("created", 0, {"response": begun}),
-        ("in_progress", 1, {"response": begun}),
-        ("output_item.added", 2, {"output_index": 0, "item": empty}),
-        ("content_part.added", OPENING, {**at, "part": _part("")}),
-        ("output_text.delta", last, {**at, "delta": part["text"], "logprobs": []}),
-        ("output_text.done", last + 1, {**at, "text": part["text"], "logprobs": []}),
-        ("content_part.done", last + 2, {**at, "part": part}),
-        ("output_item.done", last + 3, {"output_index": 0, "item": item}),
-        (body["status"], last + 4, {"response": body}),
+    last = OPENING + (body["usage"] or {}).get("output_tokens", 0)
+    opening = _opening(begun, item | {"status": "in_progress"})
+    return [*opening, _delta(item["id"], last, part["text"]), *_closing(body, last + 1)]
+
+
+def _opening(body: dict[str, Any], item: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        _event("created", 0, response=body),
+        _event("in_progress", 1, response=body),
+        _event("output_item.added", 2, output_index=0, item=item | {"content": []}),
+        _event("content_part.added", OPENING, **_at(item["id"]), part=_part("")),
     ]
-    return [{"type": f"response.{kind}", "sequence_number": n, **rest} for kind, n, rest in found]
+
+
+def _delta(item: str, number: int, text: str) -> dict[str, Any]:
+    return _event("output_text.delta", number, **_at(item), delta=text, logprobs=[])
+
+
+def _closing(body: dict[str, Any], first: int) -> list[dict[str, Any]]:
+    (item,) = body["output"]
+    (part,) = item["content"]
+    at = _at(item["id"])
+    return [
+        _event("output_text.done", first, **at, text=part["text"], logprobs=[]),
+        _event("content_part.done", first + 1, **at, part=part),
+        _event("output_item.done", first + 2, output_index=0, item=item),
+        _event(body["status"], first + 3, response=body),
+    ]
+
+
+def _at(item: str) -> dict[str, Any]:
+    return {"item_id": item, "output_index": 0, "content_index": 0}
+
+
+def _event(kind: str, number: int, **fields: Any) -> dict[str, Any]:
+    return {"type": f"response.{kind}", "sequence_number": number, **fields}
 
 
 def _part(text: str) -> dict[str, Any]:

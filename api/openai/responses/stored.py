@@ -10,8 +10,8 @@ from sqlmodel import Session
 from api.errors import ApiError
 from api.openai.responses.shape import PREFIX, ResponseWriter
 from api.requests.admission import Admitted
+from api.requests.collect import collect
 from api.requests.comeback import come_back, find
-from api.requests.generation import Generation
 from api.requests.terms import LastEvent
 from api.state import State
 from loraplex.broker.connection import Unavailable
@@ -90,23 +90,16 @@ async def current(state: State, row: StoredResponse) -> dict[str, Any]:
 
 async def finish(state: State, admitted: Admitted, writer: ResponseWriter) -> dict[str, Any]:
     """Wait for its end and keep it."""
-    served = False
     try:
-        async for pieces in Generation(state.inflight, admitted).pieces():
-            for index, piece in pieces:
-                writer.add(index, piece)
+        await collect(state, admitted, writer.add)
         body = writer.body()
-        served = True
     except ApiError as error:
-        served = True
         if error.code == "cancelled":
             body = writer.body("cancelled")
         elif error.code in ("answer_expired", "request_not_found"):
             body = writer.body("incomplete") | _NOT_KEPT
         else:
             body = writer.body("failed", {"code": error.code, "message": error.message})
-    finally:
-        (state.inflight.done if served else state.inflight.gone)(admitted.ongoing)
     await end(state, body)
     return body
 
