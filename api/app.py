@@ -13,15 +13,17 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import errors
+from api import errors, transfers
 from api.batches.runner import BatchRunner
 from api.control import (
     adapters,
     comparison,
+    datasets,
     dead_letters,
     deployments,
     explain,
     keys,
+    repos,
     requests,
     tenants,
     usage,
@@ -31,14 +33,16 @@ from api.keyring import Caller, Keyring
 from api.lorax import generate as lorax
 from api.openai import batches, chat, completions, embeddings, files, models
 from api.openai.responses import routes as responses
-from api.predibase import account
+from api.predibase import absent, account
+from api.predibase import datasets as predibase_datasets
 from api.predibase import deployments as predibase
+from api.predibase import repos as predibase_repos
 from api.requests.inflight import Inflight
 from api.requests.later import Later, come_later
 from api.requests.models import ServedModels
 from api.requests.queues import Queues
 from api.requests.resolver import Resolver
-from api.security import authenticated
+from api.security import authenticated, is_open
 from api.state import State, StateDep
 from loraplex import __version__
 from loraplex.broker.api import ApiBroker
@@ -49,10 +53,12 @@ from loraplex.settings import ApiSettings
 from loraplex.store.adapters import AdapterStore
 from loraplex.store.files import FileStore
 from loraplex.store.models import ModelStore
+from loraplex.store.staging import Staging
 
 log = logging.getLogger(__name__)
 
 _KEYS_WRITTEN_EACH_S = 30.0
+_UPLOADS = ("/api/v1/adapters", "/api/v1/datasets", "/v1/files", "/transfers/")
 
 
 def build(settings: ApiSettings) -> FastAPI:
@@ -79,6 +85,7 @@ def build(settings: ApiSettings) -> FastAPI:
             limiter=limiter,
             queues=Queues(broker),
             files=FileStore(settings.files_dir),
+            staging=Staging(settings.uploads_dir),
         )
         runner = BatchRunner(app.state.loraplex)
         works = (inflight.run(), _keep_used(keyring), runner.run())
@@ -114,6 +121,8 @@ def build(settings: ApiSettings) -> FastAPI:
         explain,
         comparison,
         adapters,
+        repos,
+        datasets,
         requests,
         dead_letters,
         keys,
@@ -128,8 +137,8 @@ def build(settings: ApiSettings) -> FastAPI:
         app.include_router(lorax.router, prefix=prefix, dependencies=below)
         for router in (chat.router, completions.router):
             app.include_router(router, prefix=f"{prefix}/v1", dependencies=below)
-    for predibase_router in (account.router, predibase.router):
-        app.include_router(predibase_router)
+    for module in (account, predibase, predibase_repos, predibase_datasets, absent, transfers):
+        app.include_router(module.router)
     app.include_router(control)
     return app
 
@@ -181,7 +190,7 @@ class Gate:
         try:
             request.state.caller = caller = await self._caller(request)
             limit, announced = self._limit(request), self._announced(request)
-            if isinstance(caller, errors.ApiError) and announced != 0:
+            if isinstance(caller, errors.ApiError) and announced and not is_open(scope["path"]):
                 raise caller
             if announced > limit:
                 raise _too_large(limit)
@@ -202,7 +211,7 @@ class Gate:
             return refused
 
     def _limit(self, request: Request) -> int:
-        uploads = request.scope["path"].startswith(("/api/v1/adapters", "/v1/files"))
+        uploads = request.scope["path"].startswith(_UPLOADS)
         return self._max_upload_bytes if uploads else self._max_body_bytes
 
     @staticmethod

@@ -21,7 +21,7 @@ from loraplex.broker.connection import Unavailable
 log = logging.getLogger(__name__)
 
 _LORAX = re.compile(r"(/deployments/[^/]+|/[^/]+/deployments/v2/llms/[^/]+)(/(?!v1/).*)?")
-_PREDIBASE = re.compile(r"/v2/|(/v1)?/(users|llms)/")
+_PREDIBASE = re.compile(r"/v2/|(/v1)?/(users|llms|datasets)/|/transfers/")
 
 
 class ApiError(Exception):

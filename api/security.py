@@ -14,7 +14,7 @@ from api.errors import ApiError
 from api.keyring import Caller
 from loraplex.scopes import Scope
 
-OPEN = frozenset({"/health"})
+OPEN = ("/health", "/transfers/")  # the latter by the secret in its URLs
 
 
 def caller_of(request: Request) -> Caller:
@@ -24,8 +24,12 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
+def is_open(path: str) -> bool:
+    return any(path == each or (each[-1] == "/" and path.startswith(each)) for each in OPEN)
+
+
 async def authenticated(request: Request) -> None:
-    if request.scope["path"] not in OPEN:
+    if not is_open(request.scope["path"]):
         caller_of(request)
 
 

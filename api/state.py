@@ -17,6 +17,7 @@ from loraplex.settings import ApiSettings
 from loraplex.store.adapters import AdapterStore
 from loraplex.store.files import FileStore
 from loraplex.store.models import ModelStore
+from loraplex.store.staging import Staging
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class State:
     resolver: Resolver
     queues: Queues
     files: FileStore
+    staging: Staging
 
 
 async def state_of(request: Request) -> State:

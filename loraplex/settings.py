@@ -62,6 +62,10 @@ class Settings(BaseSettings):
         return self.home / "files"
 
     @property
+    def uploads_dir(self) -> Path:
+        return self.home / "uploads"
+
+    @property
     def findings_dir(self) -> Path:
         """What replicas found out about models, so that the next one needn't."""
         return self.home / "findings"
@@ -90,6 +94,12 @@ class ApiSettings(Settings):
     max_body_bytes: int = Field(16 * 2**20, gt=0, description="Largest request body, in bytes.")
     max_upload_bytes: int = Field(
         256 * 2**20, gt=0, description="Largest upload of an adapter, in bytes."
+    )
+    tenant_storage_gib: float | None = Field(
+        None,
+        gt=0,
+        description="How much the adapters and files of a tenant may take, in GiB. Unset: what the "
+        "disk holds.",
     )
     grace_s: float = Field(
         10.0,
@@ -176,6 +186,12 @@ class ScalerSettings(Settings):
         2.0,
         gt=0,
         description="What a replica on a CPU takes, in GiB, to know how many there is room for.",
+    )
+    storage_kept_s: float = Field(
+        86400.0,
+        gt=0,
+        description="How long the files of a deleted adapter, and uploads that nobody completed, "
+        "are kept, in seconds: longer than any request takes.",
     )
     budget_check_s: float = Field(
         60.0, gt=0, description="Seconds between two looks at what tenants have spent."

@@ -34,10 +34,13 @@ from scheduler.tasks.compare import compare_laws
 from scheduler.tasks.deliveries import deliver
 from scheduler.tasks.imports import prepare_deployment
 from scheduler.tasks.replicas import start_replica, stop_replica
+from scheduler.tasks.storage import clean_storage
 from scheduler.usage import UsageCollector
 from scheduler.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
+
+_STORAGE_EACH_S = 3600.0
 
 SHORTEST_PAUSE_S = 0.05  # from look to look: the first wake-up of a burst is one, the rest the next
 SETTLE_S = 3.0  # after Redis was away: replicas renew their leases first, or they'd look dead
@@ -85,7 +88,7 @@ class Scaler:
         self._housekeeping = Housekeeping(self._broker, self._rows, settings.retention_s)
         self._usage = UsageCollector(database, self._broker)
         self._look_from = 0.0
-        self._budgets_from = 0.0
+        self._routines_from: dict[str, float] = {}  # by task
         self.stop = threading.Event()
 
     def run(self) -> None:
@@ -149,12 +152,16 @@ class Scaler:
         self._aside("comparisons", self._ask_for_comparisons)
         self._aside("events", self._relay.publish)
         self._aside("webhooks", self._webhooks.ask)
-        self._aside("budgets", self._ask_for_budgets)
+        self._aside("routines", self._ask_for_routines)
 
-    def _ask_for_budgets(self) -> None:
-        if time.monotonic() >= self._budgets_from:
-            self._budgets_from = time.monotonic() + self._settings.budget_check_s
-            check_budgets.delay()
+    def _ask_for_routines(self) -> None:
+        for task, each_s in (
+            (check_budgets, self._settings.budget_check_s),
+            (clean_storage, _STORAGE_EACH_S),
+        ):
+            if time.monotonic() >= self._routines_from.get(task.name, 0.0):
+                self._routines_from[task.name] = time.monotonic() + each_s
+                task.delay()
 
     def _ask_for_comparisons(self) -> None:
         for deployment in self._broker.asked_comparisons():

@@ -1,26 +1,22 @@
-"""/api/v1/adapters: register LoRA weights as the next version of a repo, list them."""
+"""/api/v1/adapters: register LoRA weights as the next version of a repo; list, show, download,
+archive and delete versions."""
 
-import re
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Form, UploadFile
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel
-from sqlalchemy import func
-from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, col, select
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict
+from sqlmodel import Session
 
-from api.control.deployments import check_base_model
-from api.errors import ApiError, bad_request
+from api.registry import versions
+from api.registry.archive import as_zip
 from api.security import ForAdapters, ForLooking
-from api.state import State, StateDep
+from api.state import StateDep
 from loraplex.entities import Adapter
-from loraplex.store.adapters import AdapterInvalid, AdapterStore
 
 router = APIRouter(prefix="/adapters", tags=["adapters"])
-
-_REPO = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
 class AdapterOut(BaseModel):
@@ -32,7 +28,13 @@ class AdapterOut(BaseModel):
     rank: int
     targets: list[str]
     size_bytes: int
+    archived: bool
     created_at: datetime
+
+
+class AdapterChange(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    archived: bool
 
 
 @router.post("", status_code=201)
@@ -49,65 +51,60 @@ async def register(
     The same files again give the version that they already have. `base_model` overrides the name
     in the config (a local path, say).
     """
-    if not _REPO.fullmatch(repo):
-        raise bad_request(
-            "repo: 1 to 63 letters, digits, '.', '_' and '-', not at the ends.", "repo"
-        )
     config, weights = await adapter_config.read(), await adapter_model.read()
-    return await run_in_threadpool(_register, state, tenant, repo, base_model, config, weights)
+    new = await run_in_threadpool(
+        versions.register, state, tenant, repo, base_model, config, weights
+    )
+    return shown(new)
 
 
 @router.get("")
-def list_adapters(tenant: ForLooking, state: StateDep) -> dict[str, list[AdapterOut]]:
+def list_adapters(
+    tenant: ForLooking, state: StateDep, archived: bool = False
+) -> dict[str, list[AdapterOut]]:
+    """`archived`: those too."""
     with Session(state.database) as session:
-        rows = session.exec(
-            select(Adapter)
-            .where(Adapter.tenant_id == tenant)
-            .order_by(col(Adapter.repo), col(Adapter.version))
-        ).all()
-        return {"data": [_out(row) for row in rows]}
+        return {
+            "data": [shown(row) for row in versions.of_tenant(session, tenant, archived=archived)]
+        }
 
 
-def _register(
-    state: State, tenant: str, repo: str, base_model: str, config: bytes, weights: bytes
+@router.get("/{repo}/{version}")
+def get(repo: str, version: str, tenant: ForLooking, state: StateDep) -> AdapterOut:
+    with Session(state.database) as session:
+        return shown(versions.need(session, tenant, f"{repo}/{version}"))
+
+
+@router.patch("/{repo}/{version}")
+def change(
+    repo: str, version: str, body: AdapterChange, tenant: ForAdapters, state: StateDep
 ) -> AdapterOut:
-    try:
-        named = base_model or AdapterStore.base_model_of(config)
-        if not named:
-            raise bad_request("Name the base model: the config doesn't.", "base_model")
-        check_base_model(state, named)
-        facts = state.adapters.put(config, weights, state.models.find(named))
-    except AdapterInvalid as refused:
-        raise bad_request(f"Adapter refused: {refused}", "adapter", "adapter_refused") from refused
-    for _ in range(5):  # another registration may take the same version number
-        with Session(state.database, expire_on_commit=False) as session:
-            mine = (Adapter.tenant_id == tenant, Adapter.repo == repo)
-            same = session.exec(
-                select(Adapter).where(
-                    *mine, Adapter.digest == facts.digest, Adapter.base_model == named
-                )
-            ).first()
-            if same is not None:
-                return _out(same)
-            newest = session.exec(select(func.max(Adapter.version)).where(*mine)).one()
-            row = Adapter(
-                tenant_id=tenant,
-                repo=repo,
-                version=(newest or 0) + 1,
-                base_model=named,
-                digest=facts.digest,
-                rank=facts.rank,
-                targets=facts.targets,
-                size_bytes=facts.size_bytes,
-            )
-            session.add(row)
-            try:
-                session.commit()
-                return _out(row)
-            except IntegrityError:
-                session.rollback()
-    raise ApiError(409, "conflict", f"Repo {repo!r} is being written to; try again.")
+    """An archived version isn't listed; who names it still has it."""
+    with Session(state.database) as session:
+        row = versions.need(session, tenant, f"{repo}/{version}")
+        versions.archive(session, row, body.archived)
+        return shown(row)
 
 
-def _out(row: Adapter) -> AdapterOut:
-    return AdapterOut(ref=row.ref, **row.model_dump(exclude={"id", "tenant_id"}))
+@router.delete("/{repo}/{version}", status_code=204)
+async def delete(repo: str, version: str, tenant: ForAdapters, state: StateDep) -> None:
+    """Answers under way go on; its number isn't used again."""
+
+    def act() -> None:
+        with Session(state.database) as session:
+            versions.delete(session, versions.need(session, tenant, f"{repo}/{version}"))
+
+    await run_in_threadpool(act)
+    state.resolver.forget()
+
+
+@router.get("/{repo}/{version}/content", response_class=FileResponse)
+def content(repo: str, version: str, tenant: ForLooking, state: StateDep) -> FileResponse:
+    """PEFT's two files in a zip."""
+    with Session(state.database) as session:
+        row = versions.need(session, tenant, f"{repo}/{version}")
+        return as_zip(state, row)
+
+
+def shown(row: Adapter) -> AdapterOut:
+    return AdapterOut(ref=row.ref, **row.model_dump(exclude={"id", "tenant_id", "deleted_at"}))

@@ -9,10 +9,11 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
+from api.registry import quota
 from api.security import ForInference
 from api.state import State, StateDep
 from loraplex.batch_status import UNDER_WAY
-from loraplex.entities import Batch, StoredFile
+from loraplex.entities import Batch, Dataset, StoredFile
 
 router = APIRouter(prefix="/files", tags=["files"])
 
@@ -39,6 +40,7 @@ def create(
         count = select(func.count()).where(col(StoredFile.tenant_id) == tenant)
         if session.exec(count).one() >= _MOST:
             raise ApiError(409, "too_many", f"A tenant has at most {_MOST} files. Delete some.")
+        quota.check(session, state.settings, tenant, file.size or 0)
         row = StoredFile(tenant_id=tenant, filename=name, purpose=purpose, bytes=0)
         row.bytes = state.files.put(row.id, blocks())
         if not row.bytes:
@@ -77,7 +79,7 @@ def content(file_id: str, tenant: ForInference, state: StateDep) -> StreamingRes
 
 @router.delete("/{file_id}")
 def delete(file_id: str, tenant: ForInference, state: StateDep) -> dict[str, Any]:
-    """Refused while a batch reads it."""
+    """Refused while a batch reads it, or a dataset is made of it."""
     row = need_file(state, tenant, file_id)
     with Session(state.database) as session:
         reads = select(Batch.id).where(
@@ -87,6 +89,9 @@ def delete(file_id: str, tenant: ForInference, state: StateDep) -> dict[str, Any
         if batch is not None:
             message = f"Batch {batch!r} reads it. Wait for its end, or cancel it first."
             raise ApiError(409, "conflict", message)
+        dataset = session.exec(select(Dataset.name).where(Dataset.file_id == row.id)).first()
+        if dataset is not None:
+            raise ApiError(409, "conflict", f"It is the dataset {dataset!r}: delete that.")
         session.delete(row)
         session.commit()
     state.files.delete(row.id)

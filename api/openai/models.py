@@ -3,8 +3,9 @@
 from typing import Any
 
 from fastapi import APIRouter
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
+from api.registry import versions
 from api.requests.resolve import resolve, usable_by
 from api.security import ForInference
 from api.state import StateDep
@@ -19,11 +20,8 @@ def list_models(tenant: ForInference, state: StateDep) -> dict[str, Any]:
     with Session(state.database) as session:
         deployments = usable_by(session, tenant)
         served = {d.base_model for d in deployments}
-        adapters = session.exec(
-            select(Adapter)
-            .where(Adapter.tenant_id == tenant, col(Adapter.base_model).in_(served))
-            .order_by(col(Adapter.repo), col(Adapter.version))
-        ).all()
+        adapters = versions.of_tenant(session, tenant, archived=False)
+        adapters = [a for a in adapters if a.base_model in served]
         models = [_model(d.name, d) for d in deployments] + [_model(a.ref, a) for a in adapters]
     return {"object": "list", "data": models}
 

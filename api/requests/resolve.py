@@ -137,7 +137,10 @@ def find_adapter(session: Session, tenant: str, ref: str) -> Adapter | None:
         return None
     return session.exec(
         select(Adapter).where(
-            Adapter.tenant_id == tenant, Adapter.repo == repo, Adapter.version == int(version)
+            Adapter.tenant_id == tenant,
+            Adapter.repo == repo,
+            Adapter.version == int(version),
+            col(Adapter.deleted_at).is_(None),
         )
     ).first()
 

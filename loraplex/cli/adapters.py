@@ -1,38 +1,60 @@
-"""adapters: list them, add one."""
+"""adapters: list, add, show, download, archive, unarchive, rm; repos."""
 
+import io
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, out, print_table
+from loraplex.cli.client import client, fail, out, print_table
 from loraplex.cli.demo import register_adapter
 from loraplex.cli.deployments import Json
 
+Ref = Annotated[str, typer.Argument(metavar="REPO/VERSION")]
+
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(invoke_without_command=True, help="List adapters, or add one.")
+    group = typer.Typer(invoke_without_command=True, help="List, add, download or remove adapters.")
     group.callback()(list_adapters)
-    group.command("add")(add)
+    for name, command in (
+        ("add", add),
+        ("show", show),
+        ("download", download),
+        ("archive", archive),
+        ("unarchive", unarchive),
+        ("rm", remove),
+    ):
+        group.command(name)(command)
     app.add_typer(group, name="adapters")
+    repos = typer.Typer(invoke_without_command=True, help="List repos, or remove one.")
+    repos.callback()(list_repos)
+    repos.command("rm")(remove_repo)
+    app.add_typer(repos, name="repos")
 
 
-def list_adapters(context: typer.Context, as_json: Json = False) -> None:
-    """List adapters, or add one."""
+def list_adapters(
+    context: typer.Context,
+    all_: Annotated[bool, typer.Option("--all", help="Archived ones, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List adapters; see the commands for more."""
     if context.invoked_subcommand:
         return
-    rows = client().call("GET", "/api/v1/adapters")["data"]
+    rows = client().call("GET", "/api/v1/adapters", params={"archived": all_})["data"]
     if as_json:
         sys.stdout.write(json.dumps(rows) + "\n")
         return
     table = Table("adapter", "base model", "rank", "targets", "size", "digest")
     for a in rows:
         size = f"{a['size_bytes'] / 2**20:.1f} MiB"
+        name = f"{a['ref']} (archived)" if a["archived"] else a["ref"]
         targets = ", ".join(a["targets"])
-        table.add_row(a["ref"], a["base_model"], str(a["rank"]), targets, size, a["digest"][:12])
+        table.add_row(name, a["base_model"], str(a["rank"]), targets, size, a["digest"][:12])
     print_table(table)
 
 
@@ -43,3 +65,76 @@ def add(
 ) -> None:
     """Register a PEFT LoRA folder as the next version of a repo."""
     out.print(register_adapter(client(), repo, folder, base_model))
+
+
+def show(ref: Ref, as_json: Json = False) -> None:
+    """What a version is made of."""
+    facts = client().call("GET", _path(ref))
+    if as_json:
+        sys.stdout.write(json.dumps(facts) + "\n")
+        return
+    for name, value in facts.items():
+        out.print(f"{name:11} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def download(
+    ref: Ref,
+    folder: Annotated[Path | None, typer.Argument(help="A new one; unset: REPO-VERSION.")] = None,
+) -> None:
+    """Get a version's files into a folder, as PEFT loads it."""
+    target = folder or Path(ref.replace("/", "-"))
+    if target.exists():
+        raise fail(f"{target} exists already.")
+    with zipfile.ZipFile(io.BytesIO(client().content(f"{_path(ref)}/content"))) as files:
+        files.extractall(target)
+    out.print(str(target))
+
+
+def archive(ref: Ref) -> None:
+    """Don't list it any more; who names it still has it."""
+    client().call("PATCH", _path(ref), json={"archived": True})
+
+
+def unarchive(ref: Ref) -> None:
+    """List it again."""
+    client().call("PATCH", _path(ref), json={"archived": False})
+
+
+def remove(ref: Ref) -> None:
+    """Delete a version. Answers under way go on; its number isn't used again."""
+    client().call("DELETE", _path(ref))
+    out.print(f"{ref} is deleted.")
+
+
+def list_repos(context: typer.Context, as_json: Json = False) -> None:
+    """List repos, the newest first."""
+    if context.invoked_subcommand:
+        return
+    rows = client().call("GET", "/api/v1/repos")["data"]
+    if as_json:
+        sys.stdout.write(json.dumps(rows) + "\n")
+        return
+    table = Table("repo", "versions", "description")
+    for row in rows:
+        numbers = ", ".join(str(each["version"]) for each in row["versions"])
+        table.add_row(row["name"], numbers, row["description"])
+    print_table(table)
+
+
+def remove_repo(
+    name: str, yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False
+) -> None:
+    """Delete a repo with all its versions."""
+    path = f"/api/v1/repos/{quote(name, safe='')}"
+    versions = client().call("GET", path)["versions"]
+    if not yes and not typer.confirm(f"Delete {name!r} with its {len(versions)} version(s)?"):
+        raise typer.Exit(1)
+    client().call("DELETE", path)
+    out.print(f"{name} is deleted.")
+
+
+def _path(ref: str) -> str:
+    repo, slash, version = ref.partition("/")
+    if not slash:
+        raise fail(f"{ref!r}: give REPO/VERSION, such as pirate/1. They are: loraplex adapters")
+    return f"/api/v1/adapters/{quote(repo, safe='')}/{quote(version, safe='')}"

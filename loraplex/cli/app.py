@@ -9,6 +9,7 @@ from pydantic_settings import SettingsError
 from loraplex.cli import (
     adapters,
     chat,
+    datasets,
     dead_letters,
     deployments,
     keys,
@@ -31,6 +32,7 @@ for module in (
     up,
     deployments,
     adapters,
+    datasets,
     chat,
     logs,
     dead_letters,

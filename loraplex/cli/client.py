@@ -45,15 +45,15 @@ class Client:
             return None
         if response.is_error:
             raise fail(error_text(response))
-        return response.json()
+        return response.json() if response.content else None
 
-    def text(self, path: str, **arguments: Any) -> str:
+    def content(self, path: str, **arguments: Any) -> bytes:
         """A GET that is answered with something else than JSON."""
         with unreachable_is_an_error(str(self.http.base_url)):
             response = self.http.get(path, **arguments)
         if response.is_error:
             raise fail(error_text(response))
-        return response.text
+        return response.content
 
     def is_up(self) -> bool:
         try:

@@ -47,7 +47,9 @@ def usage(
     query |= {"bucket": bucket.value} if bucket else {}
     query |= {"of": tenant} if tenant else {}
     if as_csv:
-        sys.stdout.write(client().text("/api/v1/usage", params=query | {"format": "csv"}))
+        sys.stdout.write(
+            client().content("/api/v1/usage", params=query | {"format": "csv"}).decode()
+        )
         return
     found = client().call("GET", "/api/v1/usage", params=query)
     if as_json:

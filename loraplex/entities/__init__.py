@@ -1,9 +1,9 @@
 """SQLModel tables: what outlives a process. Times are UTC; ids are short random strings."""
 
-from loraplex.entities.answers import Batch, StoredResponse, UsageRecord
+from loraplex.entities.answers import Batch, StoredResponse, Totals, UsageRecord
 from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
 from loraplex.entities.notices import DeliveryState, Webhook, WebhookDelivery
-from loraplex.entities.registry import Adapter, StoredFile
+from loraplex.entities.registry import Adapter, Dataset, Repo, StoredFile, Transfer, TransferKind
 from loraplex.entities.serving import Deployment, DeploymentEvent, Leadership, Replica, Revision
 from loraplex.entities.tenancy import ApiKey, Plan, Tenant
 
@@ -11,6 +11,7 @@ __all__ = [
     "Adapter",
     "ApiKey",
     "Batch",
+    "Dataset",
     "DeliveryState",
     "Deployment",
     "DeploymentEvent",
@@ -18,10 +19,14 @@ __all__ = [
     "Plan",
     "Reason",
     "Replica",
+    "Repo",
     "Revision",
     "StoredFile",
     "StoredResponse",
     "Tenant",
+    "Totals",
+    "Transfer",
+    "TransferKind",
     "UsageRecord",
     "UtcDateTime",
     "Webhook",

@@ -67,3 +67,14 @@ class Batch(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=UtcDateTime)
     runner: str = ""  # the API process that runs it
     leased_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Totals(SQLModel, table=True):
+    """Counters and histograms of a tenant's answers by a deployment, since it was made.
+
+    Changed in the transaction that stores the usage records: each is counted once.
+    """
+
+    deployment_id: str = Field(primary_key=True)
+    tenant_id: str = Field(primary_key=True)
+    counted: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))

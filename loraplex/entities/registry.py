@@ -1,6 +1,7 @@
-"""What tenants bring: adapters and files."""
+"""What tenants bring: adapters in repos, datasets, files; and the URLs by which they bring them."""
 
 from datetime import datetime
+from enum import StrEnum
 
 from sqlalchemy import JSON, Column, Index
 from sqlmodel import Field, SQLModel
@@ -8,8 +9,23 @@ from sqlmodel import Field, SQLModel
 from loraplex.entities.columns import UtcDateTime, new_id, utc_now
 
 
+class Repo(SQLModel, table=True):
+    """Versions of an adapter under one name."""
+
+    __table_args__ = (Index("uq_repo_name", "tenant_id", "name", unique=True),)
+
+    id: str = Field(default_factory=lambda: new_id("repo"), primary_key=True)
+    tenant_id: str = Field(foreign_key="tenant.id", index=True)
+    name: str
+    description: str = ""
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
 class Adapter(SQLModel, table=True):
-    """One version of a repo: immutable LoRA weights, identified by their digest."""
+    """One version of a repo: immutable LoRA weights, identified by their digest.
+
+    The row stays when the version is deleted: its number never comes to mean something else.
+    """
 
     __table_args__ = (Index("uq_adapter_version", "tenant_id", "repo", "version", unique=True),)
 
@@ -22,7 +38,9 @@ class Adapter(SQLModel, table=True):
     rank: int
     targets: list[str] = Field(sa_column=Column(JSON, nullable=False))
     size_bytes: int
+    archived: bool = False  # not listed; served to who names it
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    deleted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
     @property
     def ref(self) -> str:
@@ -38,3 +56,35 @@ class StoredFile(SQLModel, table=True):
     purpose: str  # as OpenAI's: batch, batch_output, fine-tune …
     bytes: int
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class Dataset(SQLModel, table=True):
+    """A file of training data under a name: rows with the same columns."""
+
+    __table_args__ = (Index("uq_dataset_name", "tenant_id", "name", unique=True),)
+
+    id: str = Field(default_factory=lambda: new_id("data"), primary_key=True)
+    tenant_id: str = Field(foreign_key="tenant.id", index=True)
+    name: str
+    file_id: str = Field(foreign_key="storedfile.id", index=True)
+    columns: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    rows: int
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class TransferKind(StrEnum):
+    ADAPTER = "adapter"  # upload of a version; its target is the repo
+    DATASET = "dataset"  # upload of a file; its target is the file's name
+    FILE = "file"  # download of a file; its target is the file's id
+
+
+class Transfer(SQLModel, table=True):
+    """URLs that need no key, for a short time: who has one may send, or read, what it names."""
+
+    id: str = Field(default_factory=lambda: new_id("move"), primary_key=True)
+    tenant_id: str = Field(foreign_key="tenant.id", index=True)
+    kind: str
+    target: str
+    sha256: str  # of the secret in its URLs
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    expires_at: datetime = Field(sa_type=UtcDateTime, index=True)

@@ -15,6 +15,7 @@ app.conf.update(
         "scheduler.tasks.deliveries",
         "scheduler.tasks.imports",
         "scheduler.tasks.replicas",
+        "scheduler.tasks.storage",
     ],
     accept_content=["json"],
     task_serializer="json",
@@ -26,7 +27,7 @@ app.conf.update(
     # replica.
     task_routes={
         f"scheduler.tasks.{name}.*": {"queue": "imports"}
-        for name in ("imports", "deliveries", "budgets")
+        for name in ("imports", "deliveries", "budgets", "storage")
     },
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,

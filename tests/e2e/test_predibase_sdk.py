@@ -1,13 +1,15 @@
 """Predibase's SDK, unmodified, against the platform; and what it asks for, call by call."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from benchmarks.environments import python_with, run
 from loraplex.store.models import DEMO_MODEL
-from tests.conftest import REPOSITORY
+from tests.conftest import ADAPTERS, REPOSITORY
 from tests.e2e.conftest import Platform, until
 
 SDK = "predibase==2025.10.3"
@@ -137,3 +139,63 @@ def test_lists_by_type_and_what_is_not_there(platform: Platform) -> None:
     assert suggested["baseModel"] == DEMO_MODEL
     assert http.get("/v2/deployments/recommended-config?baseModel=").status_code == 400
     assert http.get("/v2/deployments/chat/request-logs").status_code == 400
+
+
+def test_repos_adapters_and_datasets_by_the_sdk(platform: Platform, predibase: Path) -> None:
+    key = platform.http().headers["authorization"].removeprefix("Bearer ")
+    script = Path(__file__).parent / "scripts" / "predibase_registry.py"
+    environment = {"LORAPLEX_URL": platform.status()["url"], "LORAPLEX_API_KEY": key}
+    printed = run(predibase, script, environment | {"ADAPTER_FOLDER": str(ADAPTERS / "pirate")})
+    found = json.loads(printed.splitlines()[-1])
+    sentences = {
+        "taken": "exists already",
+        "bad name": "no name of a repo",
+        "nothing": "no adapter 'pb-repo/7'",
+        "pickle": "pickle",
+        "dataset again": "exists already",
+        "bad rows": "line 2: it needs prompt and completion",
+        "deleted": "no adapter 'pb-repo/1'",
+        "no repo": "no repo 'pb-repo'",
+    }
+    for name, sentence in sentences.items():
+        assert sentence in found.pop(name), name
+    assert all("isn't supported here" in each for each in found.pop("absent"))
+    assert found == {
+        "created": ["pb-repo", "of a test", 0],
+        "exists_ok": True,
+        "uploaded": ["pb-repo/1", DEMO_MODEL, False],
+        "same again": "pb-repo/1",
+        "got": True,
+        "listed": ["pb-repo"],
+        "serves": True,
+        "downloaded": {"adapter_config.json": True, "adapter_model.safetensors": True},
+        "dataset": ["pb-data", "connected", "file_uploads"],
+        "same dataset": True,
+        "data back": True,
+        "archived": [0, True],
+        "unarchived": 1,
+        "next": "pb-repo/2",
+    }
+
+
+def test_a_transfers_url_is_its_own_secret_and_for_one_purpose(platform: Platform) -> None:
+    http = platform.http()
+    begun = http.post("/v2/datasets/upload", json={"fileName": "a.jsonl"}).json()
+    url = begun["presignedUrl"]
+    row = b'{"prompt": "a", "completion": "b"}\n'
+    assert httpx.put(url, content=row).json() == {"bytes": len(row)}
+    where, _, secret = url.removesuffix("/data").rpartition("/")
+    other = "".join("B" if c == "A" else "A" for c in secret)
+    for wrong in (f"{where}/{other}/data", url.replace("/data", "/x"), f"{where}/{secret}/../data"):
+        assert httpx.put(wrong, content=row).status_code == 404, wrong
+    assert httpx.get(url).status_code == 404, "it is for sending"
+    token = begun["uploadToken"]
+    as_adapter = http.put("/v2/adapters/upload/", json={"uploadToken": token})
+    assert as_adapter.status_code == 404
+    done = http.put("/v2/datasets/upload", json={"uploadToken": token, "name": "sent"})
+    assert done.json()["status"] == "connected"
+    assert httpx.put(url, content=row).status_code == 404, "it has been completed"
+    file = http.get("/api/v1/datasets/sent").json()["file_id"]
+    assert http.delete(f"/v1/files/{file}").status_code == 409
+    assert http.delete("/api/v1/datasets/sent").status_code == 204
+    assert http.get(f"/v1/files/{file}").status_code == 404

@@ -1,6 +1,7 @@
 """Registration refuses what would be computed wrong, naming the field."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,20 @@ def test_same_content_has_one_folder_and_one_digest(base: Path, tmp_path: Path) 
     first = store.put(config(), weights(), base)
     assert store.put(config(), weights(), base) == first
     assert store.put(config(lora_alpha=8), weights(), base).digest != first.digest
-    assert len(list((tmp_path / "adapters").iterdir())) == 2
+    assert len(list((tmp_path / "adapters").glob("[0-9a-f]*"))) == 2
+
+
+def test_what_is_not_used_for_long_can_be_removed_what_is_used_stays(tmp_path: Path) -> None:
+    store = AdapterStore(tmp_path / "adapters")
+    old, used = (store.put(config(lora_alpha=alpha), weights(), None).digest for alpha in (1, 2))
+    for digest in (old, used):
+        os.utime(store.folder(digest), (0, 0))
+    assert set(store.unused(3600)) == {old, used}
+    assert store.use(used)
+    assert (store.remove(old, 3600), store.remove(used, 3600)) == (True, False)
+    assert not store.use(old) and store.use(used)
+    assert store.put(config(lora_alpha=1), weights(), None).digest == old
+    assert not store.unused(3600)
 
 
 @pytest.mark.parametrize(

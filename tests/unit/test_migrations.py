@@ -11,7 +11,7 @@ from sqlmodel import Session, select
 
 from loraplex.apikeys import FIRST_TENANT
 from loraplex.database import alembic_config, connect, migrate
-from loraplex.entities import ApiKey, Deployment, Tenant
+from loraplex.entities import Adapter, ApiKey, Deployment, Repo, Tenant
 
 KNOWN: dict[str, Any] = {"id": "dep-1", "tenant_id": FIRST_TENANT, "base_model": "org/m"}
 EMPTY = {
@@ -35,7 +35,7 @@ def fill(engine: Engine, name: str, **given: Any) -> None:
         connection.execute(insert(table).values(values))
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
 def test_rows_of_an_earlier_release_are_kept(revision: str, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'home.db'}"
     command.upgrade(alembic_config(url), revision)
@@ -53,3 +53,19 @@ def test_rows_of_an_earlier_release_are_kept(revision: str, tmp_path: Path) -> N
     migrate(url)
     with Session(engine) as session:
         assert session.get_one(Deployment, "dep-1").tenant_id == FIRST_TENANT
+
+
+def test_repos_are_made_of_the_adapters_that_are_there(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'home.db'}"
+    command.upgrade(alembic_config(url), "0005")
+    engine = connect(url)
+    fill(engine, "tenant", id=FIRST_TENANT)
+    for version in (1, 2):
+        fill(engine, "adapter", id=f"a{version}", tenant_id=FIRST_TENANT, repo="r", version=version)
+    migrate(url)
+    with Session(engine) as session:
+        assert session.exec(select(Repo.name, Repo.tenant_id)).all() == [("r", FIRST_TENANT)]
+        assert (
+            session.exec(select(Adapter.archived, Adapter.deleted_at)).all() == [(False, None)] * 2
+        )
+    engine.dispose()

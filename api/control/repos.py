@@ -1,0 +1,78 @@
+"""/api/v1/repos: names under which adapters have versions."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict
+from sqlmodel import Session
+
+from api.control.adapters import AdapterOut, shown
+from api.control.deployment_schemas import Description
+from api.registry import repos, versions
+from api.security import ForAdapters, ForLooking
+from api.state import StateDep
+from loraplex.entities import Adapter, Repo
+
+router = APIRouter(prefix="/repos", tags=["adapters"])
+
+
+class RepoCreate(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    description: Description = ""
+
+
+class RepoOut(BaseModel):
+    id: str
+    name: str
+    description: str
+    created_at: datetime
+    versions: list[AdapterOut]
+
+
+@router.post("", status_code=201)
+def create(body: RepoCreate, tenant: ForAdapters, state: StateDep) -> RepoOut:
+    """Registering an adapter makes its repo, too."""
+    with Session(state.database) as session:
+        row = repos.create(session, tenant, body.name, body.description, exists_ok=False)
+        return _shown(row, repos.versions(session, tenant, row.name))
+
+
+@router.get("")
+def list_repos(
+    tenant: ForLooking, state: StateDep, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
+) -> dict[str, list[RepoOut]]:
+    """The newest first."""
+    with Session(state.database) as session:
+        of: dict[str, list[Adapter]] = defaultdict(list)
+        for version in versions.of_tenant(session, tenant, archived=True):
+            of[version.repo].append(version)
+        rows = repos.list_all(session, tenant, limit)
+        return {"data": [_shown(row, of[row.name]) for row in rows]}
+
+
+@router.get("/{name}")
+def get(name: str, tenant: ForLooking, state: StateDep) -> RepoOut:
+    with Session(state.database) as session:
+        row = repos.need(session, tenant, name)
+        return _shown(row, repos.versions(session, tenant, row.name))
+
+
+@router.delete("/{name}", status_code=204)
+async def delete(name: str, tenant: ForAdapters, state: StateDep) -> None:
+    """With all its versions; answers under way go on."""
+
+    def act() -> None:
+        with Session(state.database) as session:
+            repos.delete(session, tenant, repos.need(session, tenant, name))
+
+    await run_in_threadpool(act)
+    state.resolver.forget()
+
+
+def _shown(row: Repo, of: Sequence[Adapter]) -> RepoOut:
+    return RepoOut(versions=[shown(each) for each in of], **row.model_dump(exclude={"tenant_id"}))

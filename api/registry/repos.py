@@ -1,0 +1,74 @@
+"""Repos: names under which a tenant's adapters have versions."""
+
+import re
+
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, or_, select
+
+from api.errors import ApiError, bad_request
+from loraplex.entities import Adapter, Repo, utc_now
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_MOST = 10_000  # of a tenant
+
+
+def check_name(name: str) -> None:
+    """Raises ApiError 400."""
+    if not _NAME.fullmatch(name):
+        wanted = "1 to 63 letters, digits, '.', '_' and '-', not at the ends."
+        raise bad_request(f"{name[:80]!r} is no name of a repo: {wanted}", "repo")
+
+
+def create(session: Session, tenant: str, name: str, description: str, *, exists_ok: bool) -> Repo:
+    """Commits. Raises ApiError: 400 for a name that can't be one, 409 for one that is taken."""
+    check_name(name)
+    found = find(session, tenant, name)
+    if found is None:
+        if len(list_all(session, tenant, _MOST)) >= _MOST:
+            raise ApiError(409, "too_many", f"A tenant has at most {_MOST} repos. Delete some.")
+        session.add(Repo(tenant_id=tenant, name=name, description=description))
+        try:
+            session.commit()
+            return need(session, tenant, name)
+        except IntegrityError:  # somebody else made it just now
+            session.rollback()
+            found = need(session, tenant, name)
+    if not exists_ok:
+        raise ApiError(409, "repo_exists", f"Repo {name!r} exists already.", param="name")
+    return found
+
+
+def find(session: Session, tenant: str, name: str) -> Repo | None:
+    return session.exec(select(Repo).where(Repo.tenant_id == tenant, Repo.name == name)).first()
+
+
+def need(session: Session, tenant: str, name_or_id: str) -> Repo:
+    """Raises ApiError 404."""
+    named = or_(col(Repo.name) == name_or_id, col(Repo.id) == name_or_id)
+    found = session.exec(select(Repo).where(Repo.tenant_id == tenant, named)).all()
+    if not found:
+        raise ApiError(404, "not_found", f"There is no repo {name_or_id[:80]!r}.", param="repo")
+    return max(found, key=lambda repo: repo.name == name_or_id)
+
+
+def list_all(session: Session, tenant: str, most: int) -> list[Repo]:
+    """The newest first."""
+    wanted = select(Repo).where(Repo.tenant_id == tenant)
+    return list(session.exec(wanted.order_by(col(Repo.created_at).desc()).limit(most)))
+
+
+def versions(session: Session, tenant: str, repo: str) -> list[Adapter]:
+    """Those that are not deleted, archived ones too."""
+    wanted = select(Adapter).where(
+        Adapter.tenant_id == tenant, Adapter.repo == repo, col(Adapter.deleted_at).is_(None)
+    )
+    return list(session.exec(wanted.order_by(col(Adapter.version))))
+
+
+def delete(session: Session, tenant: str, repo: Repo) -> None:
+    """With its versions; made again, it goes on counting where it was."""
+    for version in versions(session, tenant, repo.name):
+        version.deleted_at = utc_now()
+        session.add(version)
+    session.delete(repo)
+    session.commit()

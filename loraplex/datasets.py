@@ -1,0 +1,124 @@
+"""Training data: JSON lines or CSV, whose rows all have the same columns.
+
+A row is one of: `prompt` and `completion`; `messages` as in a chat; `text`. Pure but for reading.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+MAX_ROW = 2**20  # characters
+MAX_ROWS = 10**6
+_SHOWN = 5  # mistakes
+_KINDS = (("prompt", "completion"), ("messages",), ("text",))
+_ROLES = ("system", "user", "assistant", "tool")
+
+
+class DatasetInvalid(Exception):
+    """The text names the lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    columns: tuple[str, ...]
+    rows: int
+
+
+def is_csv(filename: str) -> bool:
+    return filename.lower().endswith(".csv")
+
+
+def inspect(path: Path, filename: str) -> DatasetFacts:
+    """By the file's name: CSV or JSON lines. Raises DatasetInvalid."""
+    columns: tuple[str, ...] | None = None
+    rows = 0
+    wrong: list[str] = []
+    try:
+        for line, row in read(path, filename):
+            rows += 1
+            found, reason = _check(row, columns)
+            columns = columns or found
+            if reason:
+                wrong.append(f"line {line}: {reason}")
+            if len(wrong) >= _SHOWN or rows > MAX_ROWS:
+                break
+    except UnicodeDecodeError as broken:
+        raise DatasetInvalid(f"This isn't UTF-8: {broken}") from broken
+    if wrong:
+        raise DatasetInvalid("; ".join(wrong))
+    if rows > MAX_ROWS:
+        raise DatasetInvalid(f"More than {MAX_ROWS} rows.")
+    if columns is None:
+        raise DatasetInvalid("There are no rows.")
+    return DatasetFacts(columns, rows)
+
+
+def read(path: Path, filename: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Line and row; a row that can't be read is the reason why. Empty lines are none."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        yield from _csv(file) if is_csv(filename) else _json_lines(file)
+
+
+def _json_lines(file: TextIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    number = 0
+    while line := file.readline(MAX_ROW + 1):
+        number += 1
+        if len(line) > MAX_ROW:
+            yield number, f"over {MAX_ROW} characters"
+            return
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as broken:
+            yield number, f"no JSON: {broken}"
+            continue
+        yield number, row if isinstance(row, dict) else "no JSON object"
+
+
+def _csv(file: TextIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    csv.field_size_limit(MAX_ROW)
+    reader = csv.DictReader(file, strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                names = ", ".join(map(str, reader.fieldnames or ()))
+                yield reader.line_num, f"it has more or fewer fields than the header ({names})"
+            else:
+                yield reader.line_num, row
+    except csv.Error as broken:
+        yield reader.line_num, f"no CSV: {broken}"
+
+
+def _check(
+    row: dict[str, Any] | str, columns: tuple[str, ...] | None
+) -> tuple[tuple[str, ...] | None, str]:
+    """The row's kind, and what is wrong with it."""
+    if isinstance(row, str):
+        return None, row
+    kind = next((names for names in _KINDS if set(names) <= set(row)), None)
+    if kind is None:
+        has = ", ".join(sorted(map(str, row)))[:200]
+        return None, f"it needs prompt and completion, or messages, or text; it has: {has}"
+    if columns is not None and kind != columns:
+        return kind, f"its columns are {', '.join(kind)}, those before it {', '.join(columns)}"
+    if kind == ("messages",):
+        return kind, _check_messages(row["messages"])
+    for name in kind:
+        if not isinstance(row[name], str) or (name != "prompt" and not row[name]):
+            return kind, f"{name} must be a text that isn't empty"
+    return kind, ""
+
+
+def _check_messages(messages: object) -> str:
+    if not isinstance(messages, list) or not messages:
+        return "messages must be a list"
+    for each in messages:
+        if not isinstance(each, dict) or each.get("role") not in _ROLES:
+            return f"each message needs a role ({', '.join(_ROLES)})"
+        if not isinstance(each.get("content"), str):
+            return "each message needs a content that is a text"
+    return "" if messages[-1]["role"] == "assistant" else "the last message isn't the assistant's"

@@ -1,0 +1,34 @@
+"""What is being uploaded: a folder for each transfer, until it is complete or forgotten."""
+
+import re
+import shutil
+import time
+from pathlib import Path
+
+_ID = re.compile(r"move-[0-9a-f]{12}")
+
+
+class Staging:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def path(self, transfer: str, name: str) -> Path:
+        """Its folder exists then. Raises ValueError for what is no id; `name` is one of ours."""
+        if not _ID.fullmatch(transfer):
+            raise ValueError(f"{transfer!r} is no id of a transfer")
+        folder = self._root / transfer
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+    def delete(self, transfer: str) -> None:
+        shutil.rmtree(self.path(transfer, ""), ignore_errors=True)
+
+    def forget_older(self, seconds: float) -> int:
+        """Those that nobody completed: how many."""
+        if not self._root.is_dir():
+            return 0
+        before = time.time() - seconds
+        old = [folder for folder in self._root.iterdir() if folder.stat().st_mtime < before]
+        for folder in old:
+            shutil.rmtree(folder, ignore_errors=True)
+        return len(old)

@@ -1,0 +1,37 @@
+"""Remove what nobody needs any more: files of deleted adapters, uploads that were not completed."""
+
+import logging
+from datetime import timedelta
+
+from sqlalchemy import Engine
+from sqlmodel import Session, col, or_, select
+
+from loraplex.database import connect
+from loraplex.entities import Adapter, utc_now
+from loraplex.store.adapters import AdapterStore
+from loraplex.store.staging import Staging
+from scheduler.tasks.app import app, settings
+
+log = logging.getLogger(__name__)
+_engine = connect(settings.database)
+
+
+@app.task
+def clean_storage() -> None:
+    """Safe to run at any time, and twice."""
+    kept_s = settings.storage_kept_s
+    removed = clean_adapters(_engine, AdapterStore(settings.adapters_dir), kept_s)
+    uploads = Staging(settings.uploads_dir).forget_older(kept_s)
+    if removed or uploads:
+        log.info("removed: %d adapters' files, %d uploads", removed, uploads)
+
+
+def clean_adapters(database: Engine, store: AdapterStore, kept_s: float) -> int:
+    """Those of versions that were deleted so long ago, and what was stored for no version: how
+    many. A request that was accepted before its adapter was deleted must have ended by then."""
+    unused = store.unused(kept_s)
+    since = utc_now() - timedelta(seconds=kept_s)
+    with Session(database) as session:
+        needed = or_(col(Adapter.deleted_at).is_(None), col(Adapter.deleted_at) > since)
+        live = set(session.exec(select(Adapter.digest).where(needed)))
+    return sum(store.remove(digest, kept_s) for digest in unused if digest not in live)
