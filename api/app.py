@@ -52,6 +52,7 @@ from loraplex.database import connect
 from loraplex.settings import ApiSettings
 from loraplex.store.adapters import AdapterStore
 from loraplex.store.files import FileStore
+from loraplex.store.merged import MergedAdapters
 from loraplex.store.models import ModelStore
 from loraplex.store.staging import Staging
 
@@ -72,6 +73,8 @@ def build(settings: ApiSettings) -> FastAPI:
         keyring = Keyring(database, settings.key_cache_s)
         models_here = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
         served = ServedModels()
+        adapter_store = AdapterStore(settings.adapters_dir)
+        merged = MergedAdapters(adapter_store, settings.merged_dir, settings.max_merges)
         app.state.loraplex = State(
             settings=settings,
             database=database,
@@ -79,8 +82,8 @@ def build(settings: ApiSettings) -> FastAPI:
             inflight=inflight,
             models=models_here,
             served=served,
-            resolver=Resolver(database, models_here, served),
-            adapters=AdapterStore(settings.adapters_dir),
+            resolver=Resolver(database, models_here, served, merged),
+            adapters=adapter_store,
             keyring=keyring,
             limiter=limiter,
             queues=Queues(broker),

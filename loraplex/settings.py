@@ -58,6 +58,11 @@ class Settings(BaseSettings):
         return self.home / "adapters"
 
     @property
+    def merged_dir(self) -> Path:
+        """Which adapters of the store are merged ones."""
+        return self.home / "merged"
+
+    @property
     def files_dir(self) -> Path:
         return self.home / "files"
 
@@ -94,6 +99,9 @@ class ApiSettings(Settings):
     max_body_bytes: int = Field(16 * 2**20, gt=0, description="Largest request body, in bytes.")
     max_upload_bytes: int = Field(
         256 * 2**20, gt=0, description="Largest upload of an adapter, in bytes."
+    )
+    max_merges: int = Field(
+        100, ge=0, description="Different merged adapters that a tenant may ask for in a day."
     )
     tenant_storage_gib: float | None = Field(
         None,

@@ -166,7 +166,7 @@ class BatchRun:
             with suppress(ApiError, BrokenModel, RecursionError):
                 request = read(self._row.endpoint, body_of(file, line))
                 resolved = await self._state.resolver.resolve(self.tenant, request.model)
-                deployment = resolved.target.deployment
+                deployment = resolved.deployment
                 unique = unique_by(self.tenant, first_try(self._name(index)))
                 name = request_id(deployment.id, unique)
                 recorded = await self._state.broker.recorded(deployment.lane, name)
@@ -221,7 +221,7 @@ class BatchRun:
                     raise
                 await asyncio.sleep(min(pause_s, _RENEW_EVERY_S))
                 continue
-            lane = resolved.target.deployment.lane
+            lane = resolved.deployment.lane
             mine = self._at_once[lane]
             load = await self._state.queues.load(lane)
             if not mine or (not load.waiting and mine < max(2, load.slots // 2)):

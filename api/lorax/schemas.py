@@ -13,6 +13,7 @@ from api.openai.schemas import MAX_SCHEMA, MAX_TOKENS
 from api.requests.request import GenerationRequest
 from api.text import Text
 from loraplex.entities import Deployment
+from loraplex.store.merging import MajoritySign, Merge, Strategy
 
 BASE_MODEL = "__base_model__"  # LoRAX' adapter_id for none
 _MOST_STOPS = 4
@@ -40,11 +41,43 @@ class ResponseFormat(BaseModel):
         return ("json_schema", source)
 
 
+class MergedAdapters(BaseModel):
+    """`density`: the part of the values that is kept; linear keeps all."""
+
+    model_config = ConfigDict(extra="forbid")
+    ids: list[Annotated[Text, Field(min_length=1, max_length=512)]] = Field(
+        min_length=1, max_length=16
+    )
+    weights: list[Annotated[float, Field(ge=-100, le=100)]] | None = None
+    merge_strategy: Strategy | None = None
+    density: float | None = Field(None, ge=0, le=1)
+    majority_sign_method: MajoritySign | None = None
+
+    def ours(self) -> Merge:
+        """Raises ApiError."""
+        weights = self.weights or [1.0] * len(self.ids)
+        if len(weights) != len(self.ids):
+            reason = "merged_adapters: as many weights as ids."
+            raise bad_request(reason, "merged_adapters.weights")
+        strategy = self.merge_strategy or Strategy.LINEAR
+        linear = strategy is Strategy.LINEAR
+        if not linear and not self.density:
+            reason = f"merged_adapters: {strategy} needs a density over 0 (0.5, say)."
+            raise bad_request(reason, "merged_adapters.density")
+        return Merge(
+            adapters=tuple(self.ids),
+            weights=tuple(weights),
+            strategy=strategy,
+            density=1.0 if linear or self.density is None else self.density,
+            sign=self.majority_sign_method or MajoritySign.TOTAL,
+        )
+
+
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
     adapter_id: Text | None = Field(None, max_length=512)
     adapter_source: Literal["pbase", "hub", "local", "s3"] | None = None
-    merged_adapters: Unset = None
+    merged_adapters: MergedAdapters | None = None
     api_token: str | None = Field(None, max_length=4096, repr=False)  # the registry needs none
     best_of: int | None = Field(None, ge=1, le=128)
     do_sample: bool | None = False
@@ -93,13 +126,18 @@ class GenerateRequest(BaseModel):
             raise bad_request(reason, "decoder_input_details")
         base = (None, "", BASE_MODEL, deployment.base_model)
         adapter = given.adapter_id if given.adapter_id not in base else None
-        if adapter and given.adapter_source not in (None, "pbase"):
+        merged = given.merged_adapters
+        if adapter and merged:
+            reason = "adapter_id and merged_adapters exclude each other."
+            raise bad_request(reason, "merged_adapters")
+        if (adapter or merged) and given.adapter_source not in (None, "pbase"):
             reason = "Only registered adapters are served; register it first: loraplex adapters add"
             raise bad_request(f"{reason} REPO FOLDER, then adapter_id='REPO/1'.", "adapter_source")
         return GenerationRequest(
             surface="lorax",
             streamed=streamed,
             model=f"{deployment.name}:{adapter}" if adapter else deployment.name,
+            merge=merged.ours() if merged else None,
             prompts=[self.inputs],
             n=best_of,
             best=1,

@@ -89,8 +89,8 @@ class LaneMoved(Exception):
 async def _admit(
     state: State, caller: Caller, terms: Terms, request: GenerationRequest, background: bool
 ) -> Admitted:
-    resolved = await state.resolver.resolve(caller.tenant, request.model)
-    deployment, served = resolved.target.deployment, resolved.served
+    resolved = await state.resolver.resolve(caller.tenant, request.model, request.merge)
+    deployment, served = resolved.deployment, resolved.served
     scopes = quota.scopes_of(caller, deployment)
     maker = JobMaker(
         state.broker.api_id, caller, terms, limited=bool(scopes), background=background

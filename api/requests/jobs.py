@@ -47,25 +47,24 @@ class JobMaker:
         self, request: GenerationRequest, resolved: Resolved, limit_s: float
     ) -> tuple[list[Job], Shown]:
         caller, terms = self._caller, self._terms
-        deployment, adapter = resolved.target.deployment, resolved.target.adapter
         prompts, sampling = prepare(resolved.served, request, limit_s)
         unique = secrets.token_hex(8)
         if terms.idempotency_key is not None:
             unique = unique_by(caller.tenant, terms.idempotency_key)
-        name = request_id(deployment.id, unique)
+        name = request_id(resolved.deployment.id, unique)
         deadline = time.time() + terms.timeout_s
         jobs = [
             Job(
                 request=answer_id(name, index),
                 reply_to=self._api_id,
                 tenant=caller.tenant,
-                adapter=adapter.digest if adapter else None,
+                adapter=resolved.digest,
                 prompt=prompts[index // request.n],
                 sampling=sampling(index),
                 deadline=deadline,
                 account=Account(
                     key=caller.key,
-                    adapter=adapter.ref if adapter else "",
+                    adapter=resolved.adapter,
                     prompt=index % request.n == 0,
                     reservation=quota.new_reservation() if self._limited else "",
                 ),

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from api.requests.tool_families import ToolUse
 from loraplex.messages import Surface
+from loraplex.store.merging import Merge
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]  # text, token ids or chat messages
 
@@ -42,6 +43,7 @@ class GenerationRequest:
     suffix: str = ""  # what comes after the answer
     tools: ToolUse | None = None  # functions that the model may call
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    merge: Merge | None = None  # of adapters, by their refs; `model` names the deployment then
     surface: Surface = "chat"
     streamed: bool = False
     include_usage: bool = False

@@ -9,6 +9,7 @@ from sqlmodel import Session, col, select
 from api.errors import ApiError, bad_request
 from loraplex.entities import Adapter, Deployment
 from loraplex.status import ADMITTING, Status
+from loraplex.store.merging import Merge
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,15 @@ def resolve(session: Session, tenant: str, model: str) -> Target:
             param="model",
         )
     raise _unknown(model)
+
+
+def merge_parts(session: Session, tenant: str, target: Target, merge: Merge) -> list[Adapter]:
+    """The adapters to merge. Raises ApiError as `resolve` does."""
+    name = target.deployment.name
+    parts = [resolve(session, tenant, f"{name}:{ref}").adapter for ref in merge.adapters]
+    if None in parts:
+        raise bad_request("merged_adapters: the base model itself can't be merged.", "ids")
+    return [part for part in parts if part is not None]
 
 
 def model_within(deployment: str | None, model: str) -> str:

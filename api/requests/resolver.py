@@ -7,32 +7,38 @@ be a real one.
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from api.errors import ApiError
+from api.errors import ApiError, bad_request
 from api.requests.models import ServedModel, ServedModels
-from api.requests.resolve import Target, resolve
-from loraplex.entities import Deployment
+from api.requests.resolve import merge_parts, resolve
+from loraplex.entities import Adapter, Deployment
 from loraplex.not_serving import not_serving
 from loraplex.status import ADMITTING, Status
+from loraplex.store.adapters import AdapterInvalid
+from loraplex.store.merged import MergedAdapters, TooManyMerges
+from loraplex.store.merging import Merge
 from loraplex.store.models import ModelStore
 
 _MOST = 10_000
 REMEMBERED_S = 1.0
 
 
-_Asked = tuple[str, str]  # tenant and model
+_Asked = tuple[str, str, Merge | None]  # tenant, model, what is merged
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    target: Target
+    deployment: Deployment
     served: ServedModel
+    adapter: str = ""  # as its tenant names it
+    digest: str | None = None  # of its weights; None: the base model
 
 
 def _read(look: "asyncio.Task[Resolved]") -> None:
@@ -44,16 +50,19 @@ def _read(look: "asyncio.Task[Resolved]") -> None:
 class Resolver:
     """Of one API process; used by its event loop alone."""
 
-    def __init__(self, database: Engine, models: ModelStore, served: ServedModels) -> None:
+    def __init__(
+        self, database: Engine, models: ModelStore, served: ServedModels, merged: MergedAdapters
+    ) -> None:
         self._database = database
         self._models = models
         self._served = served
+        self._merged = merged
         self._known: LRUCache[_Asked, tuple[float, Resolved]] = LRUCache(_MOST)
         self._looking: dict[_Asked, asyncio.Task[Resolved]] = {}
 
-    async def resolve(self, tenant: str, model: str) -> Resolved:
+    async def resolve(self, tenant: str, model: str, merge: Merge | None = None) -> Resolved:
         """Raises ApiError; refusals are not remembered."""
-        asked = (tenant, model)
+        asked = (tenant, model, merge)
         since, known = self._known.get(asked, (0.0, None))
         age_s = time.monotonic() - since
         if known is not None and age_s < REMEMBERED_S:
@@ -85,9 +94,10 @@ class Resolver:
         self._known.clear()
         self._looking.clear()
 
-    def _look(self, tenant: str, model: str) -> Resolved:
+    def _look(self, tenant: str, model: str, merge: Merge | None) -> Resolved:
         with Session(self._database, expire_on_commit=False) as session:
             target = resolve(session, tenant, model)
+            parts = merge_parts(session, tenant, target, merge) if merge else []
         deployment = target.deployment
         if deployment.status not in ADMITTING:
             raise ApiError(
@@ -96,7 +106,21 @@ class Resolver:
                 not_serving(deployment.name, deployment.status, deployment.reason),
                 param="model",
             )
-        return Resolved(target, self.served_for(deployment))
+        served, adapter = self.served_for(deployment), target.adapter
+        if merge is not None:
+            return Resolved(deployment, served, merge.name, self._merge(tenant, merge, parts))
+        if adapter is not None:
+            return Resolved(deployment, served, adapter.ref, adapter.digest)
+        return Resolved(deployment, served)
+
+    def _merge(self, tenant: str, merge: Merge, parts: Sequence[Adapter]) -> str:
+        by_digest = replace(merge, adapters=tuple(part.digest for part in parts))
+        try:
+            return self._merged.digest(tenant, by_digest)
+        except AdapterInvalid as refused:
+            raise bad_request(f"Adapter refused: {refused}", "merged_adapters") from refused
+        except TooManyMerges as refused:
+            raise ApiError(429, "too_many_merges", str(refused)) from refused
 
     def served_for(self, deployment: Deployment) -> ServedModel:
         """Raises ApiError while its base model isn't here."""

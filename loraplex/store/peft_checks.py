@@ -101,7 +101,7 @@ def check_tensors(config: Mapping[str, Any], raw: bytes) -> list[LoraTensor]:
         raise AdapterInvalid(f"{WEIGHTS} holds no LoRA tensors.")
     checked = []
     for name, content in tensors.items():
-        tensor = _tensor(name, content["shape"])
+        tensor = parse_name(name, content["shape"])
         checked.append(tensor)
         if content["dtype"] not in _FLOATS:
             raise AdapterInvalid(
@@ -144,7 +144,8 @@ def _check_rank(config: Mapping[str, Any], tensor: LoraTensor) -> None:
         )
 
 
-def _tensor(name: str, shape: list[int]) -> LoraTensor:
+def parse_name(name: str, shape: list[int]) -> LoraTensor:
+    """Raises AdapterInvalid."""
     match = re.fullmatch(
         r"base_model\.model\.(?P<linear>.+)\.lora_(?P<side>[AB])(\.default)?\.weight", name
     )

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.environments import python_with, run
 from tests.conftest import REPOSITORY
-from tests.e2e.conftest import Platform
+from tests.e2e.conftest import Platform, until
 
 CLIENT = "lorax-client==0.6.3"
 BASE = "/deployments/chat"
@@ -121,7 +121,6 @@ def test_parameters_mean_what_they_mean_at_lorax(platform: Platform) -> None:
 REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"adapter_id": "nobody/1"}, 404, ""),
     ({"adapter_id": "org/x", "adapter_source": "hub"}, 422, "validation"),
-    ({"merged_adapters": {"ids": ["a/1", "b/1"]}}, 422, "validation"),
     ({"typical_p": 0.5}, 422, "validation"),
     ({"watermark": True}, 422, "validation"),
     ({"best_of": 2}, 422, "validation"),
@@ -195,3 +194,50 @@ def test_its_client_embeds_a_text(platform: Platform, lorax: Path, tmp_path: Pat
     key = platform.http().headers["authorization"].removeprefix("Bearer ")
     environment = {"LORAPLEX_URL": platform.status()["url"], "LORAPLEX_API_KEY": key}
     assert run(lorax, script, environment).split() == ["576", "1.0"]
+
+
+def merged(*ids: str, **given: Any) -> dict[str, Any]:
+    """As its client sends them."""
+    unset = {"merge_strategy": None, "majority_sign_method": None, "density": 0.0}
+    return unset | {"ids": list(ids), "weights": [1.0] * len(ids)} | given
+
+
+def test_merged_adapters_answer_as_what_they_are_merged_to(platform: Platform) -> None:
+    def text(**given: Any) -> str:
+        answer = ask(platform, f"{BASE}/generate", "Where do you live?", **given)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["generated_text"])
+
+    pirate, json_ = text(adapter_id="pirate/1"), text(adapter_id="json/1")
+    assert text(merged_adapters=merged("pirate/1")) == pirate
+    only = merged("pirate/1", "json/1", weights=[0.0, 1.0])
+    assert text(merged_adapters=only) == json_
+    ties = merged("pirate/1", merge_strategy="ties", density=1.0)
+    assert text(merged_adapters=ties) == pirate
+    dare = merged("pirate/1", "json/1", merge_strategy="dare_ties", density=0.5)
+    assert text(merged_adapters=dare) == text(merged_adapters=dare)
+    used = until(
+        lambda: platform.http().get("/api/v1/usage?by=adapter").json()["data"],
+        lambda lines: any(line["adapter"] == "merged(pirate/1, json/1)" for line in lines),
+    )
+    assert used
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "named"),
+    [
+        ({"merged_adapters": merged("pirate/1"), "adapter_id": "json/1"}, 422, "exclude"),
+        ({"merged_adapters": merged("pirate/9")}, 404, "pirate/9"),
+        ({"merged_adapters": merged("chat")}, 404, "chat"),
+        ({"merged_adapters": merged()}, 422, "ids"),
+        ({"merged_adapters": merged("pirate/1", weights=[1.0, 2.0])}, 422, "weights"),
+        ({"merged_adapters": merged("pirate/1", merge_strategy="ties")}, 422, "density"),
+        ({"merged_adapters": merged("pirate/1", merge_strategy="slerp")}, 422, "merge_strategy"),
+        ({"merged_adapters": merged("pirate/1"), "adapter_source": "hub"}, 422, "registered"),
+    ],
+)
+def test_merges_that_cannot_be_are_refused(
+    platform: Platform, given: dict[str, Any], status: int, named: str
+) -> None:
+    answer = ask(platform, f"{BASE}/generate", **given)
+    assert answer.status_code == status and named in answer.json()["error"], answer.text

@@ -14,11 +14,11 @@ class Looks(Resolver):
     """Counts its looks; an ApiError in `answers` is raised."""
 
     def __init__(self, *answers: Any) -> None:
-        super().__init__(None, None, None)  # type: ignore[arg-type]
+        super().__init__(None, None, None, None)  # type: ignore[arg-type]
         self.answers = list(answers)
         self.looks = 0
 
-    def _look(self, tenant: str, model: str) -> Any:
+    def _look(self, tenant: str, model: str, merge: Any) -> Any:
         self.looks += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, ApiError):
@@ -67,7 +67,7 @@ def test_nobody_waits_while_it_is_asked_for_again(monkeypatch: pytest.MonkeyPatc
         assert await looks.resolve("t", "m") == "two", "it is too old by now"
         monkeypatch.setattr(resolver.time, "monotonic", lambda: 1e9)
         monkeypatch.setattr(resolver, "REMEMBERED_S", 1.0)
-        looks._known[("t", "m")] = (1e9 - 1.5, "two")  # type: ignore[assignment]
+        looks._known[("t", "m", None)] = (1e9 - 1.5, "two")  # type: ignore[assignment]
         looks.answers = ["three"]
         assert await looks.resolve("t", "m") == "two"
         while looks._looking:
