@@ -79,7 +79,7 @@ def _load(settings: WorkerSettings, broker: WorkerBroker, split: Split) -> "Engi
     from gpu_worker.engine.config import EngineConfig
     from gpu_worker.engine.engine import Engine
     from loraplex.store.adapter_cache import AdapterCache
-    from loraplex.store.adapters import AdapterStore
+    from loraplex.store.adapter_folders import AdapterFolders
 
     split.imported()
     torch.set_num_threads(settings.threads)
@@ -95,7 +95,7 @@ def _load(settings: WorkerSettings, broker: WorkerBroker, split: Split) -> "Engi
         deterministic=settings.deterministic,
         findings=settings.findings_dir,
     )
-    locate = AdapterStore(settings.adapters_dir).folder
+    locate = AdapterFolders(settings.adapters_dir).folder
     if settings.adapter_disk is not None:
         quota = int(settings.adapter_disk_gib * 2**30)
         locate = AdapterCache(locate, settings.adapter_disk, quota).folder

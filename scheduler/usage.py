@@ -5,20 +5,26 @@ already is skipped), drop from the lane. Whoever dies in between, the next one b
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
 
 from sqlalchemy import Engine
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col
 
 from loraplex.broker.cancellation import request_of
 from loraplex.broker.interface import SeenLane, StoredUsage
 from loraplex.broker.scaler import ScalerBroker
-from loraplex.entities import UsageRecord
+from loraplex.entities import Totals, UsageRecord
 from loraplex.keys import Lane
+from loraplex.totals import Answer, count
 
 log = logging.getLogger(__name__)
 
 MOST = 1000  # records a transaction
+_COUNTED = tuple(field.name for field in fields(Answer))
 _MOST_PAGES = 5  # a lane and a look: the others wait
 
 
@@ -43,11 +49,27 @@ class UsageCollector:
     def _store(self, lane: Lane, records: Iterable[StoredUsage]) -> None:
         insert = postgresql.insert if self._database.dialect.name == "postgresql" else sqlite.insert
         wanted = insert(UsageRecord.__table__).on_conflict_do_nothing()  # type: ignore[attr-defined]
-        with self._database.begin() as connection:
-            connection.execute(wanted, [_row(lane, each) for each in records])
+        rows = {str(row["id"]): row for row in (_row(lane, each) for each in records)}
+        with Session(self._database) as session:
+            new = session.execute(wanted.returning(col(UsageRecord.id)), list(rows.values()))
+            self._count(session, lane, [rows[each] for each in new.scalars()])
+            session.commit()
+
+    def _count(self, session: Session, lane: Lane, rows: Iterable[dict[str, Any]]) -> None:
+        """With what was stored just now, and with that alone: each answer is counted once."""
+        answers: dict[str, list[Answer]] = defaultdict(list)
+        for row in rows:
+            answers[row["tenant_id"]].append(Answer(**{name: row[name] for name in _COUNTED}))
+        for tenant, of_tenant in answers.items():
+            key = (lane.deployment_id, tenant)
+            totals = session.get(Totals, key, with_for_update=True)
+            if totals is None:
+                totals = Totals(deployment_id=key[0], tenant_id=tenant, counted={})
+            totals.counted = count(totals.counted, of_tenant)
+            session.add(totals)
 
 
-def _row(lane: Lane, stored: StoredUsage) -> dict[str, object]:
+def _row(lane: Lane, stored: StoredUsage) -> dict[str, Any]:
     usage = stored.usage
     request = request_of(usage.answer)
     return {

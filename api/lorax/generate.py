@@ -16,13 +16,14 @@ from sqlmodel import Session
 
 from api.errors import ApiError
 from api.lorax.answers import answer
+from api.lorax.metrics import exposition
 from api.lorax.schemas import GenerateRequest
 from api.openai.schemas import neutral
 from api.requests.comeback import admit_or_resume
 from api.requests.embed import embed
 from api.requests.prepare import encoding
 from api.requests.resolve import need_usable
-from api.security import ForInference
+from api.security import ForInference, ForLooking
 from api.state import StateDep
 from api.text import Text
 from loraplex import __version__
@@ -126,6 +127,13 @@ async def info(deployment: DeploymentDep, state: StateDep) -> dict[str, Any]:
         "version": __version__,
         "eager_prefill": False,
     }
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(tenant: ForLooking, deployment: DeploymentDep, state: StateDep) -> Response:
+    """For Prometheus: one's own answers; of one's own deployment everybody's. An answer is counted
+    a second or two after its end, once, whichever API process and replica it came through."""
+    return await exposition(state, tenant, deployment)
 
 
 class EmbedRequest(BaseModel):

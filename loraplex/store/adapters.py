@@ -3,19 +3,16 @@
 What the files must hold for any base model is in `peft_checks.py`; here is whether they fit one.
 """
 
-import fcntl
 import hashlib
 import os
-import re
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from loraplex.store.adapter_folders import UNFINISHED, AdapterFolders
 from loraplex.store.peft_checks import (
     CONFIG,
     WEIGHTS,
@@ -36,8 +33,6 @@ class AdapterFacts:
     size_bytes: int
 
 
-_DIGEST = re.compile("[0-9a-f]{64}")
-_UNFINISHED = "storing-"
 _HEADS = ("lm_head", "embed_out")  # adapters of the output layer aren't supported
 _RELATED = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj"), ("qkv_proj",)),
@@ -47,17 +42,8 @@ _RELATED = {
 }
 
 
-class AdapterStore:
-    """Folders under `root`, named by digest, each with PEFT's two files."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def folder(self, digest: str) -> Path:
-        """Where an adapter lies. Raises ValueError: what is no digest could leave the store."""
-        if not _DIGEST.fullmatch(digest):
-            raise ValueError(f"not a digest: {digest!r}")
-        return self.root / digest
+class AdapterStore(AdapterFolders):
+    """Folders of adapters that were checked."""
 
     @staticmethod
     def base_model_of(config: bytes) -> str:
@@ -67,10 +53,9 @@ class AdapterStore:
     def put(self, config: bytes, weights: bytes, base_model_folder: Path | None) -> AdapterFacts:
         """Check and store an adapter; the same content is stored once. Raises AdapterInvalid."""
         facts = inspect(config, weights, base_model_folder)
-        self.root.mkdir(parents=True, exist_ok=True)
         if self.use(facts.digest):
             return facts
-        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=self.root) as scratch:
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=self.root) as scratch:
             fresh = Path(scratch) / "adapter"
             fresh.mkdir()
             (fresh / CONFIG).write_bytes(config)
@@ -81,43 +66,6 @@ class AdapterStore:
                     fresh.rename(target)
                 os.utime(target)
         return facts
-
-    def use(self, digest: str) -> bool:
-        """Somebody needs it: it isn't removed within the time that unused ones are kept. False: it
-        isn't here."""
-        with self._lock():
-            try:
-                os.utime(self.folder(digest))
-            except FileNotFoundError:
-                return False
-            return True
-
-    def unused(self, seconds: float) -> list[str]:
-        """Digests that were neither stored nor used for so long."""
-        before = time.time() - seconds
-        return [each.name for each in self._folders() if each.stat().st_mtime < before]
-
-    def remove(self, digest: str, seconds: float) -> bool:
-        """If it was still not used for so long. Whoever registers the same content at this moment
-        has used it, or stores it anew."""
-        folder = self.folder(digest)
-        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=self.root) as scratch:
-            with self._lock():
-                if not folder.exists() or folder.stat().st_mtime > time.time() - seconds:
-                    return False
-                folder.rename(Path(scratch) / "removed")
-            return True
-
-    def _folders(self) -> list[Path]:
-        if not self.root.is_dir():
-            return []
-        return [each for each in self.root.iterdir() if _DIGEST.fullmatch(each.name)]
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        with (self.root / ".lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 def digest_of(config: bytes | Path, weights: bytes | Path) -> str:

@@ -8,7 +8,7 @@ from sqlmodel import Session, col, or_, select
 
 from loraplex.database import connect
 from loraplex.entities import Adapter, utc_now
-from loraplex.store.adapters import AdapterStore
+from loraplex.store.adapter_folders import AdapterFolders
 from loraplex.store.staging import Staging
 from scheduler.tasks.app import app, settings
 
@@ -20,13 +20,13 @@ _engine = connect(settings.database)
 def clean_storage() -> None:
     """Safe to run at any time, and twice."""
     kept_s = settings.storage_kept_s
-    removed = clean_adapters(_engine, AdapterStore(settings.adapters_dir), kept_s)
+    removed = clean_adapters(_engine, AdapterFolders(settings.adapters_dir), kept_s)
     uploads = Staging(settings.uploads_dir).forget_older(kept_s)
     if removed or uploads:
         log.info("removed: %d adapters' files, %d uploads", removed, uploads)
 
 
-def clean_adapters(database: Engine, store: AdapterStore, kept_s: float) -> int:
+def clean_adapters(database: Engine, store: AdapterFolders, kept_s: float) -> int:
     """Those of versions that were deleted so long ago, and what was stored for no version: how
     many. A request that was accepted before its adapter was deleted must have ended by then."""
     unused = store.unused(kept_s)

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.environments import python_with, run
 from tests.conftest import REPOSITORY
@@ -241,3 +242,33 @@ def test_merges_that_cannot_be_are_refused(
 ) -> None:
     answer = ask(platform, f"{BASE}/generate", **given)
     assert answer.status_code == status and named in answer.json()["error"], answer.text
+
+
+def test_metrics_by_loraxs_names_count_what_was_answered(platform: Platform) -> None:
+    def sums() -> dict[str, float]:
+        answer = platform.http().get("/deployments/metered/metrics")
+        assert answer.headers["content-type"].startswith("text/plain")
+        families = text_string_to_metric_families(answer.text)
+        samples = [each for family in families for each in family.samples]
+        return {each.name: each.value for each in samples if "le" not in each.labels}
+
+    platform.deploy("metered")
+    assert sums()["lorax_request_count"] == 0
+    path = "/deployments/metered/generate"
+    answers = [ask(platform, path, details=True).json() for _ in range(3)]
+    tokens = sum(each["details"]["generated_tokens"] for each in answers)
+    after = until(sums, lambda now: now["lorax_request_count"] == 3)
+    for name, wanted in {
+        "lorax_request_success": 3,
+        "lorax_request_duration_count": 3,
+        "lorax_request_generated_tokens_sum": tokens,
+        "lorax_request_input_length_sum": 3 * answers[0]["details"]["prompt_tokens"],
+    }.items():
+        assert after[name] == wanted, name
+    assert after["lorax_queue_size"] == 0
+    assert {"lorax_batch_current_size", "lorax_request_queue_duration_sum"} < set(after)
+    assert {
+        "lorax_request_inference_duration_sum",
+        "lorax_request_mean_time_per_token_duration_sum",
+    } < set(after)
+    assert platform.http().delete("/api/v1/deployments/metered").status_code == 200

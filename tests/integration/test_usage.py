@@ -1,5 +1,6 @@
 """One usage record for each answer, whatever happens to it: from real lanes to a real database."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,10 @@ from loraplex.broker.interface import TakenJob
 from loraplex.broker.scaler import ScalerBroker
 from loraplex.broker.worker import StepResult, WorkerBroker
 from loraplex.database import connect
-from loraplex.entities import UsageRecord
+from loraplex.entities import Totals, UsageRecord
 from loraplex.keys import limits_prefix
 from loraplex.messages import Account, TokenEvent, encode
+from loraplex.totals import from_json
 from scheduler.usage import UsageCollector
 from tests.integration.test_broker import LANE, WAITER, Api, die, report, worker
 
@@ -30,6 +32,7 @@ def database(database_url: str) -> Iterator[Engine]:
     engine = connect(database_url)
     with Session(engine) as session:
         session.execute(delete(UsageRecord))
+        session.execute(delete(Totals))
         session.commit()
     yield engine
     engine.dispose()
@@ -46,6 +49,10 @@ def stored(database: Engine, scaler: ScalerBroker, times: int = 2) -> dict[str, 
         UsageCollector(database, scaler).run(scaler.observe([LANE]))
     with Session(database, expire_on_commit=False) as session:
         rows = session.exec(select(UsageRecord)).all()
+        totals = from_json(*session.exec(select(Totals.counted)))
+    assert totals.ended == Counter(row.status for row in rows), "each is counted once"
+    tokens = totals.histograms["completion_tokens"].total
+    assert tokens == sum(row.completion_tokens for row in rows)
     assert scaler.observe([LANE])[LANE].usage == 0
     return {row.request: row for row in rows}
 
