@@ -22,6 +22,7 @@ from api.control import (
     dead_letters,
     deployments,
     explain,
+    imports,
     keys,
     repos,
     requests,
@@ -49,6 +50,8 @@ from loraplex.broker.api import ApiBroker
 from loraplex.broker.connection import connect_async
 from loraplex.broker.limiter import Limiter
 from loraplex.database import connect
+from loraplex.registry import Registry
+from loraplex.secret_box import SecretBox
 from loraplex.settings import ApiSettings
 from loraplex.store.adapters import AdapterStore
 from loraplex.store.files import FileStore
@@ -84,11 +87,13 @@ def build(settings: ApiSettings) -> FastAPI:
             served=served,
             resolver=Resolver(database, models_here, served, merged),
             adapters=adapter_store,
+            registry=Registry(database, adapter_store, models_here, settings.tenant_storage_gib),
             keyring=keyring,
             limiter=limiter,
             queues=Queues(broker),
             files=FileStore(settings.files_dir),
             staging=Staging(settings.uploads_dir),
+            secrets=SecretBox(settings.secret_key, settings.secret_key_file),
         )
         runner = BatchRunner(app.state.loraplex)
         works = (inflight.run(), _keep_used(keyring), runner.run())
@@ -124,6 +129,7 @@ def build(settings: ApiSettings) -> FastAPI:
         explain,
         comparison,
         adapters,
+        imports,
         repos,
         datasets,
         requests,

@@ -13,6 +13,8 @@ from api.requests.queues import Queues
 from api.requests.resolver import Resolver
 from loraplex.broker.api import ApiBroker
 from loraplex.broker.limiter import Limiter
+from loraplex.registry import Registry
+from loraplex.secret_box import SecretBox
 from loraplex.settings import ApiSettings
 from loraplex.store.adapters import AdapterStore
 from loraplex.store.files import FileStore
@@ -29,12 +31,14 @@ class State:
     models: ModelStore
     served: ServedModels
     adapters: AdapterStore
+    registry: Registry
     keyring: Keyring
     limiter: Limiter
     resolver: Resolver
     queues: Queues
     files: FileStore
     staging: Staging
+    secrets: SecretBox
 
 
 async def state_of(request: Request) -> State:

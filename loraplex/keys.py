@@ -13,6 +13,7 @@ EPOCH = "lpx:{scaler}:epoch"  # raised with each new leader
 LEARNED = "lpx:{scaler}:learned"  # hash: deployment → what the law remembers of it
 DECISIONS = "lpx:{scaler}:decisions"  # hash: deployment → the latest decision, for its users
 COMPARE = "lpx:{scaler}:compare"  # list: deployments whose laws are to be compared
+IMPORTS = "lpx:{scaler}:imports"  # list: adapters' imports that a task worker is to run
 COMPARISONS = "lpx:{scaler}:comparison:"  # string of a deployment: how that went
 PUBLISHED = "lpx:{scaler}:published"  # id of the latest event that is on the bus
 REPLY_PREFIX = "lpx:reply:"

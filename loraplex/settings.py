@@ -40,6 +40,27 @@ class Settings(BaseSettings):
         '`["hooks.internal"]`; also without TLS. Public ones need no entry.',
     )
 
+    max_upload_bytes: int = Field(
+        256 * 2**20, gt=0, description="Largest upload of an adapter, in bytes."
+    )
+    tenant_storage_gib: float | None = Field(
+        None,
+        gt=0,
+        description="How much the adapters and files of a tenant may take, in GiB. Unset: what the "
+        "disk holds.",
+    )
+    s3_sources: list[str] = Field(
+        [],
+        description="Where in S3 adapters may be imported from, with the server's credentials, as "
+        'JSON: `["s3://adapters/{tenant}"]`; `{tenant}` is who asks. Empty: nowhere.',
+    )
+    secret_key: str = Field(
+        "",
+        repr=False,
+        description="Locks what users give us in trust (a hub's token while it is needed): 32 "
+        "bytes as URL-safe base64. Empty: a file of the home folder, made at first use.",
+    )
+
     @field_validator("home", mode="after")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
@@ -65,6 +86,10 @@ class Settings(BaseSettings):
     @property
     def files_dir(self) -> Path:
         return self.home / "files"
+
+    @property
+    def secret_key_file(self) -> Path:
+        return self.home / "secret-key"
 
     @property
     def uploads_dir(self) -> Path:
@@ -97,17 +122,8 @@ class ApiSettings(Settings):
         description="An API key that was revoked at another API process may work for so long.",
     )
     max_body_bytes: int = Field(16 * 2**20, gt=0, description="Largest request body, in bytes.")
-    max_upload_bytes: int = Field(
-        256 * 2**20, gt=0, description="Largest upload of an adapter, in bytes."
-    )
     max_merges: int = Field(
         100, ge=0, description="Different merged adapters that a tenant may ask for in a day."
-    )
-    tenant_storage_gib: float | None = Field(
-        None,
-        gt=0,
-        description="How much the adapters and files of a tenant may take, in GiB. Unset: what the "
-        "disk holds.",
     )
     grace_s: float = Field(
         10.0,

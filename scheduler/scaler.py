@@ -29,6 +29,7 @@ from scheduler.observe import observe
 from scheduler.perform import Performer
 from scheduler.reconcile import Rules, reconcile
 from scheduler.rows import SqlRows
+from scheduler.tasks.adapter_imports import SILENT_S, import_adapter, resume_imports
 from scheduler.tasks.budgets import check_budgets
 from scheduler.tasks.compare import compare_laws
 from scheduler.tasks.deliveries import deliver
@@ -149,7 +150,7 @@ class Scaler:
         lanes = list(world.lanes)
         self._aside("housekeeping", lambda: self._housekeeping.run(lanes))
         self._aside("usage", lambda: self._usage.run(world.lanes))
-        self._aside("comparisons", self._ask_for_comparisons)
+        self._aside("asked", self._pass_on_asked)
         self._aside("events", self._relay.publish)
         self._aside("webhooks", self._webhooks.ask)
         self._aside("routines", self._ask_for_routines)
@@ -158,14 +159,17 @@ class Scaler:
         for task, each_s in (
             (check_budgets, self._settings.budget_check_s),
             (clean_storage, _STORAGE_EACH_S),
+            (resume_imports, SILENT_S / 2),
         ):
             if time.monotonic() >= self._routines_from.get(task.name, 0.0):
                 self._routines_from[task.name] = time.monotonic() + each_s
                 task.delay()
 
-    def _ask_for_comparisons(self) -> None:
+    def _pass_on_asked(self) -> None:
         for deployment in self._broker.asked_comparisons():
             compare_laws.delay(deployment)
+        for import_id in self._broker.asked_imports():
+            import_adapter.delay(import_id)
 
     def _aside(self, what: str, job: Callable[[], None]) -> None:
         """What fails beside the look must not end this scaler's leadership."""

@@ -263,8 +263,6 @@ def _create(state: State, tenant: str, body: DeploymentCreate) -> Deployment:
 
 def check_base_model(state: State, name: str) -> None:
     """Raises ApiError 400 for what can't be a base model's name."""
-    if not name.isprintable() or set(name) & set("{}#"):
-        raise bad_request("base_model: printable, and none of the characters { } #.", "base_model")
     try:
         state.models.check_name(name)
     except ModelUnavailable as refused:

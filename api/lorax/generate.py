@@ -18,12 +18,13 @@ from api.errors import ApiError
 from api.lorax.answers import answer
 from api.lorax.metrics import exposition
 from api.lorax.schemas import GenerateRequest
+from api.lorax.sources import refs_of
 from api.openai.schemas import neutral
 from api.requests.comeback import admit_or_resume
 from api.requests.embed import embed
 from api.requests.prepare import encoding
 from api.requests.resolve import need_usable
-from api.security import ForInference, ForLooking
+from api.security import ForInference, ForLooking, caller_of
 from api.state import StateDep
 from api.text import Text
 from loraplex import __version__
@@ -76,7 +77,9 @@ class Asked:
         self._http, self._state = http, state
 
     async def answer(self, *, streamed: bool, as_list: bool = False) -> Response:
-        request = self.body.generation(self.deployment, streamed=streamed)
+        caller, base_model = caller_of(self._http), self.deployment.base_model
+        refs = await refs_of(self._state, caller, self.body, base_model)
+        request = self.body.generation(self.deployment, refs, streamed=streamed)
         admitted = await admit_or_resume(self._state, self._http, request)
         return await answer(self._state, self._http, admitted, streamed=streamed, as_list=as_list)
 

@@ -4,6 +4,7 @@ Bounds as the client checks them (`lorax-client` 0.6.3). What isn't honoured is 
 """
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -53,8 +54,8 @@ class MergedAdapters(BaseModel):
     density: float | None = Field(None, ge=0, le=1)
     majority_sign_method: MajoritySign | None = None
 
-    def ours(self) -> Merge:
-        """Raises ApiError."""
+    def ours(self, refs: Mapping[str, str]) -> Merge:
+        """`refs`: of adapters that were imported. Raises ApiError."""
         weights = self.weights or [1.0] * len(self.ids)
         if len(weights) != len(self.ids):
             reason = "merged_adapters: as many weights as ids."
@@ -65,7 +66,7 @@ class MergedAdapters(BaseModel):
             reason = f"merged_adapters: {strategy} needs a density over 0 (0.5, say)."
             raise bad_request(reason, "merged_adapters.density")
         return Merge(
-            adapters=tuple(self.ids),
+            adapters=tuple(refs.get(each, each) for each in self.ids),
             weights=tuple(weights),
             strategy=strategy,
             density=1.0 if linear or self.density is None else self.density,
@@ -114,8 +115,19 @@ class GenerateRequest(BaseModel):
     parameters: Parameters = Field(default_factory=Parameters)
     stream: bool | None = False
 
-    def generation(self, deployment: Deployment, *, streamed: bool) -> GenerationRequest:
-        """Raises ApiError for what can't be honoured together."""
+    def outside(self, base_model: str) -> list[str]:
+        """Adapters that are named by where they come from, not as they are registered."""
+        given = self.parameters
+        if given.adapter_source in (None, "pbase"):
+            return []
+        ids = given.merged_adapters.ids if given.merged_adapters else [given.adapter_id or ""]
+        return [each for each in ids if each not in ("", BASE_MODEL, base_model)]
+
+    def generation(
+        self, deployment: Deployment, refs: Mapping[str, str], *, streamed: bool
+    ) -> GenerationRequest:
+        """`refs`: as which adapters from outside are registered. Raises ApiError for what can't be
+        honoured together."""
         given = self.parameters
         best_of = given.best_of or 1
         if best_of > 1 and (streamed or given.seed is not None or not given.samples):
@@ -130,14 +142,12 @@ class GenerateRequest(BaseModel):
         if adapter and merged:
             reason = "adapter_id and merged_adapters exclude each other."
             raise bad_request(reason, "merged_adapters")
-        if (adapter or merged) and given.adapter_source not in (None, "pbase"):
-            reason = "Only registered adapters are served; register it first: loraplex adapters add"
-            raise bad_request(f"{reason} REPO FOLDER, then adapter_id='REPO/1'.", "adapter_source")
+        adapter = refs.get(adapter, adapter) if adapter else None
         return GenerationRequest(
             surface="lorax",
             streamed=streamed,
             model=f"{deployment.name}:{adapter}" if adapter else deployment.name,
-            merge=merged.ours() if merged else None,
+            merge=merged.ours(refs) if merged else None,
             prompts=[self.inputs],
             n=best_of,
             best=1,

@@ -9,7 +9,7 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
-from api.registry import quota
+from api.registry.versions import check_storage
 from api.security import ForInference
 from api.state import State, StateDep
 from loraplex.batch_status import UNDER_WAY
@@ -40,7 +40,7 @@ def create(
         count = select(func.count()).where(col(StoredFile.tenant_id) == tenant)
         if session.exec(count).one() >= _MOST:
             raise ApiError(409, "too_many", f"A tenant has at most {_MOST} files. Delete some.")
-        quota.check(session, state.settings, tenant, file.size or 0)
+        check_storage(session, state, tenant, file.size or 0)
         row = StoredFile(tenant_id=tenant, filename=name, purpose=purpose, bytes=0)
         row.bytes = state.files.put(row.id, blocks())
         if not row.bytes:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
-from api.registry import quota
+from api.registry.versions import check_storage
 from api.state import State
 from loraplex.datasets import DatasetInvalid, inspect
 from loraplex.entities import Dataset, StoredFile
@@ -24,7 +24,7 @@ def add(state: State, tenant: str, name: str, filename: str, path: Path) -> Data
     with Session(state.database) as session:
         if find(session, tenant, name) is not None:
             raise _taken(name)
-        quota.check(session, state.settings, tenant, path.stat().st_size)
+        check_storage(session, state, tenant, path.stat().st_size)
     try:
         facts = inspect(path, filename)
     except DatasetInvalid as wrong:

@@ -1,67 +1,38 @@
 """Versions of adapters: `repo/1`, `repo/2` … Registered once, never changed."""
 
-from sqlalchemy import func
-from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from api.control.deployments import check_base_model
-from api.errors import ApiError, bad_request
-from api.registry import quota, repos
+from api.errors import ApiError
+from api.registry import repos
 from api.requests.resolve import find_adapter
 from api.state import State
+from loraplex import storage_quota
 from loraplex.entities import Adapter, utc_now
-from loraplex.store.adapters import AdapterInvalid, AdapterStore
+from loraplex.registry import RegistrationRefused
 
-_TRIES = 5
+_PARAMS = {"base_model": "base_model", "adapter_refused": "adapter"}
 
 
 def register(
     state: State, tenant: str, repo: str, base_model: str, config: bytes, weights: bytes
 ) -> Adapter:
-    """Check, store, and count as the next version; the same files again give the one they have.
-
-    `base_model`: instead of the name in the config (a local path, say). Raises ApiError.
-    """
+    """As `Registry.register`. Raises ApiError."""
     repos.check_name(repo)
     try:
-        named = base_model or AdapterStore.base_model_of(config)
-        if not named:
-            raise bad_request(
-                "Name the base model: adapter_config.json has no base_model_name_or_path.",
-                "base_model",
-            )
-        check_base_model(state, named)
-        with Session(state.database) as session:
-            quota.check(session, state.settings, tenant, len(config) + len(weights))
-        facts = state.adapters.put(config, weights, state.models.find(named))
-    except AdapterInvalid as refused:
-        raise bad_request(f"Adapter refused: {refused}", "adapter", "adapter_refused") from refused
-    for _ in range(_TRIES):  # another registration may take the same number
-        with Session(state.database, expire_on_commit=False) as session:
-            repos.create(session, tenant, repo, "", exists_ok=True)
-            for there in repos.versions(session, tenant, repo):
-                if (there.digest, there.base_model) == (facts.digest, named):
-                    return there
-            numbers = select(func.max(Adapter.version))
-            mine = (Adapter.tenant_id == tenant, Adapter.repo == repo)
-            newest = session.exec(numbers.where(*mine)).one()
-            row = Adapter(
-                tenant_id=tenant,
-                repo=repo,
-                version=(newest or 0) + 1,
-                base_model=named,
-                digest=facts.digest,
-                rank=facts.rank,
-                targets=facts.targets,
-                size_bytes=facts.size_bytes,
-            )
-            session.add(row)
-            try:
-                session.commit()
-                return row
-            except IntegrityError:
-                session.rollback()
-    raise ApiError(409, "conflict", f"Repo {repo!r} is being written to; try again.")
+        return state.registry.register(tenant, repo, base_model, config, weights)
+    except RegistrationRefused as refused:
+        status = 409 if refused.code in ("storage_full", "conflict") else 400
+        code = "invalid_value" if refused.code == "base_model" else refused.code
+        param = _PARAMS.get(refused.code)
+        raise ApiError(status, code, str(refused), param=param) from refused
+
+
+def check_storage(session: Session, state: State, tenant: str, more: int) -> None:
+    """Whether `more` bytes have room. Raises ApiError 409."""
+    try:
+        storage_quota.check(session, tenant, more, state.settings.tenant_storage_gib)
+    except storage_quota.StorageFull as full:
+        raise ApiError(409, "storage_full", str(full)) from full
 
 
 def need(session: Session, tenant: str, ref: str) -> Adapter:

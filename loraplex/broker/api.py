@@ -30,6 +30,7 @@ from loraplex.keys import (
     COMPARISONS,
     DECISIONS,
     GROUP,
+    IMPORTS,
     WAKE_CHANNEL,
     Lane,
     reply_channel,
@@ -251,6 +252,12 @@ class ApiBroker:
         """Have other laws compared on its traffic; what was found before is forgotten."""
         await self._redis.delete(COMPARISONS + deployment_id)
         await cast(Any, self._redis.rpush(COMPARE, deployment_id))
+
+    async def ask_import(self, import_id: str) -> None:
+        """Have an adapter fetched, soon; without Redis a minute later."""
+        with suppress(*Unavailable):
+            await cast(Any, self._redis.rpush(IMPORTS, import_id))
+            await cast(Any, self._redis.publish(WAKE_CHANNEL, import_id))
 
     async def comparison(self, deployment_id: str) -> Comparison | None:
         """None: it is not done, or nobody has asked for it within the hour."""

@@ -18,6 +18,7 @@ from loraplex.keys import (
     COMPARISONS,
     DECISIONS,
     EPOCH,
+    IMPORTS,
     LEADER,
     LEARNED,
     PUBLISHED,
@@ -195,7 +196,14 @@ class ScalerBroker:
 
     def asked_comparisons(self) -> list[str]:
         """Deployments whose laws somebody wants compared; they are told once."""
-        names = cast(list[bytes] | None, self._redis.lpop(COMPARE, 10))
+        return self._asked(COMPARE)
+
+    def asked_imports(self) -> list[str]:
+        """Imports that were asked for; they are told once."""
+        return self._asked(IMPORTS)
+
+    def _asked(self, key: str) -> list[str]:
+        names = cast(list[bytes] | None, self._redis.lpop(key, 10))
         return [name.decode() for name in names or ()]
 
     def traffic(self, lane: Lane) -> list[Traffic]:

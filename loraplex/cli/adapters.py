@@ -1,14 +1,16 @@
-"""adapters: list, add, show, download, archive, unarchive, rm; repos."""
+"""adapters: list, add, import, show, download, archive, unarchive, rm; repos."""
 
 import io
 import json
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
+from rich.progress import Progress
 from rich.table import Table
 
 from loraplex.cli.client import client, fail, out, print_table
@@ -23,6 +25,9 @@ def register(app: typer.Typer) -> None:
     group.callback()(list_adapters)
     for name, command in (
         ("add", add),
+        ("import", import_),
+        ("imports", list_imports),
+        ("cancel", cancel_import),
         ("show", show),
         ("download", download),
         ("archive", archive),
@@ -65,6 +70,57 @@ def add(
 ) -> None:
     """Register a PEFT LoRA folder as the next version of a repo."""
     out.print(register_adapter(client(), repo, folder, base_model))
+
+
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(help="hub:ORG/NAME[@REVISION], s3://BUCKET/FOLDER, a folder of the server."),
+    ],
+    repo: Annotated[str, typer.Option(help="Unset: after the source.")] = "",
+    base_model: Annotated[str, typer.Option(help="Instead of the one in the config.")] = "",
+    token: Annotated[
+        str, typer.Option(envvar="LORAPLEX_IMPORT_TOKEN", help="The hub's, for this import alone.")
+    ] = "",
+) -> None:
+    """Have the server fetch an adapter, and wait for it. Ctrl-C cancels."""
+    api = client()
+    body = {"source": source, "repo": repo, "base_model": base_model, "token": token}
+    row = api.call("POST", "/api/v1/imports", json=body)
+    path = f"/api/v1/imports/{row['id']}"
+    try:
+        with Progress(transient=True, console=out) as bars:
+            bar = bars.add_task(source, total=1.0)
+            while row["state"] in ("queued", "running"):
+                bars.update(bar, completed=row["progress"] or 0.0)
+                time.sleep(0.3)
+                row = api.call("GET", path)
+    except KeyboardInterrupt:
+        api.call("POST", f"{path}/cancel")
+        raise fail(f"{source} was cancelled.", 130) from None
+    if row["state"] != "succeeded":
+        raise fail(f"{source}: {row['error'] or row['state']}")
+    out.print(row["adapter"])
+
+
+def list_imports(as_json: Json = False) -> None:
+    """Imports, the newest first."""
+    rows = client().call("GET", "/api/v1/imports")["data"]
+    if as_json:
+        sys.stdout.write(json.dumps(rows) + "\n")
+        return
+    table = Table("id", "source", "repo", "state", "")
+    for row in rows:
+        far = "" if row["progress"] is None else f"{row['progress']:.0%}"
+        doing = f"{row['doing']} {far}" if row["state"] == "running" else ""
+        end = row["adapter"] or row["error"] or doing
+        table.add_row(row["id"], row["source"], row["repo"], row["state"], end)
+    print_table(table)
+
+
+def cancel_import(import_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """End an import that is under way."""
+    client().call("POST", f"/api/v1/imports/{quote(import_id, safe='')}/cancel")
 
 
 def show(ref: Ref, as_json: Json = False) -> None:

@@ -3,18 +3,29 @@
 from loraplex.entities.answers import Batch, StoredResponse, Totals, UsageRecord
 from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
 from loraplex.entities.notices import DeliveryState, Webhook, WebhookDelivery
-from loraplex.entities.registry import Adapter, Dataset, Repo, StoredFile, Transfer, TransferKind
+from loraplex.entities.registry import (
+    Adapter,
+    AdapterImport,
+    Dataset,
+    ImportState,
+    Repo,
+    StoredFile,
+    Transfer,
+    TransferKind,
+)
 from loraplex.entities.serving import Deployment, DeploymentEvent, Leadership, Replica, Revision
 from loraplex.entities.tenancy import ApiKey, Plan, Tenant
 
 __all__ = [
     "Adapter",
+    "AdapterImport",
     "ApiKey",
     "Batch",
     "Dataset",
     "DeliveryState",
     "Deployment",
     "DeploymentEvent",
+    "ImportState",
     "Leadership",
     "Plan",
     "Reason",

@@ -6,7 +6,7 @@ from enum import StrEnum
 from sqlalchemy import JSON, Column, Index
 from sqlmodel import Field, SQLModel
 
-from loraplex.entities.columns import UtcDateTime, new_id, utc_now
+from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
 
 
 class Repo(SQLModel, table=True):
@@ -45,6 +45,35 @@ class Adapter(SQLModel, table=True):
     @property
     def ref(self) -> str:
         return f"{self.repo}/{self.version}"
+
+
+class ImportState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class AdapterImport(SQLModel, table=True):
+    """A version that is fetched from a hub, S3 or a folder by a task worker."""
+
+    __table_args__ = (Index("ix_adapterimport_tenant_source", "tenant_id", "source"),)
+
+    id: str = Field(default_factory=lambda: new_id("imp"), primary_key=True)
+    tenant_id: str = Field(foreign_key="tenant.id")
+    source: str
+    repo: str
+    base_model: str = ""  # instead of the one in the config
+    token: str = ""  # the hub's, locked; gone with its end
+    state: str = Field(default=ImportState.QUEUED.value, index=True)
+    doing: str = Field(default="", sa_type=Reason)
+    progress: float | None = None  # 0 to 1
+    error: str = Field(default="", sa_type=Reason)  # why it failed
+    adapter: str = ""  # what came of it, REPO/VERSION
+    runner: str = ""  # the task that runs it
+    beat_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)  # its latest sign
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
 class StoredFile(SQLModel, table=True):

@@ -53,17 +53,14 @@ class ModelStore:
 
     def check_name(self, name: str) -> None:
         """Refuse a name that can't be a model's. Raises ModelUnavailable."""
+        if not name.isprintable() or set(name) & set("{}#"):  # names are parts of keys
+            raise ModelUnavailable("base_model: printable, and none of the characters { } #.")
         if _is_path(name) and not self._allow_local:
             raise ModelUnavailable("This server takes base models by hub name, not by path.")
         if _is_path(name):
             if not _resolved(name).is_dir():
                 raise ModelUnavailable(f"Base model {name!r}: there is no such folder.")
-        elif (
-            not _HUB_NAME.fullmatch(name)
-            or ".." in name
-            or "--" in name
-            or len(name) > _LONGEST_HUB_NAME
-        ):
+        elif not is_hub_name(name):
             raise ModelUnavailable(f"{name!r} is neither a hub name (org/model) nor a path.")
 
     def fetch(self, name: str, tell: Tell = lambda doing, progress: None) -> Path:
@@ -91,6 +88,11 @@ class ModelStore:
                 shutil.rmtree(target, ignore_errors=True)  # what a broken copy left
                 fresh.rename(target)
             return target
+
+
+def is_hub_name(name: str) -> bool:
+    bad = ".." in name or "--" in name or len(name) > _LONGEST_HUB_NAME
+    return not bad and _HUB_NAME.fullmatch(name) is not None
 
 
 def _is_path(name: str) -> bool:

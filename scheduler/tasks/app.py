@@ -10,6 +10,7 @@ settings = ScalerSettings()
 app = Celery("loraplex", broker=settings.redis_url)
 app.conf.update(
     include=[
+        "scheduler.tasks.adapter_imports",
         "scheduler.tasks.budgets",
         "scheduler.tasks.compare",
         "scheduler.tasks.deliveries",
@@ -27,7 +28,7 @@ app.conf.update(
     # replica.
     task_routes={
         f"scheduler.tasks.{name}.*": {"queue": "imports"}
-        for name in ("imports", "deliveries", "budgets", "storage")
+        for name in ("imports", "adapter_imports", "deliveries", "budgets", "storage")
     },
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,

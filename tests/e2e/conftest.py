@@ -16,9 +16,14 @@ import psutil
 import pytest
 
 from kernels.cpu.build import library
+from loraplex.apikeys import FIRST_TENANT
 from loraplex.embedded.ports import free_port
 from loraplex.store.models import DEMO_MODEL, ModelStore
 from tests.conftest import ADAPTERS
+from tests.fakes.hub import Hub
+from tests.fakes.hub import hub as a_hub
+from tests.fakes.s3 import put
+from tests.fakes.s3 import s3 as an_s3
 
 COOLDOWN_S = 4
 
@@ -101,8 +106,31 @@ def make_platform(home: Path, models: ModelStore, **settings: str) -> Platform:
 
 
 @pytest.fixture(scope="session")
+def hub() -> Iterator[Hub]:
+    """The hub that the platform knows, with the repo `org/pirate`."""
+    with a_hub() as running:
+        files = (ADAPTERS / "pirate").iterdir()
+        running.repos["org/pirate"] = {file.name: file.read_bytes() for file in files}
+        yield running
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[dict[str, str]]:
+    """Its S3, by environment variables, with `pirate` in the tenant's folder."""
+    with an_s3() as environment:
+        files = (ADAPTERS / "pirate").iterdir()
+        content = {file.name: file.read_bytes() for file in files}
+        put(environment, "adapters", f"{FIRST_TENANT}/pirate", content)
+        yield environment
+
+
+@pytest.fixture(scope="session")
 def platform(
-    tmp_path_factory: pytest.TempPathFactory, model_store: ModelStore, smollm2: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    model_store: ModelStore,
+    smollm2: Path,
+    hub: Hub,
+    s3: dict[str, str],
 ) -> Iterator[Platform]:
     """Up, with both adapters registered and the deployment `chat`: float32, one replica."""
     home = tmp_path_factory.mktemp("home")
@@ -117,6 +145,9 @@ def platform(
         LORAPLEX_PRICES='{"*": 3.6}',
         LORAPLEX_BUDGET_CHECK_S="1",
         LORAPLEX_CALLBACK_HOSTS='["127.0.0.1"]',
+        LORAPLEX_S3_SOURCES='["s3://adapters/{tenant}"]',
+        HF_ENDPOINT=hub.url,
+        **s3,
     )
     up = running.loraplex("up", "--detach", "--no-demo")
     assert up.returncode == 0, up.stderr + up.stdout

@@ -11,8 +11,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.environments import python_with, run
-from tests.conftest import REPOSITORY
+from loraplex.apikeys import FIRST_TENANT
+from tests.conftest import ADAPTERS, REPOSITORY
 from tests.e2e.conftest import Platform, until
+from tests.fakes.hub import Hub
 
 CLIENT = "lorax-client==0.6.3"
 BASE = "/deployments/chat"
@@ -56,7 +58,7 @@ def test_the_example_runs(platform: Platform, lorax: Path) -> None:
         REPOSITORY / "examples" / "lorax_client_day.py",
         environment | {"LORAPLEX_API_KEY": key},
     )
-    assert "Arrr" in printed and "refused: Only registered adapters" in printed
+    assert "Arrr" in printed and "refused: hub:pirate/1" in printed
     assert "limited: " in printed and "1 concurrent" in printed and "used: " in printed
 
 
@@ -234,7 +236,7 @@ def test_merged_adapters_answer_as_what_they_are_merged_to(platform: Platform) -
         ({"merged_adapters": merged("pirate/1", weights=[1.0, 2.0])}, 422, "weights"),
         ({"merged_adapters": merged("pirate/1", merge_strategy="ties")}, 422, "density"),
         ({"merged_adapters": merged("pirate/1", merge_strategy="slerp")}, 422, "merge_strategy"),
-        ({"merged_adapters": merged("pirate/1"), "adapter_source": "hub"}, 422, "registered"),
+        ({"merged_adapters": merged("org/none"), "adapter_source": "hub"}, 422, "org/none"),
     ],
 )
 def test_merges_that_cannot_be_are_refused(
@@ -265,10 +267,69 @@ def test_metrics_by_loraxs_names_count_what_was_answered(platform: Platform) -> 
         "lorax_request_input_length_sum": 3 * answers[0]["details"]["prompt_tokens"],
     }.items():
         assert after[name] == wanted, name
-    assert after["lorax_queue_size"] == 0
+    until(sums, lambda now: now["lorax_queue_size"] == now["lorax_batch_current_size"] == 0)
     assert {"lorax_batch_current_size", "lorax_request_queue_duration_sum"} < set(after)
     assert {
         "lorax_request_inference_duration_sum",
         "lorax_request_mean_time_per_token_duration_sum",
     } < set(after)
     assert platform.http().delete("/api/v1/deployments/metered").status_code == 200
+
+
+def test_adapters_by_where_they_lie_are_imported_by_the_first_request(
+    platform: Platform, hub: Hub, tmp_path: Path
+) -> None:
+    hub.repos["org/own"], hub.tokens["org/own"] = hub.repos["org/pirate"], "hf_own"
+    pirate = ask(platform, f"{BASE}/generate", adapter_id="pirate/1").json()["generated_text"]
+    for given in (
+        {"adapter_source": "hub", "adapter_id": "org/pirate"},
+        {"adapter_source": "hub", "adapter_id": "org/own", "api_token": "hf_own"},
+        {"adapter_source": "s3", "adapter_id": f"s3://adapters/{FIRST_TENANT}/pirate"},
+        {"adapter_source": "s3", "adapter_id": "pirate"},
+        {"adapter_source": "local", "adapter_id": str(ADAPTERS / "pirate")},
+        {"adapter_source": "hub", "merged_adapters": merged("org/pirate")},
+    ):
+        answer = ask(platform, f"{BASE}/generate", **given)
+        assert answer.json().get("generated_text") == pirate, (given, answer.text)
+    before = len(hub.asked)
+    again = ask(platform, f"{BASE}/generate", adapter_source="hub", adapter_id="org/pirate")
+    assert again.json()["generated_text"] == pirate and len(hub.asked) == before
+    listed = platform.http().get("/v1/models").json()["data"]
+    assert {"org-pirate/1", "org-own/1"} < {each["id"] for each in listed}
+
+
+def test_sources_that_cannot_be_had_are_told_with_their_reason(
+    platform: Platform, hub: Hub
+) -> None:
+    hub.repos["org/pickle"] = {"adapter_config.json": b"{}", "adapter_model.bin": b"x"}
+    for given, named in (
+        ({"adapter_source": "hub", "adapter_id": "org/none"}, "org/none"),
+        ({"adapter_source": "hub", "adapter_id": "org/pickle"}, "Pickles"),
+        ({"adapter_source": "hub", "adapter_id": "../x"}, "hub:ORG/NAME"),
+        ({"adapter_source": "s3", "adapter_id": "s3://other/x"}, "LORAPLEX_S3_SOURCES"),
+        ({"adapter_source": "local", "adapter_id": "x"}, "a folder's path"),
+    ):
+        answer = ask(platform, f"{BASE}/generate", **given)
+        assert answer.status_code == 422 and named in answer.json()["error"], answer.text
+
+
+def test_a_key_without_the_scope_imports_nothing(platform: Platform) -> None:
+    http = platform.http()
+    key = http.post("/api/v1/keys", json={"name": "reader", "scopes": ["inference"]}).json()
+    body = {"inputs": "a", "parameters": {"adapter_source": "hub", "adapter_id": "org/another"}}
+    headers = {"authorization": f"Bearer {key['key']}"}
+    answer = http.post(f"{BASE}/generate", json=body, headers=headers)
+    assert answer.status_code == 403 and "adapters" in answer.json()["error"]
+    asked = http.get("/api/v1/imports").json()["data"]
+    assert "hub:org/another" not in {each["source"] for each in asked}
+
+
+def test_imports_by_the_command_line(platform: Platform, hub: Hub) -> None:
+    done = platform.loraplex("adapters", "import", "hub:org/pirate", "--repo", "by-hand")
+    assert done.stdout.strip() == "by-hand/1", done.stderr
+    failed = platform.loraplex("adapters", "import", "hub:org/none")
+    assert failed.returncode == 1 and "org/none" in failed.stderr
+    rows = json.loads(platform.loraplex("adapters", "imports", "--json").stdout)
+    assert [row["state"] for row in rows[:2]] == ["failed", "succeeded"]
+    ended = platform.loraplex("adapters", "cancel", rows[0]["id"])
+    assert ended.returncode == 1 and "has ended" in ended.stderr

@@ -61,6 +61,25 @@ def upgrade() -> None:
     op.create_index("ix_transfer_tenant_id", "transfer", ["tenant_id"])
     op.create_index("ix_transfer_expires_at", "transfer", ["expires_at"])
     op.create_table(
+        "adapterimport",
+        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column("tenant_id", sa.String(), sa.ForeignKey("tenant.id"), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("repo", sa.String(), nullable=False),
+        sa.Column("base_model", sa.String(), nullable=False),
+        sa.Column("token", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("doing", sa.String(), nullable=False),
+        sa.Column("progress", sa.Float()),
+        sa.Column("error", sa.String(), nullable=False),
+        sa.Column("adapter", sa.String(), nullable=False),
+        sa.Column("runner", sa.String(), nullable=False),
+        sa.Column("beat_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+    )
+    op.create_index("ix_adapterimport_tenant_source", "adapterimport", ["tenant_id", "source"])
+    op.create_index("ix_adapterimport_state", "adapterimport", ["state"])
+    op.create_table(
         "totals",
         sa.Column("deployment_id", sa.String(), primary_key=True),
         sa.Column("tenant_id", sa.String(), primary_key=True),
@@ -70,6 +89,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("totals")
+    op.drop_table("adapterimport")
     op.drop_table("transfer")
     op.drop_table("dataset")
     op.drop_table("repo")

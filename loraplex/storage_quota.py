@@ -3,22 +3,20 @@
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from api.errors import ApiError
 from loraplex.entities import Adapter, StoredFile
-from loraplex.settings import ApiSettings
 
 
-def check(session: Session, settings: ApiSettings, tenant: str, more: int) -> None:
-    """Raises ApiError 409 when `more` bytes are too many."""
-    if settings.tenant_storage_gib is None:
-        return
-    limit = settings.tenant_storage_gib * 2**30
-    if used(session, tenant) + more > limit:
-        message = (
-            f"Adapters and files of tenant {tenant!r} may take {settings.tenant_storage_gib:g} GiB "
+class StorageFull(Exception):
+    """The text says how much is allowed."""
+
+
+def check(session: Session, tenant: str, more: int, limit_gib: float | None) -> None:
+    """Raises StorageFull when `more` bytes are too many."""
+    if limit_gib is not None and used(session, tenant) + more > limit_gib * 2**30:
+        raise StorageFull(
+            f"Adapters and files of tenant {tenant!r} may take {limit_gib:g} GiB "
             "(LORAPLEX_TENANT_STORAGE_GIB). Delete some."
         )
-        raise ApiError(409, "storage_full", message)
 
 
 def used(session: Session, tenant: str) -> int:

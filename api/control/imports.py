@@ -1,0 +1,74 @@
+"""/api/v1/imports: adapters from a hub, S3, or a folder of the server."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import Session
+
+from api.registry import imports
+from api.security import ForAdapters, ForLooking
+from api.state import StateDep
+from loraplex.entities import AdapterImport, ImportState
+
+router = APIRouter(prefix="/imports", tags=["adapters"])
+
+
+class ImportCreate(BaseModel):
+    """`source`: `hub:ORG/NAME`, `hub:ORG/NAME@REVISION`, `s3://BUCKET/FOLDER`, a folder's path."""
+
+    model_config = ConfigDict(extra="forbid")
+    source: str
+    repo: str = Field("", description="Unset: after the source.")
+    base_model: str = Field("", max_length=512, description="Instead of the config's.")
+    token: str = Field("", max_length=4096, repr=False, description="The hub's, for this import.")
+
+
+class ImportOut(BaseModel):
+    """`adapter`: REPO/VERSION, when it has succeeded. `error`: why it failed."""
+
+    id: str
+    source: str
+    repo: str
+    state: ImportState
+    doing: str
+    progress: float | None
+    adapter: str
+    error: str
+    created_at: datetime
+
+
+@router.post("", status_code=202)
+async def create(body: ImportCreate, tenant: ForAdapters, state: StateDep) -> ImportOut:
+    """Fetch an adapter and register it. What came before goes on being what it is: other content
+    is another version."""
+    source = imports.source_of(state, tenant, body.source)
+    repo = body.repo or source.repo
+    row = await imports.begin(state, tenant, source, repo, body.base_model, body.token)
+    return _shown(row)
+
+
+@router.get("")
+def list_imports(
+    tenant: ForLooking, state: StateDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> dict[str, list[ImportOut]]:
+    """The newest first."""
+    with Session(state.database) as session:
+        return {"data": [_shown(row) for row in imports.of_tenant(session, tenant, limit)]}
+
+
+@router.get("/{import_id}")
+def get(import_id: str, tenant: ForLooking, state: StateDep) -> ImportOut:
+    with Session(state.database) as session:
+        return _shown(imports.need(session, tenant, import_id))
+
+
+@router.post("/{import_id}/cancel")
+def cancel(import_id: str, tenant: ForAdapters, state: StateDep) -> ImportOut:
+    with Session(state.database) as session:
+        return _shown(imports.cancel(session, imports.need(session, tenant, import_id)))
+
+
+def _shown(row: AdapterImport) -> ImportOut:
+    return ImportOut(**row.model_dump(include=set(ImportOut.model_fields)))

@@ -1,0 +1,98 @@
+"""Registration of an adapter's version, by whichever process has its files."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, func
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select
+
+from loraplex import storage_quota
+from loraplex.entities import Adapter, Repo
+from loraplex.store.adapters import AdapterInvalid, AdapterStore
+from loraplex.store.models import ModelStore, ModelUnavailable
+
+_TRIES = 5
+
+
+class RegistrationRefused(Exception):
+    """`code`: adapter_refused, base_model, storage_full or conflict."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    database: Engine
+    adapters: AdapterStore
+    models: ModelStore
+    storage_gib: float | None  # of a tenant; None: what the disk holds
+
+    def register(
+        self, tenant: str, repo: str, base_model: str, config: bytes, weights: bytes
+    ) -> Adapter:
+        """Check, store, and count as the next version; the same files give the one they have.
+
+        `base_model`: instead of the name in the config (a local path, say). Raises
+        RegistrationRefused.
+        """
+        try:
+            named = base_model or AdapterStore.base_model_of(config)
+            self._check_base_model(named)
+            with Session(self.database) as session:
+                storage_quota.check(session, tenant, len(config) + len(weights), self.storage_gib)
+            facts = self.adapters.put(config, weights, self.models.find(named))
+        except AdapterInvalid as refused:
+            raise RegistrationRefused("adapter_refused", f"Adapter refused: {refused}") from refused
+        except storage_quota.StorageFull as full:
+            raise RegistrationRefused("storage_full", str(full)) from full
+        new = Adapter(
+            tenant_id=tenant,
+            repo=repo,
+            version=0,
+            base_model=named,
+            digest=facts.digest,
+            rank=facts.rank,
+            targets=facts.targets,
+            size_bytes=facts.size_bytes,
+        )
+        for _ in range(_TRIES):  # another registration may take the same number
+            with Session(self.database, expire_on_commit=False) as session:
+                try:
+                    return _next_version(session, new)
+                except IntegrityError:
+                    session.rollback()
+        raise RegistrationRefused("conflict", f"Repo {repo!r} is being written to; try again.")
+
+    def _check_base_model(self, name: str) -> None:
+        if not name:
+            wanted = "adapter_config.json has no base_model_name_or_path"
+            raise RegistrationRefused("base_model", f"Name the base model: {wanted}.")
+        try:
+            self.models.check_name(name)
+        except ModelUnavailable as refused:
+            raise RegistrationRefused("base_model", str(refused)) from refused
+
+
+def _next_version(session: Session, new: Adapter) -> Adapter:
+    """Commits. Raises IntegrityError when another process was faster."""
+    mine = (Adapter.tenant_id == new.tenant_id, Adapter.repo == new.repo)
+    same = session.exec(
+        select(Adapter).where(
+            *mine,
+            Adapter.digest == new.digest,
+            Adapter.base_model == new.base_model,
+            col(Adapter.deleted_at).is_(None),
+        )
+    ).first()
+    if same is not None:
+        return same
+    repo = select(Repo).where(Repo.tenant_id == new.tenant_id, Repo.name == new.repo)
+    if session.exec(repo).first() is None:
+        session.add(Repo(tenant_id=new.tenant_id, name=new.repo))
+    newest = session.exec(select(func.max(Adapter.version)).where(*mine)).one()
+    row = Adapter(**new.model_dump(exclude={"id", "version"}), version=(newest or 0) + 1)
+    session.add(row)
+    session.commit()
+    return row

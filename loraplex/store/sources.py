@@ -1,0 +1,76 @@
+"""Where adapters are imported from, as users write it, and what an operator allows.
+
+`hub:org/name` or `hub:org/name@revision`, `s3://bucket/folder`, a folder on the server (`/data/x`).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from loraplex.store.models import is_hub_name
+
+_REVISION = re.compile(r"[\w][\w./-]{0,199}", re.ASCII)
+_S3 = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>[^\0]{1,900})")
+_LONGEST = 1024
+
+
+class SourceRefused(Exception):
+    """The text says what is wrong, and what would be right."""
+
+
+class SourceKind(StrEnum):
+    HUB = "hub"
+    S3 = "s3"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    kind: SourceKind
+    name: str  # org/name, s3://bucket/folder, /folder
+    revision: str = ""  # of the hub; "": its newest
+
+    def __str__(self) -> str:
+        if self.kind is not SourceKind.HUB:
+            return self.name
+        return f"hub:{self.name}@{self.revision}" if self.revision else f"hub:{self.name}"
+
+    @property
+    def repo(self) -> str:
+        """A name of a repo for what comes from there."""
+        last = [part for part in re.split(r"[^A-Za-z0-9._-]+", self.name) if part][-2:]
+        return "-".join(last)[-63:].strip("._-") or "imported"
+
+
+def parse(text: str) -> Source:
+    """Raises SourceRefused."""
+    if len(text) > _LONGEST or not text.isprintable():
+        raise SourceRefused(f"A source has at most {_LONGEST} printable characters.")
+    if text.startswith("s3://"):
+        if not _S3.fullmatch(text) or ".." in text:
+            raise SourceRefused(f"{text!r}: s3://BUCKET/FOLDER, the folder with the two files.")
+        return Source(SourceKind.S3, text.rstrip("/"))
+    if text.startswith("hub:"):
+        name, at, revision = text.removeprefix("hub:").partition("@")
+        wrong_revision = at and not _REVISION.fullmatch(revision)
+        if not is_hub_name(name) or wrong_revision or ".." in revision:
+            raise SourceRefused(f"{text!r}: hub:ORG/NAME or hub:ORG/NAME@REVISION.")
+        return Source(SourceKind.HUB, name, revision)
+    if text.startswith(("/", "~", "./")):
+        return Source(SourceKind.LOCAL, str(Path(text)))
+    raise SourceRefused(f"{text!r}: hub:ORG/NAME, s3://BUCKET/FOLDER, or a folder's path.")
+
+
+def check_allowed(source: Source, tenant: str, *, local: bool, s3_prefixes: Sequence[str]) -> None:
+    """Whether the operator lets a tenant import from there. Raises SourceRefused."""
+    if source.kind is SourceKind.LOCAL and not local:
+        raise SourceRefused("This server imports from the hub and S3, not from its own folders.")
+    if source.kind is SourceKind.S3:
+        allowed = [prefix.replace("{tenant}", tenant).rstrip("/") for prefix in s3_prefixes]
+        if not any(f"{source.name}/".startswith(f"{prefix}/") for prefix in allowed):
+            shown = ", ".join(allowed) or "none are set"
+            raise SourceRefused(
+                f"{source} isn't below an allowed prefix (LORAPLEX_S3_SOURCES: {shown})."
+            )
