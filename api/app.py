@@ -144,8 +144,8 @@ def build(settings: ApiSettings) -> FastAPI:
     for prefix, parameters in lorax.PREFIXES:
         below = [Depends(parameters)]  # so that the API's document knows them
         app.include_router(lorax.router, prefix=prefix, dependencies=below)
-        for router in (chat.router, completions.router):
-            app.include_router(router, prefix=f"{prefix}/v1", dependencies=below)
+        for module in (chat, completions, models, embeddings):
+            app.include_router(module.router, prefix=f"{prefix}/v1", dependencies=below)
     for module in (account, predibase, predibase_repos, predibase_datasets, absent, transfers):
         app.include_router(module.router)
     app.include_router(control)

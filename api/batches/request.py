@@ -2,18 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from api.errors import ApiError, invalid, redis_away
 from api.keyring import Caller
-from api.openai import chat, completions
+from api.openai import chat, completions, embeddings
 from api.openai.answers import Shape, whole
+from api.openai.embeddings import EmbeddingRequest
 from api.openai.schemas import ChatRequest, CompletionRequest
-from api.requests.admission import admit
+from api.requests import embed
+from api.requests.admission import Admitted, admit
 from api.requests.models import BrokenModel
 from api.requests.request import GenerationRequest
 from api.requests.terms import Terms
@@ -25,24 +28,50 @@ _PAUSE_S = 2.0
 _FOR_GOOD = ("insufficient_quota", "model_broken", "replica_died")
 
 
+Unwanted = Callable[[], bool]
+
+
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    body: type[BaseModel]
-    generation: Callable[[Any], GenerationRequest]
-    shape: Shape
+class Asked:
+    """What a line asks for, and how its answer's body is made."""
+
+    request: GenerationRequest
+    body: Callable[[State, Admitted, Unwanted], Awaitable[dict[str, Any]]]
 
 
-ENDPOINTS: Mapping[str, Endpoint] = {
-    "/v1/chat/completions": Endpoint(ChatRequest, chat.generation, chat.CHAT),
-    "/v1/completions": Endpoint(CompletionRequest, completions.generation, completions.COMPLETION),
+def _chat(body: ChatRequest) -> Asked:
+    return Asked(chat.generation(body), partial(_shaped, chat.CHAT))
+
+
+def _completion(body: CompletionRequest) -> Asked:
+    return Asked(completions.generation(body), partial(_shaped, completions.COMPLETION))
+
+
+def _embedding(body: EmbeddingRequest) -> Asked:
+    async def shown(state: State, admitted: Admitted, unwanted: Unwanted) -> dict[str, Any]:
+        return await embeddings.whole(state, admitted, body, unwanted)
+
+    return Asked(embed.generation(body.model, body.prompts(), body.pooling), shown)
+
+
+async def _shaped(
+    shape: Shape, state: State, admitted: Admitted, unwanted: Unwanted
+) -> dict[str, Any]:
+    return await whole(state, admitted, shape, unwanted)
+
+
+ENDPOINTS: Mapping[str, tuple[type[BaseModel], Callable[[Any], Asked]]] = {
+    "/v1/chat/completions": (ChatRequest, _chat),
+    "/v1/completions": (CompletionRequest, _completion),
+    "/v1/embeddings": (EmbeddingRequest, _embedding),
 }
 
 
-def read(endpoint: str, body: dict[str, Any]) -> GenerationRequest:
+def read(endpoint: str, body: dict[str, Any]) -> Asked:
     """Raises ApiError."""
-    known = ENDPOINTS[endpoint]
+    form, asked = ENDPOINTS[endpoint]
     try:
-        return known.generation(known.body.model_validate(body))
+        return asked(form.model_validate(body))
     except ValidationError as wrong:
         raise invalid(wrong.errors()) from wrong
 
@@ -50,11 +79,10 @@ def read(endpoint: str, body: dict[str, Any]) -> GenerationRequest:
 async def answer(
     state: State,
     caller: Caller,
-    endpoint: str,
-    request: GenerationRequest,
+    asked: Asked,
     name: str,
     until: float,
-    unwanted: Callable[[], bool],
+    unwanted: Unwanted,
 ) -> dict[str, Any]:
     """The answer's body. What may go well later is tried again until `until` (Unix seconds). Each
     try has a name, made of `name`, so that it runs once, whoever goes on with it. Left early it
@@ -65,8 +93,8 @@ async def answer(
         timeout_s = min(max(left_s, 1.0), state.settings.request_timeout_s)
         terms = Terms(timeout_s, _GRACE_S, _try(name, tries))
         try:
-            admitted = await admit(state, caller, terms, request, background=True)
-            return await whole(state, admitted, ENDPOINTS[endpoint].shape, unwanted)
+            admitted = await admit(state, caller, terms, asked.request, background=True)
+            return await asked.body(state, admitted, unwanted)
         except ApiError as error:
             pause_s = pause_of(error)
             if pause_s is None or time.time() + pause_s > until:

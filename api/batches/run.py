@@ -14,12 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col
 
 from api.batches.lines import Line, LineError, body_of, check
-from api.batches.request import answer, first_try, pause_of, read
+from api.batches.request import Asked, answer, first_try, pause_of, read
 from api.batches.results import Results
 from api.errors import ApiError
 from api.openai.files import add_file
 from api.requests.models import BrokenModel
-from api.requests.request import GenerationRequest
 from api.requests.terms import request_id, unique_by
 from api.state import State
 from loraplex.batch_status import UNDER_WAY, BatchStatus
@@ -164,15 +163,15 @@ class BatchRun:
         open_ = [(i, line) for i, line in enumerate(lines) if line.custom_id not in results.done]
         for index, line in open_[: 2 * _MOST_AT_ONCE]:
             with suppress(ApiError, BrokenModel, RecursionError):
-                request = read(self._row.endpoint, body_of(file, line))
-                resolved = await self._state.resolver.resolve(self.tenant, request.model)
+                asked = read(self._row.endpoint, body_of(file, line))
+                resolved = await self._state.resolver.resolve(self.tenant, asked.request.model)
                 deployment = resolved.deployment
                 unique = unique_by(self.tenant, first_try(self._name(index)))
                 name = request_id(deployment.id, unique)
                 recorded = await self._state.broker.recorded(deployment.lane, name)
                 if recorded is not None and not recorded.stopped:
                     self._adopted.append((deployment.lane, name, recorded.entries))
-                    adopted[index] = self._spawn(deployment.lane, index, line, request, results)
+                    adopted[index] = self._spawn(deployment.lane, index, line, asked, results)
         return adopted
 
     async def _stop_adopted(self) -> None:
@@ -188,20 +187,20 @@ class BatchRun:
     ) -> "asyncio.Task[None] | None":
         """Begin a line when there is room for it. None: it has failed already, or it is over."""
         try:
-            request = read(self._row.endpoint, body_of(file, line))
-            lane = await self._room(request)
+            asked = read(self._row.endpoint, body_of(file, line))
+            lane = await self._room(asked.request.model)
         except Exception as failed:
             _record(results, line, _refusal(failed, line))
             return None
         if lane is None:
             return None
-        return self._spawn(lane, index, line, request, results)
+        return self._spawn(lane, index, line, asked, results)
 
     def _spawn(
-        self, lane: Lane, index: int, line: Line, request: GenerationRequest, results: Results
+        self, lane: Lane, index: int, line: Line, asked: Asked, results: Results
     ) -> "asyncio.Task[None]":
         self._at_once[lane] += 1
-        task = asyncio.create_task(self._run_line(index, line, request, results))
+        task = asyncio.create_task(self._run_line(index, line, asked, results))
 
         def ended(_: Any) -> None:
             self._at_once[lane] -= 1
@@ -209,12 +208,12 @@ class BatchRun:
         task.add_done_callback(ended)
         return task
 
-    async def _room(self, request: GenerationRequest) -> Lane | None:
+    async def _room(self, model: str) -> Lane | None:
         """When nothing waits on the lane, and this process' batches have less than half of what it
         runs at once: then one more disturbs nobody. None: it is over. Raises ApiError."""
         while not self._over:
             try:
-                resolved = await self._state.resolver.resolve(self.tenant, request.model)
+                resolved = await self._state.resolver.resolve(self.tenant, model)
             except ApiError as error:
                 pause_s = pause_of(error)
                 if pause_s is None:
@@ -229,15 +228,13 @@ class BatchRun:
             await asyncio.sleep(_ASK_AGAIN_S)
         return None
 
-    async def _run_line(
-        self, index: int, line: Line, request: GenerationRequest, results: Results
-    ) -> None:
+    async def _run_line(self, index: int, line: Line, asked: Asked, results: Results) -> None:
         try:
             caller = await run_in_threadpool(
                 self._state.keyring.caller, self._row.key_id, self.tenant
             )
             body = await answer(
-                *(self._state, caller, self._row.endpoint, request, self._name(index), self._until),
+                *(self._state, caller, asked, self._name(index), self._until),
                 lambda: self._over,
             )
         except Exception as failed:

@@ -1,6 +1,7 @@
 """POST /v1/embeddings: a base model's or an adapter's hidden states of texts, as vectors."""
 
 import base64
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.errors import bad_request
 from api.openai.schemas import TokenId
-from api.requests.embed import Pooling, embed
+from api.requests.admission import Admitted
+from api.requests.collect import collect
+from api.requests.embed import Pooling, Vectors, embed
 from api.requests.resolve import model_within
 from api.security import ForInference
-from api.state import StateDep
+from api.state import State, StateDep
 from api.text import Text
 
 router = APIRouter(tags=["openai"])
@@ -50,14 +53,26 @@ async def create(
     """Vectors of length 1: the mean of a text's hidden states, or its last token's."""
     model = model_within(http.path_params.get("deployment"), body.model)
     vectors, admitted = await embed(state, http, model, body.prompts(), body.pooling)
+    return JSONResponse(_answer(body, vectors, admitted), headers=admitted.headers)
+
+
+async def whole(
+    state: State, admitted: Admitted, body: EmbeddingRequest, unwanted: Callable[[], bool]
+) -> dict[str, Any]:
+    """The body of an answer, for who is no HTTP client. Raises ApiError."""
+    vectors = Vectors()
+    await collect(state, admitted, vectors.add, unwanted)
+    return _answer(body, vectors.of(admitted), admitted)
+
+
+def _answer(body: EmbeddingRequest, vectors: Sequence[bytes], admitted: Admitted) -> dict[str, Any]:
     data = [
         {"object": "embedding", "index": index, "embedding": _shown(vector, body)}
         for index, vector in enumerate(vectors)
     ]
     tokens = admitted.shown.prompt_tokens
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    answer = {"object": "list", "data": data, "model": admitted.shown.model, "usage": usage}
-    return JSONResponse(answer, headers=admitted.headers)
+    return {"object": "list", "data": data, "model": admitted.shown.model, "usage": usage}
 
 
 def _shown(raw: bytes, body: EmbeddingRequest) -> list[float] | str:

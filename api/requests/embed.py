@@ -20,7 +20,14 @@ async def embed(
     state: State, http: Request, model: str, prompts: Sequence[Prompt], pooling: Pooling
 ) -> tuple[list[bytes], Admitted]:
     """Of each prompt a vector of length 1 (float32, little-endian). Raises ApiError."""
-    request = GenerationRequest(
+    admitted = await admit_or_resume(state, http, generation(model, prompts, pooling))
+    vectors = Vectors()
+    whole = await gather(state, http, admitted, vectors.add, may_come_later=False)
+    return vectors.of(admitted) if whole else [], admitted
+
+
+def generation(model: str, prompts: Sequence[Prompt], pooling: Pooling) -> GenerationRequest:
+    return GenerationRequest(
         surface="embedding",
         model=model,
         prompts=prompts,
@@ -28,15 +35,21 @@ async def embed(
         temperature=0.0,
         pooling=pooling,
     )
-    admitted = await admit_or_resume(state, http, request)
-    vectors: dict[int, bytes] = {}
 
-    def add(index: int, piece: Piece) -> None:
+
+class Vectors:
+    """What comes of a request's prompts."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, bytes] = {}
+
+    def add(self, index: int, piece: Piece) -> None:
         if piece.embedding is not None:
-            vectors[index] = piece.embedding
+            self._found[index] = piece.embedding
 
-    whole = await gather(state, http, admitted, add, may_come_later=False)
-    if whole and len(vectors) < admitted.shown.answers:
-        message = "This replica is too old to make embeddings."
-        raise ApiError(503, "server_error", message, retry_after_s=30)
-    return [vectors.get(index, b"") for index in range(admitted.shown.answers)], admitted
+    def of(self, admitted: Admitted) -> list[bytes]:
+        """When all have come. Raises ApiError."""
+        if len(self._found) < admitted.shown.answers:
+            message = "This replica is too old to make embeddings."
+            raise ApiError(503, "server_error", message, retry_after_s=30)
+        return [self._found[index] for index in range(admitted.shown.answers)]

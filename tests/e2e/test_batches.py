@@ -87,6 +87,27 @@ def test_a_batch_answers_each_line(client: openai.OpenAI) -> None:
     assert batch.id in [each.id for each in client.batches.list(limit=5)]
 
 
+def test_embeddings_come_by_batch_as_they_come_alone(client: openai.OpenAI) -> None:
+    url = {"url": "/v1/embeddings", "method": "POST"}
+    bodies = {
+        "base": {"model": "chat", "input": ["a text", "another"]},
+        "adapter": {"model": "chat:pirate/1", "input": "a text", "encoding_format": "base64"},
+        "short": {"model": "chat", "input": "a text", "dimensions": 8},
+        "too many": {"model": "chat", "input": "a text", "dimensions": 9999},
+    }
+    lines = [{"custom_id": name, "body": body} | url for name, body in bodies.items()]
+    batch = ended(client, begin(client, lines, endpoint="/v1/embeddings").id)
+    done = results(client, batch.output_file_id)
+    assert list(results(client, batch.error_file_id)) == ["too many"]
+    for name, line in done.items():
+        body = line["response"]["body"]
+        alone = client.embeddings.with_raw_response.create(
+            **{"encoding_format": "float"} | bodies[name]  # type: ignore[arg-type]
+        )
+        assert body == json.loads(alone.text), name
+    assert len(done["short"]["response"]["body"]["data"][0]["embedding"]) == 8
+
+
 def test_a_file_that_is_wrong_fails_before_anything_runs(client: openai.OpenAI) -> None:
     batch = ended(client, begin(client, [request("a"), request("a")]).id)
     assert batch.status == "failed"

@@ -174,9 +174,21 @@ def test_openai_under_the_deployments_path(platform: Platform) -> None:
         found = client.chat.completions.create(model=model, temperature=0, **said)  # type: ignore[call-overload]
         answers[model] = found.choices[0].message.content
     assert answers[""] == answers["chat"] != answers["pirate/1"] == answers["chat:pirate/1"]
+    listed = {model.id for model in client.models.list()}
+    assert {"chat", "pirate/1"} < listed and not listed & set(_others(platform))
+    assert client.models.retrieve("pirate/1").id == "pirate/1"
+    vectors = [client.embeddings.create(model=m, input="a").data[0] for m in ("", "pirate/1")]
+    assert vectors[0].embedding != vectors[1].embedding
     for wrong in ("nonsense", "pirate/9"):
         with pytest.raises(openai.NotFoundError):
+            client.models.retrieve(wrong)
+        with pytest.raises(openai.NotFoundError):
             client.chat.completions.create(model=wrong, **said)  # type: ignore[call-overload]
+
+
+def _others(platform: Platform) -> list[str]:
+    rows = platform.http().get("/api/v1/deployments").json()["data"]
+    return [row["name"] for row in rows if row["name"] != "chat"]
 
 
 def test_an_answer_is_read_again_in_its_own_shape(platform: Platform) -> None:
