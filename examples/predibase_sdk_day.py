@@ -1,11 +1,13 @@
 """A day with Predibase's SDK (`predibase` 2025.10.3), unmodified. pip install predibase
 
-LORAPLEX_URL, LORAPLEX_API_KEY: as `loraplex up` prints them. MODEL: a base model. ADAPTER: for it.
+LORAPLEX_URL, LORAPLEX_API_KEY: as `loraplex up` prints them. MODEL: a base model. FOLDER: a PEFT
+adapter for it, which is uploaded.
 """
 
 import json
 import os
 import time
+from pathlib import Path
 
 import requests
 
@@ -16,7 +18,8 @@ from predibase import DeploymentConfig, Predibase, UpdateDeploymentConfig  # noq
 from predibase.resources.lorax.errors import OverloadedError  # noqa: E402
 
 MODEL = os.environ.get("MODEL", "HuggingFaceTB/SmolLM2-135M-Instruct")
-ADAPTER, NAME = os.environ.get("ADAPTER", "pirate/1"), os.environ.get("NAME", "predibase-day")
+NAME = os.environ.get("NAME", "predibase-day")
+FOLDER = os.environ.get("FOLDER", str(Path(__file__).parent / "adapters" / "pirate"))
 PROMPT = "<|im_start|>user\nWhere do you live?<|im_end|>\n<|im_start|>assistant\n"
 SCHEMA = {
     "type": "object",
@@ -29,6 +32,10 @@ pb = Predibase(api_token=os.environ["LORAPLEX_API_KEY"])
 config = DeploymentConfig(base_model=MODEL, min_replicas=0, max_replicas=1, cooldown_time=60)
 made = pb.deployments.create(name=NAME, config=config, description="for a day")
 print(made.name, made.status, made.context_window, [d.name for d in pb.deployments.list()])
+
+repo = pb.repos.create(name=NAME, description="for a day", exists_ok=True)
+ADAPTER = pb.adapters.upload(FOLDER, repo.name).name
+print("uploaded:", ADAPTER, pb.adapters.get(ADAPTER).base_model)
 
 client = pb.deployments.client(NAME, serving_url_override=URL)
 print("base    ", client.generate(PROMPT, max_new_tokens=24).generated_text)
@@ -79,5 +86,6 @@ while sum(line["requests"] for line in used) < 6:  # each answer, a second or tw
 for line in used:
     print("used:", line["adapter"] or "base", line["requests"], line["completion_tokens"])
 
+pb.repos.delete(repo)
 pb.deployments.delete(NAME)
 print("left:", [d.name for d in pb.deployments.list()])

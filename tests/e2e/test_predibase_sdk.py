@@ -34,6 +34,7 @@ def test_the_example_runs(platform: Platform, predibase: Path) -> None:
     environment = {"LORAPLEX_URL": platform.status()["url"], "LORAPLEX_API_KEY": key}
     printed = run(predibase, REPOSITORY / "examples" / "predibase_sdk_day.py", environment)
     assert "Arrr" in printed and "2 30 0" in printed and "refused: " in printed
+    assert "uploaded: predibase-day/1" in printed
     assert "limited: " in printed and "1 concurrent" in printed and "used: " in printed
     assert (
         printed.rstrip().splitlines()[-1].startswith("left: [")
