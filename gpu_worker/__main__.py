@@ -101,6 +101,9 @@ def _load(settings: WorkerSettings, broker: WorkerBroker, split: Split) -> "Engi
         locate = AdapterCache(locate, settings.adapter_disk, quota).folder
     Prefetch(broker, locate)
     engine = Engine(models.fetch(broker.lane.base_model), config, locate)
+    for name, digest in settings.preload.items():
+        log.info("preloading adapter %s", name)
+        engine.adapters.pin(digest)  # one that can't be loaded is told to who asks for it
     split.loaded()
     log.info("ready after %.1f s", split.ready_after_s)
     return engine

@@ -248,6 +248,9 @@ class WorkerSettings(Settings):
         ge=1,
         description="Adapters that can run at once (slots). On a GPU a slot holds rank 16.",
     )
+    preload: dict[str, str] = Field(
+        {}, description="Adapters to load at once and to keep, by name, their digests; as JSON."
+    )
     adapter_cache_gib: float = Field(
         2.0, gt=0, description="Memory for adapters that are ready for a slot, in GiB."
     )

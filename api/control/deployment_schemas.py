@@ -1,6 +1,8 @@
 """What /api/v1/deployments takes and gives."""
 
+import json
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
@@ -11,6 +13,7 @@ from api.control.limit_schemas import LimitsBody
 from api.text import Text
 from loraplex.schedule import DAYS
 
+_PREFIX, _PRELOAD = "LORAPLEX_", "LORAPLEX_PRELOAD"
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 assert get_args(Day) == DAYS
@@ -53,15 +56,28 @@ class EngineSettings(BaseModel):
     max_adapters: int | None = Field(None, ge=1, le=4096)
     deterministic: bool | None = None
     threads: int | None = Field(None, ge=1, le=1024)
+    preload: list[Annotated[str, Field(min_length=1, max_length=128)]] | None = Field(
+        None, max_length=1024, description="Adapters that each replica loads at once and keeps."
+    )
 
-    def environment(self) -> dict[str, str]:
-        """As the replica's settings read it."""
-        given = self.model_dump(exclude_none=True)
-        return {f"LORAPLEX_{name.upper()}": str(value) for name, value in given.items()}
+    @field_validator("preload", mode="before")
+    @classmethod
+    def _listed(cls, given: object) -> object:
+        """`a/1, b/2`, as it is shown and as the command line has it."""
+        return [r.strip() for r in given.split(",")] if isinstance(given, str) else given
+
+    def environment(self, digests: Mapping[str, str]) -> dict[str, str]:
+        """As the replica's settings read it. `digests`: of the adapters to preload, by ref."""
+        given = self.model_dump(exclude_none=True, exclude={"preload"})
+        found = {f"{_PREFIX}{name.upper()}": str(value) for name, value in given.items()}
+        return found | ({_PRELOAD: json.dumps(digests)} if digests else {})
 
 
-def engine_shown(environment: dict[str, str]) -> dict[str, str]:
-    return {re.sub("^LORAPLEX_", "", name).lower(): v for name, v in environment.items()}
+def engine_shown(environment: Mapping[str, str]) -> dict[str, str]:
+    named = dict(environment)
+    if _PRELOAD in named:
+        named[_PRELOAD] = ", ".join(json.loads(named[_PRELOAD]))
+    return {name.removeprefix(_PREFIX).lower(): value for name, value in named.items()}
 
 
 Replicas = Annotated[int, Field(ge=0, le=64)]

@@ -15,13 +15,14 @@ from api.control.deployment_schemas import (
     DeploymentCreate,
     DeploymentOut,
     DeploymentPatch,
+    EngineSettings,
     EventOut,
     ReplicaRowOut,
 )
 from api.control.deployment_view import show, show_all
 from api.errors import ApiError, bad_request
 from api.requests.quota import check_budget
-from api.requests.resolve import need_deployment, need_usable, usable_by
+from api.requests.resolve import find_adapter, need_deployment, need_usable, usable_by
 from api.security import ForDeployments, ForLooking, caller_of
 from api.state import State, StateDep
 from loraplex import lifecycle
@@ -127,7 +128,7 @@ def _change(
 ) -> Deployment:
     if body.base_model is not None:
         check_base_model(state, body.base_model)
-    revision = _next_revision(session, deployment, body)
+    revision = _next_revision(session, deployment, body, tenant)
     given = body.model_dump(exclude_none=True, exclude={"base_model", "engine"})
     if body.limits is not None:
         given["limits"] = body.limits.model_dump(exclude_none=True)
@@ -176,7 +177,7 @@ def _write_change(
 
 
 def _next_revision(
-    session: Session, deployment: Deployment, body: DeploymentPatch
+    session: Session, deployment: Deployment, body: DeploymentPatch, tenant: str
 ) -> Revision | None:
     """None: nothing changes that replicas are made of."""
     latest = session.exec(
@@ -186,7 +187,9 @@ def _next_revision(
     ).first()
     target = session.get_one(Revision, (deployment.id, deployment.target))
     base_model = body.base_model or target.base_model
-    engine = body.engine.environment() if body.engine is not None else target.engine
+    engine = target.engine
+    if body.engine is not None:
+        engine = _environment(session, tenant, base_model, body.engine)
     if (base_model, engine) == (target.base_model, target.engine):
         return None
     number = (latest.number if latest else 0) + 1
@@ -242,13 +245,13 @@ def _create(state: State, tenant: str, body: DeploymentCreate) -> Deployment:
     limits = body.limits.model_dump(exclude_none=True)
     knobs = body.model_dump(exclude={"engine", "limits"})
     deployment = Deployment(tenant_id=tenant, limits=limits, **knobs)
-    first = Revision(
-        deployment_id=deployment.id,
-        number=1,
-        base_model=body.base_model,
-        engine=body.engine.environment(),
-    )
     with Session(state.database, expire_on_commit=False) as session:
+        first = Revision(
+            deployment_id=deployment.id,
+            number=1,
+            base_model=body.base_model,
+            engine=_environment(session, tenant, body.base_model, body.engine),
+        )
         session.add(deployment)
         try:
             session.flush()
@@ -259,6 +262,22 @@ def _create(state: State, tenant: str, body: DeploymentCreate) -> Deployment:
         session.add(first)
         lifecycle.note(session, deployment, "created", actor=f"user:{tenant}", reason="")
     return deployment
+
+
+def _environment(
+    session: Session, tenant: str, base_model: str, engine: EngineSettings
+) -> dict[str, str]:
+    """Raises ApiError 400 for an adapter that can't be preloaded."""
+    digests = {}
+    for ref in engine.preload or ():
+        adapter = find_adapter(session, tenant, ref)
+        if adapter is None:
+            raise bad_request(f"engine.preload: there is no adapter {ref!r}.", "engine.preload")
+        if adapter.base_model != base_model:
+            message = f"engine.preload: {ref!r} is for {adapter.base_model}, not {base_model}."
+            raise bad_request(message, "engine.preload")
+        digests[ref] = adapter.digest
+    return engine.environment(digests)
 
 
 def check_base_model(state: State, name: str) -> None:

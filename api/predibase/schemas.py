@@ -49,6 +49,7 @@ class Config(BaseModel):
     cooldown_time: Seconds | None = None
     scale_up_request_threshold: int | None = Field(None, ge=1, le=4096)
     max_num_batched_tokens: int | None = Field(None, ge=16, le=65536)
+    preloaded_adapters: list[str] | None = None
     prefix_caching: AlwaysOn = None
     chunked_prefill: AlwaysOn = None
     # without effect
@@ -65,7 +66,6 @@ class Config(BaseModel):
     hf_token: Refused = None
     max_total_tokens: Refused = None
     merge_adapter: Refused = None
-    preloaded_adapters: Refused = None
     quantization: Annotated[Any, _only("none")] = None
     request_logging_enabled: Refused = None
     speculator: Annotated[Any, _only("disabled", "auto")] = None
@@ -83,7 +83,9 @@ class Config(BaseModel):
         return {name: value for name, value in found.items() if value is not None}
 
     def engine(self) -> EngineSettings:
-        return EngineSettings(max_step_tokens=self.max_num_batched_tokens)
+        return EngineSettings(
+            max_step_tokens=self.max_num_batched_tokens, preload=self.preloaded_adapters or None
+        )
 
 
 class Create(BaseModel):
@@ -128,6 +130,7 @@ def shown(
         cooldownTime=deployment.cooldown_time,
         scaleUpRequestThreshold=deployment.scale_up_threshold,
         maxNumBatchedTokens=engine.get("max_step_tokens"),
+        preloadedAdapters=engine["preload"].split(", ") if "preload" in engine else None,
         prefixCaching=True,
         chunkedPrefill=True,
     )

@@ -87,6 +87,26 @@ def test_create_waits_for_an_event_that_comes_also_without_a_replica(
     assert http.get("/v2/deployments/pb-idle").status_code == 404
 
 
+def test_preloaded_adapters_are_loaded_before_anybody_asks(platform: Platform) -> None:
+    http = platform.http()
+    given = config(baseModel=DEMO_MODEL, minReplicas=1, preloadedAdapters=["pirate/1", "json/1"])
+    body = {"name": "pb-preload", "config": given, "description": ""}
+    made = http.post("/v2/deployments", json=body)
+    assert made.json()["data"]["config"]["preloadedAdapters"] == ["pirate/1", "json/1"]
+    log = until(
+        lambda: platform.loraplex("logs", "pb-preload").stdout,
+        lambda text: "preloading adapter json/1" in text,
+    )
+    assert "preloading adapter pirate/1" in log
+    same = http.put("/v2/deployments/pb-preload", json={"config": config(maxReplicas=2)})
+    assert same.json()["data"]["config"]["preloadedAdapters"] == ["pirate/1", "json/1"]
+    for wrong in ("pirate/9", "pb-preload"):
+        change = {"config": config(preloadedAdapters=[wrong])}
+        refused = http.put("/v2/deployments/pb-preload", json=change)
+        assert refused.status_code == 400 and wrong in refused.json()["error"]
+    assert http.delete("/v2/deployments/pb-preload").status_code == 200
+
+
 @pytest.mark.parametrize(
     "given",
     [
