@@ -17,6 +17,7 @@ from api import errors, transfers
 from api.batches.runner import BatchRunner
 from api.control import (
     adapters,
+    aliases,
     comparison,
     datasets,
     dead_letters,
@@ -130,6 +131,7 @@ def build(settings: ApiSettings) -> FastAPI:
         comparison,
         adapters,
         imports,
+        aliases,
         repos,
         datasets,
         requests,

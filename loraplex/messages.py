@@ -89,6 +89,7 @@ class Shown(msgspec.Struct, array_like=True, frozen=True, tag="shown.1"):
     body: str = ""  # fingerprint of the client's request, for idempotency
     grace_s: float = 0.0  # how long the client may be away
     tools: str = ""  # family of the calls that are looked for in its text
+    adapter: str = ""  # that answers, as its tenant names it; "": the base model
 
 
 class Logprobs(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -103,17 +103,15 @@ class _Writer:
         """Those of LoRAX' that are known here; times in milliseconds."""
         produced = sum(len(text.tokens) for text in self._texts)
         prompt = self._shown.prompt_tokens
-        deployment, _, adapter = self._shown.model.partition(":")
-        headers = {
+        return {
             **self.admitted.headers,
             "x-total-time": f"{1000 * seconds:.0f}",
             "x-time-per-token": f"{1000 * seconds / max(1, produced):.0f}",
             "x-prompt-tokens": str(prompt),
             "x-generated-tokens": str(produced),
             "x-total-tokens": str(prompt + produced),
-            "x-model-id": deployment,
+            "x-model-id": self._shown.model.partition(":")[0],
         }
-        return headers | ({"x-adapter-id": adapter} if adapter else {})
 
     def _event(self, token: KnownToken) -> dict[str, Any]:
         return {"token": self._token(token), "generated_text": None, "details": None}

@@ -1,15 +1,15 @@
 """GET /v1/models: deployments, and adapters by their repo/version."""
 
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
 from sqlmodel import Session
 
-from api.registry import versions
+from api.registry import aliases, versions
 from api.requests.resolve import model_within, need_usable, resolve, usable_by
 from api.security import ForInference
 from api.state import StateDep
-from loraplex.entities import Adapter, Deployment
 
 router = APIRouter(tags=["openai"])
 
@@ -26,7 +26,10 @@ def list_models(http: Request, tenant: ForInference, state: StateDep) -> dict[st
         served = {d.base_model for d in deployments}
         adapters = versions.of_tenant(session, tenant, archived=False)
         adapters = [a for a in adapters if a.base_model in served]
-        models = [_model(d.name, d) for d in deployments] + [_model(a.ref, a) for a in adapters]
+        named = [a for a in aliases.of_tenant(session, tenant) if a.base_model in served]
+        models = [_model(d.name, d.tenant_id, d.created_at) for d in deployments]
+        models += [_model(a.ref, a.tenant_id, a.created_at) for a in adapters]
+        models += [_model(a.ref, a.tenant_id, a.changed_at) for a in named]
     return {"object": "list", "data": models}
 
 
@@ -36,9 +39,10 @@ def retrieve(model: str, http: Request, tenant: ForInference, state: StateDep) -
     within = http.path_params.get("deployment")
     with Session(state.database) as session:
         target = resolve(session, tenant, model_within(within, model))
-        return _model(model, target.adapter or target.deployment)
+        row = target.adapter or target.deployment
+        return _model(model, row.tenant_id, row.created_at)
 
 
-def _model(name: str, row: Deployment | Adapter) -> dict[str, Any]:
-    created = int(row.created_at.timestamp())
-    return {"id": name, "object": "model", "created": created, "owned_by": row.tenant_id}
+def _model(name: str, owner: str, created: datetime) -> dict[str, Any]:
+    at = int(created.timestamp())
+    return {"id": name, "object": "model", "created": at, "owned_by": owner}

@@ -157,7 +157,7 @@ class Common(BaseModel):
     return_token_ids: Annotated[Any, neutral(False)] = None
     priority: Annotated[Any, neutral(0)] = None
     # accepted without effect on the answer, as their meaning allows
-    user: str | None = None
+    user: Text | None = Field(None, description="Gets the same version of an alias each time.")
     n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
 
     @property
@@ -185,6 +185,7 @@ class Common(BaseModel):
             "presence_penalty": self.presence_penalty or 0.0,
             "frequency_penalty": self.frequency_penalty or 0.0,
             "logit_bias": self.logit_bias or {},
+            "user": self.user or "",
         }
 
     def structure(self, response_format: tuple[str, str] | None = None) -> tuple[str, str] | None:

@@ -2,11 +2,12 @@
 
 import re
 
+from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, or_, select
 
 from api.errors import ApiError, bad_request
-from loraplex.entities import Adapter, Repo, utc_now
+from loraplex.entities import Adapter, Alias, Repo, utc_now
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _MOST = 10_000  # of a tenant
@@ -66,7 +67,9 @@ def versions(session: Session, tenant: str, repo: str) -> list[Adapter]:
 
 
 def delete(session: Session, tenant: str, repo: Repo) -> None:
-    """With its versions; made again, it goes on counting where it was."""
+    """With its versions and aliases; made again, it goes on counting where it was."""
+    of_it = (col(Alias.tenant_id) == tenant, col(Alias.repo) == repo.name)
+    session.execute(sql_delete(Alias).where(*of_it))
     for version in versions(session, tenant, repo.name):
         version.deleted_at = utc_now()
         session.add(version)

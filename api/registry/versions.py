@@ -7,7 +7,7 @@ from api.registry import repos
 from api.requests.resolve import find_adapter
 from api.state import State
 from loraplex import storage_quota
-from loraplex.entities import Adapter, utc_now
+from loraplex.entities import Adapter, Alias, utc_now
 from loraplex.registry import RegistrationRefused
 
 _PARAMS = {"base_model": "base_model", "adapter_refused": "adapter"}
@@ -57,7 +57,13 @@ def archive(session: Session, version: Adapter, archived: bool) -> None:
 
 
 def delete(session: Session, version: Adapter) -> None:
-    """Answers under way go on: the files stay until none can need them."""
+    """Answers under way go on: the files stay until none can need them. Raises ApiError 409 while
+    an alias means it."""
+    wanted = select(Alias).where(Alias.tenant_id == version.tenant_id, Alias.repo == version.repo)
+    for alias in session.exec(wanted):
+        if str(version.version) in alias.weights:
+            message = f"{alias.ref} is {version.ref}: move or delete the alias first."
+            raise ApiError(409, "conflict", message)
     version.deleted_at = utc_now()
     session.add(version)
     session.commit()

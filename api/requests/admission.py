@@ -53,7 +53,8 @@ class Admitted:
     @property
     def headers(self) -> dict[str, str]:
         place = self.place.headers if self.place else {}
-        return {"x-request-id": self.shown.request, **self.standing, **place}
+        adapter = {"x-adapter-id": self.shown.adapter} if self.shown.adapter else {}
+        return {"x-request-id": self.shown.request, **adapter, **self.standing, **place}
 
 
 async def admit(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from fastapi.concurrency import run_in_threadpool
+from msgspec import structs
 
 from api.keyring import Caller
 from api.requests import quota
@@ -52,19 +53,20 @@ class JobMaker:
         if terms.idempotency_key is not None:
             unique = unique_by(caller.tenant, terms.idempotency_key)
         name = request_id(resolved.deployment.id, unique)
+        variant = resolved.variant(request.user or unique)
         deadline = time.time() + terms.timeout_s
         jobs = [
             Job(
                 request=answer_id(name, index),
                 reply_to=self._api_id,
                 tenant=caller.tenant,
-                adapter=resolved.digest,
+                adapter=variant.digest,
                 prompt=prompts[index // request.n],
                 sampling=sampling(index),
                 deadline=deadline,
                 account=Account(
                     key=caller.key,
-                    adapter=resolved.adapter,
+                    adapter=variant.name,
                     prompt=index % request.n == 0,
                     reservation=quota.new_reservation() if self._limited else "",
                 ),
@@ -72,7 +74,8 @@ class JobMaker:
             )
             for index in range(request.n * len(prompts))
         ]
-        return jobs, self._shown(request, name, prompts, resolved.served, deadline)
+        shown = self._shown(request, name, prompts, resolved.served, deadline)
+        return jobs, structs.replace(shown, adapter=variant.name)
 
     def _shown(
         self,

@@ -44,6 +44,7 @@ class GenerationRequest:
     tools: ToolUse | None = None  # functions that the model may call
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     merge: Merge | None = None  # of adapters, by their refs; `model` names the deployment then
+    user: str = ""  # gets the same version of an alias each time
     surface: Surface = "chat"
     streamed: bool = False
     include_usage: bool = False

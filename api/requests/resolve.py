@@ -1,25 +1,31 @@
 """The `model` of a request → a deployment and, where named, an adapter's digest."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
-from loraplex.entities import Adapter, Deployment
+from loraplex.entities import Adapter, Alias, Deployment
 from loraplex.status import ADMITTING, Status
 from loraplex.store.merging import Merge
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
+    """`others`: what an alias may mean besides, and the weights of all, `adapter`'s first."""
+
     deployment: Deployment
     adapter: Adapter | None
+    others: Sequence[Adapter] = ()
+    weights: Sequence[int] = (1,)
 
 
 def resolve(session: Session, tenant: str, model: str) -> Target:
-    """`deployment`, `deployment:repo/version`, `repo/version`, or a base model's name.
+    """`deployment`, `deployment:adapter`, `adapter`, or a base model's name; an adapter is
+    `repo/version` or `repo@alias`.
 
     Raises ApiError: 404 for what the tenant doesn't have, 400 when adapter and base don't fit.
     """
@@ -27,17 +33,19 @@ def resolve(session: Session, tenant: str, model: str) -> Target:
     deployment = find_usable(session, tenant, name)
     if deployment is not None:
         names_adapter = colon and ref != deployment.base_model
-        adapter = find_adapter(session, tenant, ref) if names_adapter else None
-        if names_adapter and adapter is None:
+        found = find_named(session, tenant, ref) if names_adapter else None
+        if names_adapter and found is None:
             raise _unknown(ref)
+        adapter = found[0][0] if found else None
         if adapter is not None and adapter.base_model != deployment.base_model:
             raise bad_request(
                 f"Adapter {ref!r} is for {adapter.base_model}, but deployment {name!r} serves "
                 f"{deployment.base_model}.",
                 "model",
             )
-        return Target(deployment, adapter)
-    adapter = find_adapter(session, tenant, model)
+        return _target(deployment, found)
+    found = find_named(session, tenant, model)
+    adapter = found[0][0] if found else None
     base_model = adapter.base_model if adapter else model
     candidates = session.exec(
         select(Deployment)
@@ -50,7 +58,7 @@ def resolve(session: Session, tenant: str, model: str) -> Target:
     ).all()
     if candidates:  # one that serves, and one's own before a shared one
         best = min(candidates, key=lambda d: (d.status not in ADMITTING, d.tenant_id != tenant))
-        return Target(best, adapter)
+        return _target(best, found)
     if adapter is not None:
         raise ApiError(
             404,
@@ -139,6 +147,30 @@ def usable_by(session: Session, tenant: str) -> list[Deployment]:
         if each.name not in found or each.tenant_id == tenant:
             found[each.name] = each
     return list(found.values())
+
+
+Named = Sequence[tuple[Adapter, int]]  # with weights
+
+
+def _target(deployment: Deployment, found: Named | None) -> Target:
+    if not found:
+        return Target(deployment, None)
+    (adapter, _), *others = found
+    return Target(
+        deployment, adapter, [each for each, _ in others], [weight for _, weight in found]
+    )
+
+
+def find_named(session: Session, tenant: str, ref: str) -> Named | None:
+    """What `repo/version` or `repo@alias` means."""
+    repo, at, name = ref.partition("@")
+    if not at:
+        adapter = find_adapter(session, tenant, ref)
+        return [(adapter, 1)] if adapter else None
+    alias = session.get(Alias, (tenant, repo, name))
+    weights = alias.weights if alias else {}
+    found = [(find_adapter(session, tenant, f"{repo}/{v}"), w) for v, w in weights.items()]
+    return [(adapter, weight) for adapter, weight in found if adapter is not None] or None
 
 
 def find_adapter(session: Session, tenant: str, ref: str) -> Adapter | None:

@@ -6,6 +6,7 @@ be a real one.
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,11 +35,32 @@ _Asked = tuple[str, str, Merge | None]  # tenant, model, what is merged
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    name: str  # as its tenant names it; "": the base model
+    digest: str | None  # of its weights; None: the base model
+    weight: int = 1
+
+
+BASE = Variant("", None)
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
+    """`variants`: what an adapter's name means, several where an alias is split."""
+
     deployment: Deployment
     served: ServedModel
-    adapter: str = ""  # as its tenant names it
-    digest: str | None = None  # of its weights; None: the base model
+    variants: tuple[Variant, ...] = (BASE,)
+
+    def variant(self, key: str) -> Variant:
+        """By weights; the same for the same key."""
+        draw = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+        left = draw * sum(each.weight for each in self.variants)
+        for each in self.variants:
+            left -= each.weight
+            if left < 0:
+                return each
+        return self.variants[-1]
 
 
 def _read(look: "asyncio.Task[Resolved]") -> None:
@@ -106,12 +128,15 @@ class Resolver:
                 not_serving(deployment.name, deployment.status, deployment.reason),
                 param="model",
             )
-        served, adapter = self.served_for(deployment), target.adapter
+        served = self.served_for(deployment)
         if merge is not None:
-            return Resolved(deployment, served, merge.name, self._merge(tenant, merge, parts))
-        if adapter is not None:
-            return Resolved(deployment, served, adapter.ref, adapter.digest)
-        return Resolved(deployment, served)
+            merged = Variant(merge.name, self._merge(tenant, merge, parts))
+            return Resolved(deployment, served, (merged,))
+        if target.adapter is None:
+            return Resolved(deployment, served)
+        weighted = zip((target.adapter, *target.others), target.weights, strict=True)
+        variants = tuple(Variant(a.ref, a.digest, weight) for a, weight in weighted)
+        return Resolved(deployment, served, variants)
 
     def _merge(self, tenant: str, merge: Merge, parts: Sequence[Adapter]) -> str:
         by_digest = replace(merge, adapters=tuple(part.digest for part in parts))

@@ -8,6 +8,7 @@ from pydantic_settings import SettingsError
 
 from loraplex.cli import (
     adapters,
+    aliases,
     chat,
     datasets,
     dead_letters,
@@ -32,6 +33,7 @@ for module in (
     up,
     deployments,
     adapters,
+    aliases,
     datasets,
     chat,
     logs,

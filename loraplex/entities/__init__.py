@@ -6,6 +6,7 @@ from loraplex.entities.notices import DeliveryState, Webhook, WebhookDelivery
 from loraplex.entities.registry import (
     Adapter,
     AdapterImport,
+    Alias,
     Dataset,
     ImportState,
     Repo,
@@ -19,6 +20,7 @@ from loraplex.entities.tenancy import ApiKey, Plan, Tenant
 __all__ = [
     "Adapter",
     "AdapterImport",
+    "Alias",
     "ApiKey",
     "Batch",
     "Dataset",

@@ -47,6 +47,22 @@ class Adapter(SQLModel, table=True):
         return f"{self.repo}/{self.version}"
 
 
+class Alias(SQLModel, table=True):
+    """`repo@name`: which version that is now, or which ones and how much of the traffic each."""
+
+    tenant_id: str = Field(foreign_key="tenant.id", primary_key=True)
+    repo: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    base_model: str  # of all of its versions
+    weights: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))  # by version
+    previous: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))  # to roll back to
+    changed_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+    @property
+    def ref(self) -> str:
+        return f"{self.repo}@{self.name}"
+
+
 class ImportState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"

@@ -7,7 +7,7 @@ import pytest
 
 from api.errors import ApiError
 from api.requests import resolver
-from api.requests.resolver import Resolver
+from api.requests.resolver import Resolved, Resolver, Variant
 
 
 class Looks(Resolver):
@@ -75,3 +75,14 @@ def test_nobody_waits_while_it_is_asked_for_again(monkeypatch: pytest.MonkeyPatc
         assert await looks.resolve("t", "m") == "three"
 
     asyncio.run(main())
+
+
+def test_an_alias_is_split_by_weights_and_a_key_stays_where_it_is() -> None:
+    variants = (Variant("a/1", "d1", 90), Variant("a/2", "d2", 9), Variant("a/3", "d3", 1))
+    resolved = Resolved(None, None, variants)  # type: ignore[arg-type]
+    drawn = [resolved.variant(f"user {number}").name for number in range(20_000)]
+    assert drawn == [resolved.variant(f"user {number}").name for number in range(20_000)]
+    shares = {name: drawn.count(name) / 20_000 for name in ("a/1", "a/2", "a/3")}
+    assert abs(shares["a/1"] - 0.9) < 0.01 and abs(shares["a/2"] - 0.09) < 0.01
+    assert 0.005 < shares["a/3"] < 0.015
+    assert Resolved(None, None).variant("x").digest is None  # type: ignore[arg-type]

@@ -61,6 +61,16 @@ def upgrade() -> None:
     op.create_index("ix_transfer_tenant_id", "transfer", ["tenant_id"])
     op.create_index("ix_transfer_expires_at", "transfer", ["expires_at"])
     op.create_table(
+        "alias",
+        sa.Column("tenant_id", sa.String(), sa.ForeignKey("tenant.id"), primary_key=True),
+        sa.Column("repo", sa.String(), primary_key=True),
+        sa.Column("name", sa.String(), primary_key=True),
+        sa.Column("base_model", sa.String(), nullable=False),
+        sa.Column("weights", sa.JSON(), nullable=False),
+        sa.Column("previous", sa.JSON(), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+    )
+    op.create_table(
         "adapterimport",
         sa.Column("id", sa.String(), primary_key=True),
         sa.Column("tenant_id", sa.String(), sa.ForeignKey("tenant.id"), nullable=False),
@@ -90,6 +100,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("totals")
     op.drop_table("adapterimport")
+    op.drop_table("alias")
     op.drop_table("transfer")
     op.drop_table("dataset")
     op.drop_table("repo")

@@ -1,0 +1,89 @@
+"""alias: list, set, promote, rollback, rm."""
+
+import json
+import sys
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.table import Table
+
+from loraplex.cli.client import client, fail, out, print_table
+from loraplex.cli.deployments import Json
+
+Ref = Annotated[str, typer.Argument(metavar="REPO@ALIAS")]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(no_args_is_help=True, help="Which version REPO@ALIAS is: set, promote …")
+    for name, command in (
+        ("list", list_aliases),
+        ("set", set_),
+        ("promote", promote),
+        ("rollback", roll_back),
+        ("rm", remove),
+    ):
+        group.command(name)(command)
+    app.add_typer(group, name="alias")
+
+
+def list_aliases(repo: str, as_json: Json = False) -> None:
+    """Aliases of a repo."""
+    rows = client().call("GET", f"/api/v1/repos/{quote(repo, safe='')}/aliases")["data"]
+    if as_json:
+        sys.stdout.write(json.dumps(rows) + "\n")
+        return
+    table = Table("alias", "versions", "before")
+    for row in rows:
+        table.add_row(row["ref"], _shares(row["versions"]), _shares(row["previous"]))
+    print_table(table)
+
+
+def set_(
+    ref: Ref,
+    versions: Annotated[
+        list[str], typer.Argument(metavar="VERSION[=WEIGHT]…", help="2, or 1=90 2=10.")
+    ],
+) -> None:
+    """Move it, at once; what runs keeps its version."""
+    weights = {}
+    for each in versions:
+        version, _, weight = each.rpartition("/")[2].partition("=")
+        if not version.isdecimal() or not (weight or "1").isdecimal():
+            raise fail(f"{each!r}: VERSION or VERSION=WEIGHT, such as 2, or 1=90 2=10.")
+        weights[version] = int(weight or 1)
+    _show(client().call("PUT", _path(ref), json={"versions": weights}))
+
+
+def promote(ref: Ref) -> None:
+    """All of the traffic to its newest version."""
+    _show(client().call("POST", f"{_path(ref)}/promote"))
+
+
+def roll_back(ref: Ref) -> None:
+    """To what it was before its last change."""
+    _show(client().call("POST", f"{_path(ref)}/rollback"))
+
+
+def remove(ref: Ref) -> None:
+    """Delete an alias; its versions stay."""
+    client().call("DELETE", _path(ref))
+    out.print(f"{ref} is deleted.")
+
+
+def _show(row: dict[str, Any]) -> None:
+    out.print(f"{row['ref']} is {_shares(row['versions'])}")
+
+
+def _shares(weights: dict[str, int]) -> str:
+    total = sum(weights.values())
+    if len(weights) == 1:
+        return next(iter(weights))
+    return ", ".join(f"{version}: {weight / total:.0%}" for version, weight in weights.items())
+
+
+def _path(ref: str) -> str:
+    repo, at, alias = ref.partition("@")
+    if not at:
+        raise fail(f"{ref!r}: give REPO@ALIAS, such as poet@prod.")
+    return f"/api/v1/repos/{quote(repo, safe='')}/aliases/{quote(alias, safe='')}"
