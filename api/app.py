@@ -39,8 +39,10 @@ from api.predibase import absent, account
 from api.predibase import datasets as predibase_datasets
 from api.predibase import deployments as predibase
 from api.predibase import repos as predibase_repos
+from api.registry.imports import ImportEnds
 from api.requests.inflight import Inflight
 from api.requests.later import Later, come_later
+from api.requests.merges import Merges
 from api.requests.models import ServedModels
 from api.requests.queues import Queues
 from api.requests.resolver import Resolver
@@ -78,7 +80,9 @@ def build(settings: ApiSettings) -> FastAPI:
         models_here = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
         served = ServedModels()
         adapter_store = AdapterStore(settings.adapters_dir)
-        merged = MergedAdapters(adapter_store, settings.merged_dir, settings.max_merges)
+        most, most_bytes = settings.max_merges, settings.max_upload_bytes
+        merged = MergedAdapters(adapter_store, settings.merged_dir, most, most_bytes)
+        merges = Merges(merged, database, settings.storage_limit)
         app.state.loraplex = State(
             settings=settings,
             database=database,
@@ -86,13 +90,14 @@ def build(settings: ApiSettings) -> FastAPI:
             inflight=inflight,
             models=models_here,
             served=served,
-            resolver=Resolver(database, models_here, served, merged),
+            resolver=Resolver(database, models_here, served, merges),
             adapters=adapter_store,
-            registry=Registry(database, adapter_store, models_here, settings.tenant_storage_gib),
+            registry=Registry(database, adapter_store, models_here, settings.storage_limit),
             keyring=keyring,
             limiter=limiter,
             queues=Queues(broker),
             files=FileStore(settings.files_dir),
+            imports=ImportEnds(database),
             staging=Staging(settings.uploads_dir),
             secrets=SecretBox(settings.secret_key, settings.secret_key_file),
         )

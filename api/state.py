@@ -1,7 +1,7 @@
 """What the process holds between requests: made in the lifespan, reached through `app.state`."""
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, Request
 from sqlalchemy import Engine
@@ -21,6 +21,9 @@ from loraplex.store.files import FileStore
 from loraplex.store.models import ModelStore
 from loraplex.store.staging import Staging
 
+if TYPE_CHECKING:
+    from api.registry.imports import ImportEnds
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -37,6 +40,7 @@ class State:
     resolver: Resolver
     queues: Queues
     files: FileStore
+    imports: "ImportEnds"
     staging: Staging
     secrets: SecretBox
 

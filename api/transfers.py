@@ -1,7 +1,5 @@
 """/transfers: where files are sent to, and read from, by a URL that is itself the secret."""
 
-import os
-from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
@@ -10,10 +8,11 @@ from fastapi.responses import StreamingResponse
 from sqlmodel import Session
 
 from api.errors import ApiError
-from api.registry import transfers
+from api.registry import transfers, versions
 from api.state import State, StateDep
 from loraplex.entities import StoredFile, Transfer, TransferKind
-from loraplex.store.peft_checks import CONFIG, WEIGHTS
+from loraplex.locked import is_locked
+from loraplex.store.peft_checks import CONFIG, MAX_CONFIG, WEIGHTS
 
 router = APIRouter(prefix="/transfers", include_in_schema=False)
 
@@ -30,17 +29,23 @@ async def put(
     row = await run_in_threadpool(_redeem, state, transfer, secret)
     if name not in _NAMES.get(TransferKind(row.kind), ()):
         raise ApiError(404, "not_found", "This URL is not valid, or not any more.")
+    most = MAX_CONFIG if name == CONFIG else state.settings.max_upload_bytes
+    await run_in_threadpool(_check_room, state, row, _announced(http, most))
     path = state.staging.path(row.id, name)
-    partial = path.with_suffix(f".{os.urandom(4).hex()}.part")
-    try:
-        with partial.open("wb") as file:
-            async for block in _kept(http.stream(), keep=name != PICKLE):
+    partial = path.with_suffix(".part")
+    size = 0
+    with partial.open("ab") as file:
+        if not is_locked(file.fileno()):
+            raise ApiError(409, "conflict", f"{name} is being sent already.")
+        file.truncate(0)
+        async for block in http.stream():
+            size += len(block)
+            if size > most:
+                raise ApiError(413, "body_too_large", f"{name} has over {most} bytes.")
+            if name != PICKLE:
                 await run_in_threadpool(file.write, block)
-        size = partial.stat().st_size
         partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return {"bytes": size}
+    return {"bytes": path.stat().st_size}
 
 
 @router.get("/{transfer}/{secret}/{name}")
@@ -61,7 +66,15 @@ def _redeem(state: State, transfer: str, secret: str) -> Transfer:
         return transfers.redeem(session, transfer, secret)
 
 
-async def _kept(blocks: AsyncIterator[bytes], *, keep: bool) -> AsyncIterator[bytes]:
-    async for block in blocks:
-        if keep:
-            yield block
+def _announced(http: Request, most: int) -> int:
+    """Bytes that are to come, at most."""
+    given = http.headers.get("content-length", "")
+    return min(int(given), most) if given.isdecimal() and len(given) < 19 else most
+
+
+def _check_room(state: State, row: Transfer, more: int) -> None:
+    """Raises ApiError 409 when the tenant's storage, with what it is sending, would be full."""
+    with Session(state.database) as session:
+        others = transfers.of_tenant(session, row.tenant_id)
+        staged = sum(state.staging.size(each) for each in others)
+        versions.check_storage(session, state, row.tenant_id, staged + more)

@@ -13,13 +13,14 @@ from gpu_worker.split import Split
 from loraplex.broker.connection import Unavailable
 from loraplex.broker.interface import Orders, TakenJob
 from loraplex.broker.worker import StepResult, WorkerBroker
-from loraplex.messages import Job, Logprobs, Phase, ReplicaReport, TokenEvent, encode
+from loraplex.messages import AdapterTiers, Job, Logprobs, Phase, ReplicaReport, TokenEvent, encode
 from loraplex.messages import Sampling as WireSampling
 
 log = logging.getLogger(__name__)
 
 IDLE_WAIT_S = 0.5
 LOOK_FOR_LOST_JOBS_S = 1.0
+TIERS_KEPT_S = 5.0
 HUNG_AFTER_S = 60.0
 
 
@@ -72,6 +73,7 @@ class Worker:
         self.served = False  # this incarnation has reached Redis
         self._waiting = 1  # jobs on the lane when last heard: look at once
         self._next_look = 0.0
+        self._told: AdapterTiers | None = None
         self._progress = time.monotonic()
         self._stop = stop  # set by SIGTERM: finish what runs, then leave
         self._ended = threading.Event()
@@ -261,11 +263,23 @@ class Worker:
         record of what has ended is kept here, too: no step should wait for it."""
         while not self._ended.wait(1.0):
             self._keep_record()
+            self._tell_tiers()
             if time.monotonic() - self._progress < HUNG_AFTER_S:
                 try:
                     self._broker.renew()
                 except Unavailable as down:
                     log.warning("lease not renewed: %s", down)
+
+    def _tell_tiers(self) -> None:
+        now = self._engine.adapters.tiers()
+        told = AdapterTiers(self._replica, now.slots, now.memory, now.loading, now.failed)
+        changed = told != self._told
+        try:
+            known = self._broker.tell_tiers(encode(told) if changed else None, TIERS_KEPT_S)
+            self._told = told if known else None
+        except Unavailable as away:
+            self._told = None
+            log.info("where adapters are is not told: %s", away)
 
     def _keep_record(self) -> None:
         ended = self._meter.pop_ended()

@@ -7,11 +7,13 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 MAX_ROW = 2**20  # characters
 MAX_ROWS = 10**6
+MAX_COLUMNS = 64  # of CSV
 _SHOWN = 5  # mistakes
 _KINDS = (("prompt", "completion"), ("messages",), ("text",))
 _ROLES = ("system", "user", "assistant", "tool")
@@ -81,16 +83,41 @@ def _json_lines(file: TextIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 def _csv(file: TextIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
     csv.field_size_limit(MAX_ROW)
-    reader = csv.DictReader(file, strict=True)
+    lines = _BoundedLines(file)
+    reader = csv.reader(lines, strict=True)
     try:
+        header = next(reader, [])
+        if len(header) > MAX_COLUMNS:
+            yield 1, f"over {MAX_COLUMNS} columns"
+            return
         for row in reader:
-            if None in row or None in row.values():
-                names = ", ".join(map(str, reader.fieldnames or ()))
-                yield reader.line_num, f"it has more or fewer fields than the header ({names})"
+            lines.begin_row()
+            if not row:
+                continue
+            if len(row) != len(header):
+                yield reader.line_num, f"{len(row)} fields, the header has {len(header)}"
             else:
-                yield reader.line_num, row
+                yield reader.line_num, dict(zip(header, row, strict=True))
     except csv.Error as broken:
         yield reader.line_num, f"no CSV: {broken}"
+
+
+class _BoundedLines:
+    """Lines of a file, as long as the row that they make isn't over MAX_ROW characters."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._size = 0
+
+    def begin_row(self) -> None:
+        self._size = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._file.readline(MAX_ROW + 1):
+            self._size += len(line)
+            if self._size > MAX_ROW:
+                raise csv.Error(f"a row of over {MAX_ROW} characters")
+            yield line
 
 
 def _check(
@@ -101,7 +128,7 @@ def _check(
         return None, row
     kind = next((names for names in _KINDS if set(names) <= set(row)), None)
     if kind is None:
-        has = ", ".join(sorted(map(str, row)))[:200]
+        has = ", ".join(sorted(ascii(name)[1:-1] for name in islice(row, 20)))[:200]
         return None, f"it needs prompt and completion, or messages, or text; it has: {has}"
     if columns is not None and kind != columns:
         return kind, f"its columns are {', '.join(kind)}, those before it {', '.join(columns)}"

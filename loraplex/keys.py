@@ -75,6 +75,11 @@ class Lane:
         return self._key("reports")
 
     @property
+    def tiers_prefix(self) -> str:
+        """String of an incarnation: its AdapterTiers; gone soon after it."""
+        return self._key("tiers:")
+
+    @property
     def batches(self) -> str:
         """Hash: incarnation → what its next step runs, where that isn't all it has."""
         return self._key("batches")

@@ -75,3 +75,12 @@ class Refusal:
     @property
     def never(self) -> bool:
         return math.isinf(self.wait_s)
+
+
+@dataclass(frozen=True, slots=True)
+class StorageLimit:
+    """Of a tenant. `gib` None: what the disk holds. Files of deleted adapters lie for `kept_s`, and
+    count."""
+
+    gib: float | None
+    kept_s: float

@@ -223,6 +223,16 @@ class ReplicaReport(msgspec.Struct, array_like=True, frozen=True, tag="replica.1
     cold_start: ColdStart | None = None
 
 
+class AdapterTiers(msgspec.Struct, array_like=True, frozen=True, tag="adapters.1"):
+    """Where a replica has which adapters, by digest; written anew when that changes."""
+
+    replica: str
+    slots: list[str]  # ready to run
+    memory: list[str]  # beside the slots
+    loading: list[str]
+    failed: dict[str, str]  # that it could not load at the last try, and why
+
+
 class Traffic(msgspec.Struct, array_like=True, frozen=True, tag="traffic.1"):
     """Requests that ended at a replica within about a second: for the laws that are compared with
     ours. No prompts."""
@@ -239,4 +249,5 @@ decode_step = msgspec.msgpack.Decoder(Step).decode
 decode_cancel = msgspec.msgpack.Decoder(Cancel).decode
 decode_traffic = msgspec.msgpack.Decoder(Traffic).decode
 decode_usage = msgspec.msgpack.Decoder(Usage).decode
+decode_tiers = msgspec.msgpack.Decoder(AdapterTiers).decode
 decode_report = msgspec.msgpack.Decoder(ReplicaReport).decode

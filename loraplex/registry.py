@@ -8,7 +8,8 @@ from sqlmodel import Session, col, select
 
 from loraplex import storage_quota
 from loraplex.entities import Adapter, Repo
-from loraplex.store.adapters import AdapterInvalid, AdapterStore
+from loraplex.limits import StorageLimit
+from loraplex.store.adapters import AdapterInvalid, AdapterStore, digest_of
 from loraplex.store.models import ModelStore, ModelUnavailable
 
 _TRIES = 5
@@ -27,7 +28,7 @@ class Registry:
     database: Engine
     adapters: AdapterStore
     models: ModelStore
-    storage_gib: float | None  # of a tenant; None: what the disk holds
+    limit: StorageLimit
 
     def register(
         self, tenant: str, repo: str, base_model: str, config: bytes, weights: bytes
@@ -40,8 +41,7 @@ class Registry:
         try:
             named = base_model or AdapterStore.base_model_of(config)
             self._check_base_model(named)
-            with Session(self.database) as session:
-                storage_quota.check(session, tenant, len(config) + len(weights), self.storage_gib)
+            self._check_room(tenant, config, weights)
             facts = self.adapters.put(config, weights, self.models.find(named))
         except AdapterInvalid as refused:
             raise RegistrationRefused("adapter_refused", f"Adapter refused: {refused}") from refused
@@ -65,6 +65,19 @@ class Registry:
                     session.rollback()
         raise RegistrationRefused("conflict", f"Repo {repo!r} is being written to; try again.")
 
+    def _check_room(self, tenant: str, config: bytes, weights: bytes) -> None:
+        """What is there already takes nothing. Raises StorageFull."""
+        if self.limit.gib is None:
+            return
+        there = select(Adapter.id).where(
+            Adapter.tenant_id == tenant,
+            Adapter.digest == digest_of(config, weights),
+            col(Adapter.deleted_at).is_(None),
+        )
+        with Session(self.database) as session:
+            if session.exec(there).first() is None:
+                storage_quota.check(session, tenant, len(config) + len(weights), self.limit)
+
     def _check_base_model(self, name: str) -> None:
         if not name:
             wanted = "adapter_config.json has no base_model_name_or_path"
@@ -78,6 +91,10 @@ class Registry:
 def _next_version(session: Session, new: Adapter) -> Adapter:
     """Commits. Raises IntegrityError when another process was faster."""
     mine = (Adapter.tenant_id == new.tenant_id, Adapter.repo == new.repo)
+    repo = select(Repo).where(Repo.tenant_id == new.tenant_id, Repo.name == new.repo)
+    if session.exec(repo).first() is None:
+        session.add(Repo(tenant_id=new.tenant_id, name=new.repo))
+        session.flush()
     same = session.exec(
         select(Adapter).where(
             *mine,
@@ -87,10 +104,8 @@ def _next_version(session: Session, new: Adapter) -> Adapter:
         )
     ).first()
     if same is not None:
+        session.commit()
         return same
-    repo = select(Repo).where(Repo.tenant_id == new.tenant_id, Repo.name == new.repo)
-    if session.exec(repo).first() is None:
-        session.add(Repo(tenant_id=new.tenant_id, name=new.repo))
     newest = session.exec(select(func.max(Adapter.version)).where(*mine)).one()
     row = Adapter(**new.model_dump(exclude={"id", "version"}), version=(newest or 0) + 1)
     session.add(row)

@@ -1,11 +1,16 @@
 """All settings, one class per process. Read once at start from `LORAPLEX_*`, then passed down."""
 
+import base64
 import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from loraplex.limits import StorageLimit
+
+_KEY_BYTES = 32
 
 
 class Settings(BaseSettings):
@@ -49,6 +54,12 @@ class Settings(BaseSettings):
         description="How much the adapters and files of a tenant may take, in GiB. Unset: what the "
         "disk holds.",
     )
+    storage_kept_s: float = Field(
+        86400.0,
+        ge=3600,
+        description="How long the files of a deleted adapter, and uploads that nobody completed, "
+        "are kept, in seconds: longer than any request takes.",
+    )
     s3_sources: list[str] = Field(
         [],
         description="Where in S3 adapters may be imported from, with the server's credentials, as "
@@ -60,6 +71,21 @@ class Settings(BaseSettings):
         description="Locks what users give us in trust (a hub's token while it is needed): 32 "
         "bytes as URL-safe base64. Empty: a file of the home folder, made at first use.",
     )
+
+    @field_validator("secret_key")
+    @classmethod
+    def _is_key(cls, key: str) -> str:
+        try:
+            right = not key or len(base64.urlsafe_b64decode(key)) == _KEY_BYTES
+        except ValueError:
+            right = False
+        if not right:
+            raise ValueError("32 bytes as URL-safe base64; empty: a file of the home folder")
+        return key
+
+    @property
+    def storage_limit(self) -> StorageLimit:
+        return StorageLimit(self.tenant_storage_gib, self.storage_kept_s)
 
     @field_validator("home", mode="after")
     @classmethod
@@ -210,12 +236,6 @@ class ScalerSettings(Settings):
         2.0,
         gt=0,
         description="What a replica on a CPU takes, in GiB, to know how many there is room for.",
-    )
-    storage_kept_s: float = Field(
-        86400.0,
-        gt=0,
-        description="How long the files of a deleted adapter, and uploads that nobody completed, "
-        "are kept, in seconds: longer than any request takes.",
     )
     budget_check_s: float = Field(
         60.0, gt=0, description="Seconds between two looks at what tenants have spent."

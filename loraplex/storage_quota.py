@@ -1,28 +1,32 @@
 """How much a tenant may store: its adapters and files together."""
 
-from sqlalchemy import func
+from datetime import timedelta
+
+from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
-from loraplex.entities import Adapter, StoredFile
+from loraplex.entities import Adapter, StoredFile, utc_now
+from loraplex.limits import StorageLimit
 
 
 class StorageFull(Exception):
     """The text says how much is allowed."""
 
 
-def check(session: Session, tenant: str, more: int, limit_gib: float | None) -> None:
+def check(session: Session, tenant: str, more: int, limit: StorageLimit) -> None:
     """Raises StorageFull when `more` bytes are too many."""
-    if limit_gib is not None and used(session, tenant) + more > limit_gib * 2**30:
+    if limit.gib is not None and used(session, tenant, limit.kept_s) + more > limit.gib * 2**30:
         raise StorageFull(
-            f"Adapters and files of tenant {tenant!r} may take {limit_gib:g} GiB "
-            "(LORAPLEX_TENANT_STORAGE_GIB). Delete some."
+            f"Adapters and files of tenant {tenant!r} may take {limit.gib:g} GiB "
+            "(LORAPLEX_TENANT_STORAGE_GIB). Delete some; an adapter counts until its files are "
+            "removed, LORAPLEX_STORAGE_KEPT_S later."
         )
 
 
-def used(session: Session, tenant: str) -> int:
+def used(session: Session, tenant: str, kept_s: float) -> int:
     """Bytes."""
-    adapters = select(func.sum(col(Adapter.size_bytes))).where(
-        Adapter.tenant_id == tenant, col(Adapter.deleted_at).is_(None)
-    )
+    since = utc_now() - timedelta(seconds=kept_s)
+    there = or_(col(Adapter.deleted_at).is_(None), col(Adapter.deleted_at) > since)
+    adapters = select(func.sum(col(Adapter.size_bytes))).where(Adapter.tenant_id == tenant, there)
     files = select(func.sum(col(StoredFile.bytes))).where(StoredFile.tenant_id == tenant)
     return int(session.exec(adapters).one() or 0) + int(session.exec(files).one() or 0)

@@ -1,22 +1,27 @@
 """One import of an adapter: fetch it from a hub, S3 or a folder, register it.
 
-The row tells everything: who runs it (one at a time), how far it is, whether it is still wanted.
-A task worker that dies gives no more signs; then another one goes on where it was.
+The row tells whose it is, how far, and whether it is still wanted. Who runs it gives a sign every
+few seconds, and holds a lock on its folder: one that was taken for dead and lives finds that it
+isn't its any more, and its heir waits until it has let go. What was fetched is gone on with.
 """
 
 import logging
 import os
 import secrets
 import shutil
-import time
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import Engine, Update, update
-from sqlmodel import Session, col, or_
+from sqlalchemy import Engine, Update, func, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Session, col, or_, select
 
 from loraplex.compare_and_set import changed
-from loraplex.entities import Adapter, AdapterImport, ImportState, utc_now
+from loraplex.entities import UNFINISHED, Adapter, AdapterImport, ImportState, utc_now
+from loraplex.locked import is_locked
 from loraplex.registry import RegistrationRefused, Registry
 from loraplex.secret_box import NotReadable, SecretBox
 from loraplex.settings import ScalerSettings
@@ -27,7 +32,9 @@ from loraplex.store.sources import SourceRefused, check_allowed, parse
 
 log = logging.getLogger(__name__)
 
-_BEAT_S = 1.0
+SIGN_EACH_S = 1.0
+MOST_ATTEMPTS = 5
+MOST_OF_A_TENANT = 2  # at once: others' imports wait for the same threads
 
 
 class ImportRun:
@@ -36,39 +43,64 @@ class ImportRun:
         self._settings = settings
         self._id = import_id
         self._me = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._told_at = 0.0
+        self._lost = threading.Event()  # it was cancelled, or is another one's
+        self._ended = threading.Event()
+        self._news: tuple[str, float | None] = ("", None)
 
     def begin(self, silent_s: float) -> bool:
-        """False: it has ended, or another one runs it that gave a sign within so long."""
+        """False: it has ended, another one runs it that gave a sign within so long, or its tenant
+        has enough that run."""
         silent = col(AdapterImport.beat_at) < utc_now() - timedelta(seconds=silent_s)
         free = or_(col(AdapterImport.state) == ImportState.QUEUED.value, silent)
-        unfinished = (ImportState.QUEUED.value, ImportState.RUNNING.value)
+        with Session(self._database) as session:
+            row = session.get(AdapterImport, self._id)
+            if row is None or self._running(session, row) >= MOST_OF_A_TENANT:
+                return False
         wanted = update(AdapterImport).where(
-            col(AdapterImport.id) == self._id, col(AdapterImport.state).in_(unfinished), free
+            col(AdapterImport.id) == self._id, col(AdapterImport.state).in_(UNFINISHED), free
         )
-        return self._write(wanted, state=ImportState.RUNNING.value, runner=self._me)
+        attempts = col(AdapterImport.attempts) + 1
+        mine = {"state": ImportState.RUNNING.value, "runner": self._me, "attempts": attempts}
+        return self._write(wanted, **mine)
 
     def carry_out(self) -> None:
-        scratch = self._settings.uploads_dir / self._id  # the same after a worker's death
+        """To its end, if it stays its own. Raises what concerns the database."""
+        with self._locked() as scratch:
+            if scratch is None:
+                log.info("%s is still held by another run", self._id)
+                return
+            signs = threading.Thread(target=self._give_signs, args=[scratch], daemon=True)
+            signs.start()
+            try:
+                self._carry_out(scratch)
+            finally:
+                self._ended.set()
+                signs.join()
+
+    def _carry_out(self, scratch: Path) -> None:
         try:
             ended: dict[str, object] = {"adapter": self._import(scratch).ref, "progress": 1.0}
             state = ImportState.SUCCEEDED
         except Stopped:
             log.info("%s was cancelled, or taken over", self._id)
+            if self._read().state == ImportState.CANCELLED:
+                shutil.rmtree(scratch, ignore_errors=True)
             return
         except (FetchFailed, RegistrationRefused, SourceRefused, NotReadable) as failed:
             ended, state = {"error": str(failed)}, ImportState.FAILED
+        except SQLAlchemyError:
+            raise
         except Exception as failed:  # whatever it is, who asked for it must read it
             log.exception("%s failed", self._id)
             ended, state = {"error": f"{type(failed).__name__}: {failed}"}, ImportState.FAILED
-        shutil.rmtree(scratch, ignore_errors=True)
-        if not self._write(self._mine(), state=state.value, token="", doing="", **ended):
-            log.info("%s was cancelled at its end", self._id)
-        log.info("%s %s %s", self._id, state.value, ended)
+        if self._write(self._mine(), state=state.value, token="", doing="", **ended):
+            shutil.rmtree(scratch, ignore_errors=True)
+            log.info("%s %s %s", self._id, state.value, ended)
 
     def _import(self, scratch: Path) -> Adapter:
-        with Session(self._database, expire_on_commit=False) as session:
-            row = session.get_one(AdapterImport, self._id)
+        row = self._read()
+        if row.attempts > MOST_ATTEMPTS:
+            raise FetchFailed(f"{MOST_ATTEMPTS} task workers died, or hung, while they ran it.")
         settings, source = self._settings, parse(row.source)
         check_allowed(
             *(source, row.tenant_id),
@@ -79,23 +111,59 @@ class ImportRun:
         token = box.open(row.token) if row.token else ""
         files = fetch(source, scratch, token, settings.max_upload_bytes, self._tell)
         config, weights = (file.read_bytes() for file in files)
-        self._told_at = 0.0
         self._tell("registering", None)
-        registry = Registry(
-            self._database,
-            AdapterStore(settings.adapters_dir),
-            ModelStore(settings.models_dir, allow_local=settings.allow_local_models),
-            settings.tenant_storage_gib,
-        )
+        if not self._write(self._mine()):
+            raise Stopped
+        models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
+        store = AdapterStore(settings.adapters_dir)
+        registry = Registry(self._database, store, models, settings.storage_limit)
         return registry.register(row.tenant_id, row.repo, row.base_model, config, weights)
 
     def _tell(self, doing: str, progress: float | None) -> None:
         """Raises Stopped when it was cancelled, or taken over."""
-        if time.monotonic() - self._told_at < _BEAT_S:
-            return
-        self._told_at = time.monotonic()
-        if not self._write(self._mine(), doing=doing, progress=progress):
+        self._news = doing, progress
+        if self._lost.is_set():
             raise Stopped
+
+    def _give_signs(self, scratch: Path) -> None:
+        while not self._ended.wait(self._pause_s):
+            doing, progress = self._news
+            os.utime(scratch)  # it isn't forgotten
+            try:
+                if not self._write(self._mine(), doing=doing, progress=progress):
+                    self._lost.set()
+                    return
+            except SQLAlchemyError as away:
+                log.warning("%s gives no sign: %s", self._id, away)
+
+    @property
+    def _pause_s(self) -> float:
+        """The first news soon: somebody watches."""
+        return SIGN_EACH_S if self._news[0] else 0.2
+
+    @contextmanager
+    def _locked(self) -> Iterator[Path | None]:
+        """Its folder, the same after a worker's death. None: another run is still in it."""
+        scratch = self._settings.uploads_dir / self._id
+        scratch.mkdir(parents=True, exist_ok=True)
+        folder = os.open(scratch, os.O_RDONLY)
+        try:
+            yield scratch if is_locked(folder) else None
+        finally:
+            os.close(folder)
+
+    def _running(self, session: Session, row: AdapterImport) -> int:
+        """Others of its tenant."""
+        others = select(func.count()).where(
+            col(AdapterImport.tenant_id) == row.tenant_id,
+            col(AdapterImport.state) == ImportState.RUNNING.value,
+            col(AdapterImport.id) != row.id,
+        )
+        return session.exec(others).one()
+
+    def _read(self) -> AdapterImport:
+        with Session(self._database, expire_on_commit=False) as session:
+            return session.get_one(AdapterImport, self._id)
 
     def _mine(self) -> Update:
         return update(AdapterImport).where(

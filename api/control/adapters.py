@@ -6,12 +6,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, UploadFile
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from sqlmodel import Session
 
 from api.registry import versions
 from api.registry.archive import as_zip
+from api.registry.whereabouts import (
+    AdapterState,
+    Place,
+    places_of,
+    state_of,
+    told_by_replicas,
+)
 from api.security import ForAdapters, ForLooking
 from api.state import StateDep
 from loraplex.entities import Adapter
@@ -30,6 +37,13 @@ class AdapterOut(BaseModel):
     size_bytes: int
     archived: bool
     created_at: datetime
+
+
+class AdapterWhere(AdapterOut):
+    """What it is now; `places`: on replicas of deployments that one may use."""
+
+    state: AdapterState
+    places: list[Place]
 
 
 class AdapterChange(BaseModel):
@@ -59,20 +73,27 @@ async def register(
 
 
 @router.get("")
-def list_adapters(
+async def list_adapters(
     tenant: ForLooking, state: StateDep, archived: bool = False
-) -> dict[str, list[AdapterOut]]:
+) -> dict[str, list[AdapterWhere]]:
     """`archived`: those too."""
-    with Session(state.database) as session:
-        return {
-            "data": [shown(row) for row in versions.of_tenant(session, tenant, archived=archived)]
-        }
+
+    def read() -> list[Adapter]:
+        with Session(state.database, expire_on_commit=False) as session:
+            return versions.of_tenant(session, tenant, archived=archived)
+
+    rows, told = await run_in_threadpool(read), await told_by_replicas(state, tenant)
+    return {"data": [_where(row, places_of(row.digest, told)) for row in rows]}
 
 
 @router.get("/{repo}/{version}")
-def get(repo: str, version: str, tenant: ForLooking, state: StateDep) -> AdapterOut:
-    with Session(state.database) as session:
-        return shown(versions.need(session, tenant, f"{repo}/{version}"))
+async def get(repo: str, version: str, tenant: ForLooking, state: StateDep) -> AdapterWhere:
+    def read() -> Adapter:
+        with Session(state.database, expire_on_commit=False) as session:
+            return versions.need(session, tenant, f"{repo}/{version}")
+
+    row, told = await run_in_threadpool(read), await told_by_replicas(state, tenant)
+    return _where(row, places_of(row.digest, told))
 
 
 @router.patch("/{repo}/{version}")
@@ -98,13 +119,17 @@ async def delete(repo: str, version: str, tenant: ForAdapters, state: StateDep) 
     state.resolver.forget()
 
 
-@router.get("/{repo}/{version}/content", response_class=FileResponse)
-def content(repo: str, version: str, tenant: ForLooking, state: StateDep) -> FileResponse:
+@router.get("/{repo}/{version}/content", response_class=StreamingResponse)
+def content(repo: str, version: str, tenant: ForLooking, state: StateDep) -> StreamingResponse:
     """PEFT's two files in a zip."""
-    with Session(state.database) as session:
+    with Session(state.database, expire_on_commit=False) as session:
         row = versions.need(session, tenant, f"{repo}/{version}")
-        return as_zip(state, row)
+    return as_zip(state, row)
 
 
 def shown(row: Adapter) -> AdapterOut:
     return AdapterOut(ref=row.ref, **row.model_dump(exclude={"id", "tenant_id", "deleted_at"}))
+
+
+def _where(row: Adapter, places: list[Place]) -> AdapterWhere:
+    return AdapterWhere(**shown(row).model_dump(), state=state_of(places), places=places)

@@ -7,9 +7,11 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
+from api.control.deployments import check_base_model
 from api.registry import imports
 from api.security import ForAdapters, ForLooking
 from api.state import StateDep
+from api.text import Text
 from loraplex.entities import AdapterImport, ImportState
 
 router = APIRouter(prefix="/imports", tags=["adapters"])
@@ -19,10 +21,10 @@ class ImportCreate(BaseModel):
     """`source`: `hub:ORG/NAME`, `hub:ORG/NAME@REVISION`, `s3://BUCKET/FOLDER`, a folder's path."""
 
     model_config = ConfigDict(extra="forbid")
-    source: str
-    repo: str = Field("", description="Unset: after the source.")
-    base_model: str = Field("", max_length=512, description="Instead of the config's.")
-    token: str = Field("", max_length=4096, repr=False, description="The hub's, for this import.")
+    source: Text
+    repo: Text = Field("", description="Unset: after the source.")
+    base_model: Text = Field("", max_length=512, description="Instead of the config's.")
+    token: Text = Field("", max_length=4096, repr=False, description="The hub's, for this import.")
 
 
 class ImportOut(BaseModel):
@@ -45,6 +47,8 @@ async def create(body: ImportCreate, tenant: ForAdapters, state: StateDep) -> Im
     is another version."""
     source = imports.source_of(state, tenant, body.source)
     repo = body.repo or source.repo
+    if body.base_model:
+        check_base_model(state, body.base_model)
     row = await imports.begin(state, tenant, source, repo, body.base_model, body.token)
     return _shown(row)
 

@@ -1,6 +1,5 @@
 """/api/v1/repos: names under which adapters have versions."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
@@ -12,7 +11,7 @@ from sqlmodel import Session
 
 from api.control.adapters import AdapterOut, shown
 from api.control.deployment_schemas import Description
-from api.registry import repos, versions
+from api.registry import repos
 from api.security import ForAdapters, ForLooking
 from api.state import StateDep
 from loraplex.entities import Adapter, Repo
@@ -48,9 +47,7 @@ def list_repos(
 ) -> dict[str, list[RepoOut]]:
     """The newest first."""
     with Session(state.database) as session:
-        of: dict[str, list[Adapter]] = defaultdict(list)
-        for version in versions.of_tenant(session, tenant, archived=True):
-            of[version.repo].append(version)
+        of = repos.all_versions(session, tenant)
         rows = repos.list_all(session, tenant, limit)
         return {"data": [_shown(row, of[row.name]) for row in rows]}
 

@@ -77,6 +77,7 @@ class Asked:
         self._http, self._state = http, state
 
     async def answer(self, *, streamed: bool, as_list: bool = False) -> Response:
+        self.body.generation(self.deployment, {}, streamed=streamed)  # what is wrong is told first
         caller, base_model = caller_of(self._http), self.deployment.base_model
         refs = await refs_of(self._state, caller, self.body, base_model)
         request = self.body.generation(self.deployment, refs, streamed=streamed)

@@ -79,7 +79,7 @@ class Parameters(BaseModel):
     adapter_id: Text | None = Field(None, max_length=512)
     adapter_source: Literal["pbase", "hub", "local", "s3"] | None = None
     merged_adapters: MergedAdapters | None = None
-    api_token: str | None = Field(None, max_length=4096, repr=False)  # the registry needs none
+    api_token: str | None = Field(None, max_length=4096, repr=False)  # a hub's, to import from it
     best_of: int | None = Field(None, ge=1, le=128)
     do_sample: bool | None = False
     max_new_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)

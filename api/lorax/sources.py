@@ -12,12 +12,14 @@ async def refs_of(
     state: State, caller: Caller, body: GenerateRequest, base_model: str
 ) -> dict[str, str]:
     """As which each of them is registered, REPO/VERSION. Raises ApiError."""
-    kind, token = body.parameters.adapter_source, body.parameters.api_token or ""
-    refs = {}
-    for adapter in body.outside(base_model):
-        source = source_of(state, caller.tenant, _spelled(state, caller, kind or "", adapter))
-        refs[adapter] = await imported(state, caller, source, token)
-    return refs
+    outside = body.outside(base_model)
+    if not outside:
+        return {}
+    kind, token = body.parameters.adapter_source or "", body.parameters.api_token or ""
+    sources = [
+        source_of(state, caller.tenant, _spelled(state, caller, kind, each)) for each in outside
+    ]
+    return dict(zip(outside, await imported(state, caller, sources, token), strict=True))
 
 
 def _spelled(state: State, caller: Caller, kind: str, adapter: str) -> str:
@@ -29,6 +31,6 @@ def _spelled(state: State, caller: Caller, kind: str, adapter: str) -> str:
         if len(prefixes) != 1:
             raise bad_request(f"{adapter!r}: s3://BUCKET/FOLDER.", "adapter_id")
         return f"{prefixes[0].replace('{tenant}', caller.tenant).rstrip('/')}/{adapter}"
-    if kind == "local" and not adapter.startswith(("/", "~", "./")):
-        raise bad_request(f"{adapter!r}: a folder's path.", "adapter_id")
+    if kind == "local" and not adapter.startswith("/"):
+        raise bad_request(f"{adapter!r}: a folder's absolute path.", "adapter_id")
     return adapter

@@ -12,6 +12,7 @@ from api.errors import ApiError, bad_request
 from api.registry import datasets, transfers
 from api.security import ForAdapters, ForLooking
 from api.state import StateDep
+from api.text import Text
 from loraplex.datasets import is_csv
 from loraplex.entities import Dataset, StoredFile, TransferKind
 
@@ -29,8 +30,8 @@ class BeginUpload(BaseModel):
 
 class CompleteUpload(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    name: str
-    uploadToken: str
+    name: Text
+    uploadToken: Text
 
 
 @router.post("/v2/datasets/upload")

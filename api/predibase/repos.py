@@ -1,10 +1,11 @@
 """Repos and their versions as Predibase's SDK sees them; uploads in its three steps."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from sqlmodel import Session
 
@@ -16,6 +17,7 @@ from api.errors import bad_request
 from api.registry import repos, transfers, versions
 from api.security import ForAdapters, ForLooking
 from api.state import State, StateDep
+from api.text import Text
 from loraplex.entities import Adapter, Repo, TransferKind
 from loraplex.store.peft_checks import CONFIG, WEIGHTS
 
@@ -36,13 +38,13 @@ class Archived(BaseModel):
 
 class BeginUpload(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    repo: str
+    repo: Text
     region: None = None  # there is one
 
 
 class CompleteUpload(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    uploadToken: str
+    uploadToken: Text
 
 
 @router.post("/repos", status_code=201)
@@ -51,7 +53,7 @@ def create(body: RepoCreate, tenant: ForAdapters, state: StateDep) -> dict[str, 
         row = repos.create(
             session, tenant, body.name, body.description or "", exists_ok=body.existsOk
         )
-        return _repo(session, row)
+        return _repo(row, repos.versions(session, tenant, row.name))
 
 
 @router.get("/repos")
@@ -60,15 +62,17 @@ def list_repos(
 ) -> dict[str, Any]:
     """The newest first."""
     with Session(state.database) as session:
-        found = [_repo(session, row) for row in repos.list_all(session, tenant, limit)]
-        return {"data": {"repos": found}}
+        of = repos.all_versions(session, tenant)
+        rows = repos.list_all(session, tenant, limit)
+        return {"data": {"repos": [_repo(row, of[row.name]) for row in rows]}}
 
 
 @router.get("/repos/{repo}")
 def get(repo: str, tenant: ForLooking, state: StateDep) -> dict[str, Any]:
     """By name or id."""
     with Session(state.database) as session:
-        return _repo(session, repos.need(session, tenant, repo))
+        row = repos.need(session, tenant, repo)
+        return _repo(row, repos.versions(session, tenant, row.name))
 
 
 @router.delete("/repos/{repo}")
@@ -101,8 +105,8 @@ async def delete_version(
     return {"repo": repo, "tag": tag}
 
 
-@router.get("/repos/{repo}/version/{tag}/download", response_class=FileResponse)
-def download(repo: str, tag: str, tenant: ForLooking, state: StateDep) -> FileResponse:
+@router.get("/repos/{repo}/version/{tag}/download", response_class=StreamingResponse)
+def download(repo: str, tag: str, tenant: ForLooking, state: StateDep) -> StreamingResponse:
     return control.content(repo, tag, tenant, state)
 
 
@@ -147,7 +151,7 @@ def _complete(state: State, tenant: str, token: str) -> dict[str, Any]:
     return _version(new)
 
 
-def _repo(session: Session, row: Repo) -> dict[str, Any]:
+def _repo(row: Repo, of: Sequence[Adapter]) -> dict[str, Any]:
     found = [
         {
             "tag": each.version,
@@ -156,7 +160,7 @@ def _repo(session: Session, row: Repo) -> dict[str, Any]:
             "baseModel": each.base_model,
             "archived": each.archived,
         }
-        for each in repos.versions(session, row.tenant_id, row.name)
+        for each in of
     ]
     return {
         "uuid": row.id,

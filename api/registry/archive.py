@@ -1,36 +1,42 @@
 """A version's files as one: a zip with what PEFT reads."""
 
-import os
 import tempfile
 import zipfile
-from pathlib import Path
+from collections.abc import Iterator
+from typing import IO
 
-from fastapi.responses import FileResponse
-from starlette.background import BackgroundTask
+from fastapi.responses import StreamingResponse
 
 from api.errors import ApiError
 from api.state import State
 from loraplex.entities import Adapter
 from loraplex.store.peft_checks import CONFIG, WEIGHTS
 
+_BLOCK = 2**20
 
-def as_zip(state: State, version: Adapter) -> FileResponse:
+
+def as_zip(state: State, version: Adapter) -> StreamingResponse:
     """Raises ApiError 404 when its files were removed meanwhile."""
     folder = state.adapters.folder(version.digest)
-    handle, path = tempfile.mkstemp(suffix=".zip")
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (has no name: gone with whoever reads it)
     try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        with zipfile.ZipFile(file, "w") as archive:
             for name in (CONFIG, WEIGHTS):  # weights don't shrink: stored as they are
                 archive.write(folder / name, name)
     except FileNotFoundError as gone:
-        Path(path).unlink()
+        file.close()
         raise ApiError(404, "not_found", f"The files of {version.ref!r} are gone.") from gone
-    except BaseException:
-        Path(path).unlink()
-        raise
-    return FileResponse(
-        path,
-        media_type="application/zip",
-        filename=f"{version.repo}-{version.version}.zip",
-        background=BackgroundTask(os.unlink, path),
-    )
+    size = file.tell()
+    file.seek(0)
+    name = f"{version.repo}-{version.version}.zip"
+    headers = {
+        "content-length": str(size),
+        "content-disposition": f'attachment; filename="{name}"',
+    }
+    return StreamingResponse(_blocks(file), media_type="application/zip", headers=headers)
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while block := file.read(_BLOCK):
+            yield block

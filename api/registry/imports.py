@@ -1,12 +1,17 @@
 """Adapters that are fetched from a hub, S3 or a folder: asked for here, done by a task worker."""
 
 import asyncio
+import logging
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import func, update
+from sqlalchemy import Engine, func, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from api.errors import ApiError, bad_request
 from api.keyring import Caller
@@ -14,14 +19,16 @@ from api.registry import repos
 from api.requests.resolve import find_adapter
 from api.state import State
 from loraplex.compare_and_set import changed
-from loraplex.entities import AdapterImport, ImportState, utc_now
+from loraplex.entities import UNFINISHED, AdapterImport, ImportState, utc_now
 from loraplex.scopes import Scope
 from loraplex.store.sources import Source, SourceRefused, check_allowed, parse
 
-UNFINISHED = (ImportState.QUEUED.value, ImportState.RUNNING.value)
+log = logging.getLogger(__name__)
+
 _MOST_AT_ONCE = 50  # of a tenant
 _LOOK_EACH_S = 0.2
-_WAIT_S = 60.0
+_WAIT_S = 45.0  # LoRAX' client waits for a minute
+_TRIED = 10
 _FAILURE_HOLDS = timedelta(seconds=30)
 
 
@@ -74,25 +81,77 @@ def cancel(session: Session, row: AdapterImport) -> AdapterImport:
     return row
 
 
-async def imported(state: State, caller: Caller, source: Source, token: str) -> str:
-    """The version that came, or comes now, from a source: REPO/VERSION. Raises ApiError."""
-    deadline = time.monotonic() + _WAIT_S
+async def imported(
+    state: State, caller: Caller, sources: Sequence[Source], token: str
+) -> list[str]:
+    """The versions that came, or come now, from these: REPO/VERSION each. Raises ApiError."""
+    rows = [await _wanted(state, caller, source, token) for source in sources]
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_WAIT_S):
+            rows = [await state.imports.end_of(row) for row in rows]
+    for source, row in zip(sources, rows, strict=True):
+        if row.state in UNFINISHED:
+            message = f"{source} is being fetched. Send the request again."
+            raise ApiError(503, "adapter_importing", message, retry_after_s=5)
+        if row.state != ImportState.SUCCEEDED:
+            message = f"{source}: {row.error or row.state}"
+            raise bad_request(message, "adapter_id", "adapter_import_failed")
+    return [row.adapter for row in rows]
+
+
+async def _wanted(state: State, caller: Caller, source: Source, token: str) -> AdapterImport:
     row = await run_in_threadpool(_latest, state, caller.tenant, source)
-    if row is None:
-        if not {Scope.ADMIN, Scope.ADAPTERS} & caller.scopes:
-            message = f"{source} was not imported, and this API key lacks the scope 'adapters'."
-            raise ApiError(403, "missing_scope", message)
-        row = await begin(state, caller.tenant, source, source.repo, "", token)
-    while row.state in UNFINISHED and time.monotonic() < deadline:
-        await asyncio.sleep(_LOOK_EACH_S)
-        row = await run_in_threadpool(_read, state, row.id)
-    if row.state == ImportState.SUCCEEDED:
-        return row.adapter
-    if row.state in UNFINISHED:
-        far = "" if row.progress is None else f" ({row.progress:.0%})"
-        message = f"{source} is being fetched{far}. Send the request again."
-        raise ApiError(503, "adapter_importing", message, retry_after_s=5)
-    raise bad_request(f"{source}: {row.error or row.state}", "adapter_id", "adapter_import_failed")
+    if row is not None:
+        return row
+    if not {Scope.ADMIN, Scope.ADAPTERS} & caller.scopes:
+        message = f"{source} was not imported, and this API key lacks the scope 'adapters'."
+        raise ApiError(403, "missing_scope", message)
+    return await begin(state, caller.tenant, source, source.repo, "", token)
+
+
+class ImportEnds:
+    """Who waits for imports' ends, in this process: one look at the database for all of them."""
+
+    def __init__(self, database: Engine) -> None:
+        self._database = database
+        self._waiting: dict[str, asyncio.Future[AdapterImport]] = {}
+        self._until: dict[str, float] = {}  # nobody waits for longer
+        self._looking: asyncio.Task[None] | None = None
+
+    async def end_of(self, row: AdapterImport) -> AdapterImport:
+        if row.state not in UNFINISHED:
+            return row
+        end = self._waiting.get(row.id)
+        if end is None:
+            end = self._waiting[row.id] = asyncio.get_running_loop().create_future()
+        self._until[row.id] = time.monotonic() + _WAIT_S
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        return await asyncio.shield(end)
+
+    async def _look(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(_LOOK_EACH_S)
+            for given_up in [i for i, until in self._until.items() if time.monotonic() > until]:
+                self._forget(given_up)
+            try:
+                ended = await run_in_threadpool(self._ended, list(self._waiting))
+            except SQLAlchemyError as away:
+                log.warning("whether imports have ended can't be told: %s", away)
+                continue
+            for row in ended:
+                self._forget(row.id).set_result(row)
+
+    def _forget(self, import_id: str) -> "asyncio.Future[AdapterImport]":
+        del self._until[import_id]
+        return self._waiting.pop(import_id)
+
+    def _ended(self, ids: list[str]) -> list[AdapterImport]:
+        with Session(self._database, expire_on_commit=False) as session:
+            wanted = select(AdapterImport).where(
+                col(AdapterImport.id).in_(ids), col(AdapterImport.state).not_in(UNFINISHED)
+            )
+            return list(session.exec(wanted))
 
 
 def _store(
@@ -109,27 +168,39 @@ def _store(
         row = AdapterImport(tenant_id=tenant, source=str(source), repo=repo, base_model=base_model)
         row.token = state.secrets.lock(token) if token else ""
         session.add(row)
-        session.commit()
+        try:
+            session.commit()
+        except IntegrityError:  # it is being imported
+            session.rollback()
+            there = _of(tenant, source).where(
+                AdapterImport.repo == repo, col(AdapterImport.state).in_(UNFINISHED)
+            )
+            found = session.exec(there).first()
+            if found is None:
+                message = f"{source} has just ended. Try again."
+                raise ApiError(409, "conflict", message) from None
+            return found
         return row
 
 
 def _latest(state: State, tenant: str, source: Source) -> AdapterImport | None:
-    """The one that counts. None: it is to be imported, for the first time or again."""
+    """The one that counts: the latest that brought a version that is there; without one, whatever
+    is under way, or has just failed. None: it is to be imported, for the first time or again."""
+    newest = col(AdapterImport.created_at).desc()
     with Session(state.database, expire_on_commit=False) as session:
-        wanted = select(AdapterImport).where(
-            AdapterImport.tenant_id == tenant,
-            AdapterImport.source == str(source),
-            AdapterImport.state != ImportState.CANCELLED,
-        )
-        row = session.exec(wanted.order_by(col(AdapterImport.created_at).desc())).first()
-        if row is None:
-            return None
-        if row.state == ImportState.SUCCEEDED:
-            return row if find_adapter(session, tenant, row.adapter) else None
-        failed_long_ago = row.beat_at < utc_now() - _FAILURE_HOLDS
-        return None if row.state == ImportState.FAILED and failed_long_ago else row
+        came = _of(tenant, source).where(AdapterImport.state == ImportState.SUCCEEDED)
+        for row in session.exec(came.order_by(newest).limit(_TRIED)):
+            if find_adapter(session, tenant, row.adapter):
+                return row
+        others = (*UNFINISHED, ImportState.FAILED.value)
+        wanted = _of(tenant, source).where(col(AdapterImport.state).in_(others))
+        last = session.exec(wanted.order_by(newest)).first()
+        if last is None or last.state in UNFINISHED:
+            return last
+        return last if last.beat_at > utc_now() - _FAILURE_HOLDS else None
 
 
-def _read(state: State, import_id: str) -> AdapterImport:
-    with Session(state.database, expire_on_commit=False) as session:
-        return session.get_one(AdapterImport, import_id)
+def _of(tenant: str, source: Source) -> SelectOfScalar[AdapterImport]:
+    return select(AdapterImport).where(
+        AdapterImport.tenant_id == tenant, AdapterImport.source == str(source)
+    )

@@ -1,8 +1,10 @@
 """Repos: names under which a tenant's adapters have versions."""
 
 import re
+from collections import defaultdict
 
 from sqlalchemy import delete as sql_delete
+from sqlalchemy import func, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, or_, select
 
@@ -25,7 +27,8 @@ def create(session: Session, tenant: str, name: str, description: str, *, exists
     check_name(name)
     found = find(session, tenant, name)
     if found is None:
-        if len(list_all(session, tenant, _MOST)) >= _MOST:
+        count = select(func.count()).where(col(Repo.tenant_id) == tenant)
+        if session.exec(count).one() >= _MOST:
             raise ApiError(409, "too_many", f"A tenant has at most {_MOST} repos. Delete some.")
         session.add(Repo(tenant_id=tenant, name=name, description=description))
         try:
@@ -66,12 +69,25 @@ def versions(session: Session, tenant: str, repo: str) -> list[Adapter]:
     return list(session.exec(wanted.order_by(col(Adapter.version))))
 
 
+def all_versions(session: Session, tenant: str) -> defaultdict[str, list[Adapter]]:
+    """The same of all repos, by their names."""
+    wanted = select(Adapter).where(Adapter.tenant_id == tenant, col(Adapter.deleted_at).is_(None))
+    found: defaultdict[str, list[Adapter]] = defaultdict(list)
+    for version in session.exec(wanted.order_by(col(Adapter.version))):
+        found[version.repo].append(version)
+    return found
+
+
 def delete(session: Session, tenant: str, repo: Repo) -> None:
     """With its versions and aliases; made again, it goes on counting where it was."""
     of_it = (col(Alias.tenant_id) == tenant, col(Alias.repo) == repo.name)
     session.execute(sql_delete(Alias).where(*of_it))
-    for version in versions(session, tenant, repo.name):
-        version.deleted_at = utc_now()
-        session.add(version)
     session.delete(repo)
+    session.flush()
+    live = (
+        col(Adapter.tenant_id) == tenant,
+        col(Adapter.repo) == repo.name,
+        col(Adapter.deleted_at).is_(None),
+    )
+    session.execute(update(Adapter).where(*live).values(deleted_at=utc_now()))
     session.commit()

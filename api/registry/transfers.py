@@ -15,16 +15,19 @@ from api.state import State
 from loraplex.entities import Transfer, TransferKind, utc_now
 
 LIFETIME = timedelta(hours=1)
-_MOST = 100  # of a tenant at once
+_MOST_UPLOADS, _MOST_READS = 20, 1000  # of a tenant at once
 
 
 def issue(session: Session, tenant: str, kind: TransferKind, target: str) -> tuple[Transfer, str]:
     """A transfer and its secret. Raises ApiError 409 for a tenant with too many."""
     session.execute(delete(Transfer).where(col(Transfer.expires_at) < utc_now()))
-    count = select(func.count()).where(col(Transfer.tenant_id) == tenant)
-    if session.exec(count).one() >= _MOST:
-        message = f"At most {_MOST} transfers at once; they end after {LIFETIME}."
-        raise ApiError(409, "too_many", message)
+    reads = kind is TransferKind.FILE
+    alike = (col(Transfer.kind) == TransferKind.FILE.value) == reads
+    count = select(func.count()).where(col(Transfer.tenant_id) == tenant, alike)
+    most = _MOST_READS if reads else _MOST_UPLOADS
+    if session.exec(count).one() >= most:
+        message = f"At most {most} at once; each ends by itself within {LIFETIME}."
+        raise ApiError(429, "too_many", message, retry_after_s=60)
     secret = secrets.token_urlsafe(32)
     row = Transfer(
         tenant_id=tenant,
@@ -68,6 +71,14 @@ def end(state: State, transfer: str) -> None:
         session.execute(delete(Transfer).where(col(Transfer.id) == transfer))
         session.commit()
     state.staging.delete(transfer)
+
+
+def of_tenant(session: Session, tenant: str) -> list[str]:
+    """Ids of its uploads."""
+    uploads = select(Transfer.id).where(
+        Transfer.tenant_id == tenant, Transfer.kind != TransferKind.FILE
+    )
+    return list(session.exec(uploads))
 
 
 def _digest(secret: str) -> str:

@@ -30,7 +30,7 @@ def register(
 def check_storage(session: Session, state: State, tenant: str, more: int) -> None:
     """Whether `more` bytes have room. Raises ApiError 409."""
     try:
-        storage_quota.check(session, tenant, more, state.settings.tenant_storage_gib)
+        storage_quota.check(session, tenant, more, state.settings.storage_limit)
     except storage_quota.StorageFull as full:
         raise ApiError(409, "storage_full", str(full)) from full
 

@@ -8,7 +8,6 @@ be a real one.
 import asyncio
 import hashlib
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
@@ -16,14 +15,13 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from api.errors import ApiError, bad_request
+from api.errors import ApiError
+from api.requests.merges import Merges
 from api.requests.models import ServedModel, ServedModels
 from api.requests.resolve import merge_parts, resolve
-from loraplex.entities import Adapter, Deployment
+from loraplex.entities import Deployment
 from loraplex.not_serving import not_serving
 from loraplex.status import ADMITTING, Status
-from loraplex.store.adapters import AdapterInvalid
-from loraplex.store.merged import MergedAdapters, TooManyMerges
 from loraplex.store.merging import Merge
 from loraplex.store.models import ModelStore
 
@@ -73,12 +71,12 @@ class Resolver:
     """Of one API process; used by its event loop alone."""
 
     def __init__(
-        self, database: Engine, models: ModelStore, served: ServedModels, merged: MergedAdapters
+        self, database: Engine, models: ModelStore, served: ServedModels, merges: Merges
     ) -> None:
         self._database = database
         self._models = models
         self._served = served
-        self._merged = merged
+        self._merges = merges
         self._known: LRUCache[_Asked, tuple[float, Resolved]] = LRUCache(_MOST)
         self._looking: dict[_Asked, asyncio.Task[Resolved]] = {}
 
@@ -101,6 +99,9 @@ class Resolver:
         mine = asyncio.current_task()
         try:
             found = await run_in_threadpool(self._look, *asked)
+            tenant, _, merge = asked
+            if merge is not None:
+                found = await self._merged(tenant, merge, found)
             if self._looking.get(asked) is mine:  # else something was changed meanwhile
                 self._known[asked] = time.monotonic(), found
             return found
@@ -116,7 +117,13 @@ class Resolver:
         self._known.clear()
         self._looking.clear()
 
+    async def _merged(self, tenant: str, merge: Merge, parts: Resolved) -> Resolved:
+        digests = tuple(part.digest or "" for part in parts.variants)
+        digest = await self._merges.digest(tenant, replace(merge, adapters=digests))
+        return replace(parts, variants=(Variant(merge.name, digest),))
+
     def _look(self, tenant: str, model: str, merge: Merge | None) -> Resolved:
+        """Where something is to be merged, the parts are the variants."""
         with Session(self._database, expire_on_commit=False) as session:
             target = resolve(session, tenant, model)
             parts = merge_parts(session, tenant, target, merge) if merge else []
@@ -130,22 +137,12 @@ class Resolver:
             )
         served = self.served_for(deployment)
         if merge is not None:
-            merged = Variant(merge.name, self._merge(tenant, merge, parts))
-            return Resolved(deployment, served, (merged,))
+            return Resolved(deployment, served, tuple(Variant(a.ref, a.digest) for a in parts))
         if target.adapter is None:
             return Resolved(deployment, served)
         weighted = zip((target.adapter, *target.others), target.weights, strict=True)
         variants = tuple(Variant(a.ref, a.digest, weight) for a, weight in weighted)
         return Resolved(deployment, served, variants)
-
-    def _merge(self, tenant: str, merge: Merge, parts: Sequence[Adapter]) -> str:
-        by_digest = replace(merge, adapters=tuple(part.digest for part in parts))
-        try:
-            return self._merged.digest(tenant, by_digest)
-        except AdapterInvalid as refused:
-            raise bad_request(f"Adapter refused: {refused}", "merged_adapters") from refused
-        except TooManyMerges as refused:
-            raise ApiError(429, "too_many_merges", str(refused)) from refused
 
     def served_for(self, deployment: Deployment) -> ServedModel:
         """Raises ApiError while its base model isn't here."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Literal, cast
 
 import msgspec
@@ -36,6 +37,7 @@ from loraplex.keys import (
     reply_channel,
 )
 from loraplex.messages import (
+    AdapterTiers,
     Job,
     ReplicaReport,
     Shown,
@@ -43,6 +45,7 @@ from loraplex.messages import (
     decode_job,
     decode_report,
     decode_shown,
+    decode_tiers,
     encode,
 )
 
@@ -235,6 +238,19 @@ class ApiBroker:
             replies = await pipeline.execute()
         return [list(_readable(rows)) for rows in replies]
 
+    async def tiers(self, lanes: Sequence[Lane]) -> list[list[AdapterTiers]]:
+        """Which adapters each lane's living replicas have; two round trips."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for lane in lanes:
+                pipeline.hkeys(lane.reports)
+            incarnations = await pipeline.execute()
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for lane, names in zip(lanes, incarnations, strict=True):
+                for name in names:
+                    pipeline.get(lane.tiers_prefix + name.decode())
+            told = iter(await pipeline.execute())
+        return [list(_tiers(islice(told, len(names)))) for names in incarnations]
+
     async def explanation(self, deployment_id: str) -> tuple[Explanation | None, float]:
         """The scaler's latest decision, and the time of Redis' clock, which it goes by. None: it
         has not looked, or is of another release."""
@@ -293,6 +309,13 @@ def _readable(rows: Sequence[bytes]) -> Iterator[ReplicaReport]:
     for row in rows:
         with suppress(msgspec.DecodeError):
             yield decode_report(row)
+
+
+def _tiers(rows: Iterator[bytes | None]) -> Iterator[AdapterTiers]:
+    for row in rows:
+        with suppress(msgspec.DecodeError):
+            if row is not None:
+                yield decode_tiers(row)
 
 
 def _page(entries: Any, most: int) -> Page:

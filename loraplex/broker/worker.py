@@ -212,5 +212,14 @@ class WorkerBroker:
         keys = [lane.jobs, lane.lease_prefix + incarnation, lane.batches]
         self._resign(keys=keys, args=[incarnation])
 
+    def tell_tiers(self, tiers: bytes | None, seconds: float) -> bool:
+        """Which adapters it has, for so long; None: as told before. False: that isn't known any
+        more. Raises Unavailable."""
+        key, milliseconds = self.lane.tiers_prefix + self.incarnation, int(1000 * seconds)
+        if tiers is None:
+            return bool(self._redis.pexpire(key, milliseconds))
+        self._redis.set(key, tiers, px=milliseconds)
+        return True
+
     def forget_report(self) -> None:
         self._redis.hdel(self.lane.reports, self.incarnation)

@@ -54,12 +54,13 @@ def list_adapters(
     if as_json:
         sys.stdout.write(json.dumps(rows) + "\n")
         return
-    table = Table("adapter", "base model", "rank", "targets", "size", "digest")
+    table = Table("adapter", "base model", "rank", "targets", "size", "state", "digest")
     for a in rows:
         size = f"{a['size_bytes'] / 2**20:.1f} MiB"
         name = f"{a['ref']} (archived)" if a["archived"] else a["ref"]
         targets = ", ".join(a["targets"])
-        table.add_row(name, a["base_model"], str(a["rank"]), targets, size, a["digest"][:12])
+        facts = (str(a["rank"]), targets, size, a["state"], a["digest"][:12])
+        table.add_row(name, a["base_model"], *facts)
     print_table(table)
 
 
@@ -129,8 +130,13 @@ def show(ref: Ref, as_json: Json = False) -> None:
     if as_json:
         sys.stdout.write(json.dumps(facts) + "\n")
         return
+    places = facts.pop("places")
     for name, value in facts.items():
         out.print(f"{name:11} {', '.join(value) if isinstance(value, list) else value}")
+
+    for place in places:
+        reason = f": {place['reason']}" if place["reason"] else ""
+        out.print(f"  {place['deployment']} {place['replica']} {place['tier']}{reason}")
 
 
 def download(

@@ -4,6 +4,7 @@ from loraplex.entities.answers import Batch, StoredResponse, Totals, UsageRecord
 from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
 from loraplex.entities.notices import DeliveryState, Webhook, WebhookDelivery
 from loraplex.entities.registry import (
+    UNFINISHED,
     Adapter,
     AdapterImport,
     Alias,
@@ -18,6 +19,7 @@ from loraplex.entities.serving import Deployment, DeploymentEvent, Leadership, R
 from loraplex.entities.tenancy import ApiKey, Plan, Tenant
 
 __all__ = [
+    "UNFINISHED",
     "Adapter",
     "AdapterImport",
     "Alias",

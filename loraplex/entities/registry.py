@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import JSON, Column, Index
+from sqlalchemy import JSON, Column, Index, text
 from sqlmodel import Field, SQLModel
 
 from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
@@ -71,10 +71,23 @@ class ImportState(StrEnum):
     CANCELLED = "cancelled"
 
 
+UNFINISHED = (ImportState.QUEUED.value, ImportState.RUNNING.value)
+
+
 class AdapterImport(SQLModel, table=True):
     """A version that is fetched from a hub, S3 or a folder by a task worker."""
 
-    __table_args__ = (Index("ix_adapterimport_tenant_source", "tenant_id", "source"),)
+    __table_args__ = (
+        Index("ix_adapterimport_tenant_at", "tenant_id", "created_at"),
+        # The same is not fetched twice at once.
+        Index(
+            "uq_adapterimport_unfinished",
+            *("tenant_id", "source", "repo"),
+            unique=True,
+            sqlite_where=text("state IN ('queued', 'running')"),
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
+    )
 
     id: str = Field(default_factory=lambda: new_id("imp"), primary_key=True)
     tenant_id: str = Field(foreign_key="tenant.id")
@@ -88,6 +101,7 @@ class AdapterImport(SQLModel, table=True):
     error: str = Field(default="", sa_type=Reason)  # why it failed
     adapter: str = ""  # what came of it, REPO/VERSION
     runner: str = ""  # the task that runs it
+    attempts: int = 0  # tasks that have begun it
     beat_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)  # its latest sign
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 

@@ -6,6 +6,7 @@ Needs nothing but the standard library: what looks after them needn't be able to
 import fcntl
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +15,14 @@ from pathlib import Path
 
 UNFINISHED = "storing-"
 _DIGEST = re.compile("[0-9a-f]{64}")
+
+
+def older(path: Path, seconds: float) -> bool:
+    """Than so long. False: it is gone."""
+    try:
+        return path.stat().st_mtime < time.time() - seconds
+    except FileNotFoundError:
+        return False
 
 
 class AdapterFolders:
@@ -40,8 +49,17 @@ class AdapterFolders:
 
     def unused(self, seconds: float) -> list[str]:
         """Digests that were neither stored nor used for so long."""
-        before = time.time() - seconds
-        return [each.name for each in self._folders() if each.stat().st_mtime < before]
+        return [
+            each.name
+            for each in self._folders()
+            if _DIGEST.fullmatch(each.name) and older(each, seconds)
+        ]
+
+    def remove_unfinished(self, seconds: float) -> None:
+        """What was being stored so long ago, by a process that has died."""
+        for each in self._folders():
+            if each.name.startswith(UNFINISHED) and older(each, seconds):
+                shutil.rmtree(each, ignore_errors=True)
 
     def remove(self, digest: str, seconds: float) -> bool:
         """If it was still not used for so long. Whoever registers the same content at this moment
@@ -57,7 +75,7 @@ class AdapterFolders:
     def _folders(self) -> list[Path]:
         if not self.root.is_dir():
             return []
-        return [each for each in self.root.iterdir() if _DIGEST.fullmatch(each.name)]
+        return list(self.root.iterdir())
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

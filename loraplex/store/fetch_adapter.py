@@ -1,6 +1,8 @@
 """PEFT's two files from a hub, S3 or a folder, into a folder here; goes on where it was left."""
 
+import hashlib
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,13 +12,14 @@ from typing import Any
 import httpx
 
 from loraplex.store.models import Tell
-from loraplex.store.peft_checks import CONFIG, WEIGHTS
+from loraplex.store.peft_checks import CONFIG, MAX_CONFIG, WEIGHTS
 from loraplex.store.sources import Source, SourceKind
 
 log = logging.getLogger(__name__)
 
 _BLOCK = 2**20
 _TRIES = 5
+_SHA256 = re.compile("[0-9a-f]{64}")
 _TIMEOUT_S = 60.0
 _NO_WEIGHTS = f"It has no {WEIGHTS}. Pickles (adapter_model.bin) are not read: save as safetensors."
 
@@ -52,14 +55,14 @@ def _from_hub(source: Source, into: Path, token: str, most_bytes: int, tell: Tel
     from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
     info = HfApi(token=token or False).model_info(
-        source.name, revision=source.revision or None, files_metadata=True
+        source.name, revision=source.revision or None, files_metadata=True, timeout=_TIMEOUT_S
     )
     sizes = {each.rfilename: each.size or 0 for each in info.siblings or ()}
     _check_sizes(sizes, most_bytes)
     headers = {"authorization": f"Bearer {token}"} if token else {}
     for name in (CONFIG, WEIGHTS):
         url = hf_hub_url(source.name, name, revision=info.sha)
-        file = get_hf_file_metadata(url, token=token or False)
+        file = get_hf_file_metadata(url, token=token or False, timeout=_TIMEOUT_S)
         blocks = partial(_http_blocks, url, headers)
         _append(blocks, into / name, file.size or sizes[name], file.etag or "", source, tell)
 
@@ -117,17 +120,30 @@ def _append(
         for _ in range(_TRIES):
             try:
                 for block in blocks_from(here.tell()) if here.tell() < size else ():
-                    here.write(block[: size - here.tell()])
                     tell(f"fetching {source}: {path.name}", here.tell() / size)
+                    here.write(block[: size - here.tell()])
             except httpx.TransportError as broken:
                 log.info("%s at byte %d: %s", source, here.tell(), broken)
             if here.tell() >= size:
+                here.flush()
+                _check_content(path, etag)
                 return
     raise FetchFailed(f"{source}: {path.name} broke off again and again.")
 
 
+def _check_content(path: Path, etag: str) -> None:
+    """A hub's ETag of a large file is its SHA-256."""
+    if not _SHA256.fullmatch(etag):
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != etag:
+        path.unlink()
+        raise FetchFailed(f"{path.name} was damaged on its way. Try again.")
+
+
 def _from_folder(source: Source, into: Path, most_bytes: int) -> None:
-    folder = Path(source.name).expanduser()
+    folder = Path(source.name)
     files = [folder / name for name in (CONFIG, WEIGHTS)]
     _check_sizes({f.name: f.stat().st_size for f in files if f.is_file()}, most_bytes)
     for file in files:
@@ -139,6 +155,8 @@ def _check_sizes(sizes: dict[str, int], most_bytes: int) -> None:
         raise FetchFailed(f"It has no {CONFIG}: it isn't an adapter in PEFT's format.")
     if WEIGHTS not in sizes:
         raise FetchFailed(_NO_WEIGHTS)
+    if sizes[CONFIG] > MAX_CONFIG:
+        raise FetchFailed(f"{CONFIG} has {sizes[CONFIG]} bytes; at most {MAX_CONFIG}.")
     total = sizes[CONFIG] + sizes[WEIGHTS]
     if total > most_bytes:
         raise FetchFailed(f"It has {total} bytes; at most {most_bytes} (LORAPLEX_MAX_UPLOAD_BYTES)")

@@ -59,9 +59,13 @@ class Merge:
         return f"merged({', '.join(self.adapters)})"
 
 
-def merge(how: Merge, adapters: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
-    """Config and weights of each → config and weights of one. Raises AdapterInvalid."""
+def merge(
+    how: Merge, adapters: Sequence[tuple[bytes, bytes]], most_bytes: int
+) -> tuple[bytes, bytes]:
+    """Config and weights of each → config and weights of one, which has at most so many bytes.
+    Raises AdapterInvalid."""
     found = [_Adapter(*files) for files in adapters]
+    _check_size(found, most_bytes)
     merged: dict[str, Array] = {}
     ranks: dict[str, int] = {}
     for name in sorted({name for each in found for name in each.tensors}):
@@ -77,13 +81,28 @@ def merge(how: Merge, adapters: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, b
 class _Adapter:
     def __init__(self, config: bytes, weights: bytes) -> None:
         self.config = parse_config(config)
-        self.tensors: dict[str, Any] = dict(deserialize(weights))  # type: ignore[no-untyped-call]
-        self._parsed = {n: parse_name(n, each["shape"]) for n, each in self.tensors.items()}
+        self.tensors: dict[str, Any] = {}  # by their names without `.default`
+        self._parsed: dict[str, LoraTensor] = {}
+        for name, tensor in deserialize(weights):  # type: ignore[no-untyped-call]
+            plain = name.replace(".default.weight", ".weight")
+            self.tensors[plain] = tensor
+            self._parsed[plain] = parse_name(plain, tensor["shape"])
 
     def tensor(self, name: str) -> Array:
         parsed = self._parsed[name]
         values = _float32(self.tensors[name])
         return values * _scaling(self.config, parsed) if parsed.side == "B" else values
+
+
+def _check_size(adapters: Sequence[_Adapter], most_bytes: int) -> None:
+    """Before it is computed. Raises AdapterInvalid."""
+    sizes: dict[str, int] = {}
+    for each in adapters:
+        for name, tensor in each.tensors.items():
+            sizes[name] = max(sizes.get(name, 0), 4 * math.prod(tensor["shape"]))
+    if sum(sizes.values()) > most_bytes:
+        message = f"merged, they have {sum(sizes.values())} bytes (float32); at most {most_bytes}."
+        raise AdapterInvalid(message)
 
 
 def _float32(tensor: Mapping[str, Any]) -> Array:

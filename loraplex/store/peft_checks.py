@@ -17,6 +17,7 @@ from safetensors import SafetensorError, deserialize
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_RANK = 256
+MAX_CONFIG = 2**20  # bytes
 # Each dtype as unsigned integers, and the exponent that infinities and NaNs have.
 _FLOATS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
     "F32": (np.uint32, 0x7F800000),
@@ -38,6 +39,8 @@ class AdapterInvalid(Exception):
 
 def parse_config(raw: bytes) -> dict[str, Any]:
     """The config as a dictionary, its fields checked. Raises AdapterInvalid."""
+    if len(raw) > MAX_CONFIG:
+        raise AdapterInvalid(f"{CONFIG} has over {MAX_CONFIG} bytes.")
     try:
         config = json.loads(raw)
     except (ValueError, RecursionError) as broken:

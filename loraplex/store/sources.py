@@ -58,9 +58,9 @@ def parse(text: str) -> Source:
         if not is_hub_name(name) or wrong_revision or ".." in revision:
             raise SourceRefused(f"{text!r}: hub:ORG/NAME or hub:ORG/NAME@REVISION.")
         return Source(SourceKind.HUB, name, revision)
-    if text.startswith(("/", "~", "./")):
+    if text.startswith("/"):
         return Source(SourceKind.LOCAL, str(Path(text)))
-    raise SourceRefused(f"{text!r}: hub:ORG/NAME, s3://BUCKET/FOLDER, or a folder's path.")
+    raise SourceRefused(f"{text!r}: hub:ORG/NAME, s3://BUCKET/FOLDER, or /A/FOLDER of the server.")
 
 
 def check_allowed(source: Source, tenant: str, *, local: bool, s3_prefixes: Sequence[str]) -> None:

@@ -2,8 +2,9 @@
 
 import re
 import shutil
-import time
 from pathlib import Path
+
+from loraplex.store.adapter_folders import older
 
 _ID = re.compile(r"move-[0-9a-f]{12}")
 
@@ -23,12 +24,16 @@ class Staging:
     def delete(self, transfer: str) -> None:
         shutil.rmtree(self.path(transfer, ""), ignore_errors=True)
 
+    def size(self, transfer: str) -> int:
+        """Bytes that are here."""
+        folder = self.path(transfer, "")
+        return sum(file.stat().st_size for file in folder.iterdir())
+
     def forget_older(self, seconds: float) -> int:
         """Those that nobody completed: how many."""
         if not self._root.is_dir():
             return 0
-        before = time.time() - seconds
-        old = [folder for folder in self._root.iterdir() if folder.stat().st_mtime < before]
+        old = [folder for folder in self._root.iterdir() if older(folder, seconds)]
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)
         return len(old)

@@ -2,13 +2,15 @@
 
 from datetime import timedelta
 
+from sqlalchemy import Engine, update
 from sqlmodel import Session, col, select
 
+from loraplex.compare_and_set import changed
 from loraplex.database import connect
-from loraplex.entities import AdapterImport, ImportState, utc_now
+from loraplex.entities import UNFINISHED, AdapterImport, ImportState, utc_now
 from scheduler.tasks.app import app, settings
 
-SILENT_S = 60.0  # then its worker is taken for dead
+SILENT_S = 30.0  # then its worker is taken for dead
 _engine = connect(settings.database)
 
 
@@ -21,16 +23,28 @@ def import_adapter(import_id: str) -> None:
     run = ImportRun(_engine, settings, import_id)
     if run.begin(SILENT_S):
         run.carry_out()
+        resume_imports()  # its tenant's next one
 
 
 @app.task
 def resume_imports() -> None:
-    """Those that nobody runs: their request was lost, or their worker died."""
-    before = utc_now() - timedelta(seconds=SILENT_S)
-    unfinished = (ImportState.QUEUED.value, ImportState.RUNNING.value)
-    with Session(_engine) as session:
-        left = select(AdapterImport.id).where(
-            col(AdapterImport.state).in_(unfinished), col(AdapterImport.beat_at) < before
-        )
-        for import_id in session.exec(left).all():
-            import_adapter.delay(import_id)
+    """Those that nobody runs: their request was lost, they wait for others of their tenant, or
+    their worker died."""
+    for import_id in to_be_resumed(_engine, SILENT_S):
+        import_adapter.delay(import_id)
+
+
+def to_be_resumed(database: Engine, silent_s: float) -> list[str]:
+    """Each is told once within so many seconds. Who ran one and lives finds it taken away."""
+    now = utc_now()
+    before = now - timedelta(seconds=silent_s)
+    found = []
+    with Session(database) as session:
+        silent = (col(AdapterImport.state).in_(UNFINISHED), col(AdapterImport.beat_at) < before)
+        for import_id in session.exec(select(AdapterImport.id).where(*silent)).all():
+            one = update(AdapterImport).where(col(AdapterImport.id) == import_id, *silent)
+            again = one.values(state=ImportState.QUEUED.value, runner="", beat_at=now)
+            if changed(session, again):
+                found.append(import_id)
+            session.commit()
+    return found

@@ -3,16 +3,18 @@
 import logging
 from datetime import timedelta
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete
 from sqlmodel import Session, col, or_, select
 
 from loraplex.database import connect
-from loraplex.entities import Adapter, utc_now
+from loraplex.entities import UNFINISHED, Adapter, AdapterImport, utc_now
 from loraplex.store.adapter_folders import AdapterFolders
 from loraplex.store.staging import Staging
 from scheduler.tasks.app import app, settings
 
 log = logging.getLogger(__name__)
+_UPLOAD_S = 2 * 3600.0  # twice as long as its URL is valid
+_IMPORT_DAYS = 90
 _engine = connect(settings.database)
 
 
@@ -21,9 +23,19 @@ def clean_storage() -> None:
     """Safe to run at any time, and twice."""
     kept_s = settings.storage_kept_s
     removed = clean_adapters(_engine, AdapterFolders(settings.adapters_dir), kept_s)
-    uploads = Staging(settings.uploads_dir).forget_older(kept_s)
+    AdapterFolders(settings.adapters_dir).remove_unfinished(kept_s)
+    uploads = Staging(settings.uploads_dir).forget_older(_UPLOAD_S)
+    _forget_imports()
     if removed or uploads:
         log.info("removed: %d adapters' files, %d uploads", removed, uploads)
+
+
+def _forget_imports() -> None:
+    since = utc_now() - timedelta(days=_IMPORT_DAYS)
+    with Session(_engine) as session:
+        ended = (col(AdapterImport.state).not_in(UNFINISHED), col(AdapterImport.created_at) < since)
+        session.execute(delete(AdapterImport).where(*ended))
+        session.commit()
 
 
 def clean_adapters(database: Engine, store: AdapterFolders, kept_s: float) -> int:

@@ -319,7 +319,7 @@ def test_sources_that_cannot_be_had_are_told_with_their_reason(
         ({"adapter_source": "hub", "adapter_id": "org/pickle"}, "Pickles"),
         ({"adapter_source": "hub", "adapter_id": "../x"}, "hub:ORG/NAME"),
         ({"adapter_source": "s3", "adapter_id": "s3://other/x"}, "LORAPLEX_S3_SOURCES"),
-        ({"adapter_source": "local", "adapter_id": "x"}, "a folder's path"),
+        ({"adapter_source": "local", "adapter_id": "x"}, "absolute path"),
     ):
         answer = ask(platform, f"{BASE}/generate", **given)
         assert answer.status_code == 422 and named in answer.json()["error"], answer.text

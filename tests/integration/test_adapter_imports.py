@@ -1,9 +1,9 @@
 """Imports by a task worker's code: from a hub, S3 and folders, with deaths and changes of mind."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,11 @@ from sqlmodel import Session, select
 
 from loraplex.apikeys import FIRST_TENANT
 from loraplex.database import connect, migrate
-from loraplex.entities import Adapter, AdapterImport, ImportState, Repo, Tenant, utc_now
+from loraplex.entities import Adapter, AdapterImport, ImportState, Repo, Tenant
 from loraplex.secret_box import SecretBox
 from loraplex.settings import ScalerSettings
-from scheduler.adapter_import import ImportRun
+from scheduler.adapter_import import MOST_ATTEMPTS, ImportRun
+from scheduler.tasks.adapter_imports import to_be_resumed
 from tests.conftest import ADAPTERS
 from tests.fakes.hub import Hub, commit_of
 from tests.fakes.hub import hub as a_hub
@@ -147,24 +148,73 @@ def test_one_that_is_too_large_is_not_fetched(
     assert not any("/resolve/" in path for path, _ in hub.asked)
 
 
-def test_it_is_run_by_one_and_by_another_when_that_one_is_silent(
+def test_it_is_run_by_one_at_a_time(
+    database: Engine, settings: ScalerSettings, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one lives, though it was taken for dead, and holds what it fetches."""
+    hub.repos["org/x"] = large()
+    import_id = ask(database, "hub:org/x")
+    first, heir, last = (ImportRun(database, settings, import_id) for _ in range(3))
+    assert first.begin(60) and not heir.begin(60)
+
+    def taken_for_dead(one: ImportRun) -> None:
+        if one is first:
+            assert to_be_resumed(database, -1) == [import_id]
+            assert heir.begin(60)
+            heir.carry_out()
+            assert read(database, import_id).state == "running", "it waits for the first one"
+            assert first._lost.wait(10)
+
+    with monkeypatch.context() as news:
+        at_first_news(news, taken_for_dead)
+        first.carry_out()
+    assert read(database, import_id).state == "running"
+    assert to_be_resumed(database, -1) == [import_id]
+    assert last.begin(60)
+    last.carry_out()
+    row = read(database, import_id)
+    assert (row.state, row.attempts) == ("succeeded", 3)
+    with Session(database) as session:
+        digest = session.exec(select(Adapter.digest)).one()
+    stored = (settings.adapters_dir / digest / "adapter_model.safetensors").read_bytes()
+    assert stored == hub.repos["org/x"]["adapter_model.safetensors"]
+    assert not first.begin(-1), "it has ended"
+
+
+def test_one_that_workers_die_of_is_given_up(
+    database: Engine, settings: ScalerSettings, hub: Hub
+) -> None:
+    hub.repos["org/x"] = FILES
+    row = run(database, settings, "hub:org/x", attempts=MOST_ATTEMPTS)
+    assert row.state == "failed" and "died" in row.error
+
+
+def test_each_is_resumed_once_when_it_is_silent_and_two_of_a_tenant_run(
+    database: Engine, settings: ScalerSettings
+) -> None:
+    ids = [ask(database, f"hub:org/{number}") for number in range(3)]
+    assert to_be_resumed(database, 60) == []
+    assert sorted(to_be_resumed(database, -1)) == sorted(ids)
+    assert to_be_resumed(database, 60) == []
+    runs = [ImportRun(database, settings, each) for each in ids]
+    assert [each.begin(60) for each in runs] == [True, True, False]
+
+
+def test_what_was_damaged_on_its_way_is_not_registered(
     database: Engine, settings: ScalerSettings, hub: Hub
 ) -> None:
     hub.repos["org/x"] = FILES
     import_id = ask(database, "hub:org/x")
-    dead, other = (ImportRun(database, settings, import_id) for _ in range(2))
-    assert dead.begin(60) and not other.begin(60)
-    with Session(database) as session:
-        row = session.get_one(AdapterImport, import_id)
-        row.beat_at = utc_now() - timedelta(seconds=61)
-        session.add(row)
-        session.commit()
-    assert other.begin(60)
-    dead.carry_out()  # it wasn't: but it is not its any more
-    assert read(database, import_id).state == "running"
-    other.carry_out()
-    check_registered(database, settings, read(database, import_id))
-    assert not dead.begin(60), "it has ended"
+    weights = settings.uploads_dir / import_id / "adapter_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"x" * 1000)
+    digest = hashlib.sha256(FILES[weights.name]).hexdigest()
+    weights.with_suffix(".etag").write_text(digest)
+    one = ImportRun(database, settings, import_id)
+    assert one.begin(60)
+    one.carry_out()
+    row = read(database, import_id)
+    assert row.state == "failed" and "damaged" in row.error
 
 
 class Killed(BaseException):
@@ -191,7 +241,6 @@ def at_first_news(monkeypatch: pytest.MonkeyPatch, act: Callable[[ImportRun], No
 
     def tell(self: ImportRun, doing: str, progress: float | None) -> None:
         if progress:
-            self._told_at = 0.0
             act(self)
         plain(self, doing, progress)
 
@@ -204,8 +253,9 @@ def test_it_goes_on_where_a_worker_that_died_was(
     hub.repos["org/x"] = large()
     import_id = ask(database, "hub:org/x")
 
-    def die(_: ImportRun) -> None:
-        if any("safetensors" in path for path, _ in hub.asked):
+    def die(one: ImportRun) -> None:
+        weights = settings.uploads_dir / import_id / "adapter_model.safetensors"
+        if weights.exists() and weights.stat().st_size:
             raise Killed
 
     with monkeypatch.context() as dying:
@@ -233,9 +283,11 @@ def test_one_that_is_cancelled_registers_nothing(
             row.state = ImportState.CANCELLED.value
             session.add(row)
             session.commit()
+        assert one._lost.wait(10)
 
     at_first_news(monkeypatch, cancel)
     assert run(database, settings, "hub:org/x").state == "cancelled"
+    assert not list(settings.uploads_dir.iterdir()), "what was fetched is gone"
     with Session(database) as session:
         assert not session.exec(select(Adapter)).all()
 

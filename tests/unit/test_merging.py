@@ -1,6 +1,8 @@
 """Merged adapters are what PEFT's functions make of A and B; DARE drops what it says."""
 
 import json
+import os
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ from peft.utils.merge_utils import task_arithmetic, ties
 from safetensors.numpy import load, save
 
 from loraplex.store.adapters import AdapterStore, inspect
-from loraplex.store.merged import MergedAdapters, TooManyMerges
-from loraplex.store.merging import MajoritySign, Merge, Strategy, merge
+from loraplex.store.merged import MergedAdapters, MergeRefused
+from loraplex.store.merging import MajoritySign, Merge, Strategy
+from loraplex.store.merging import merge as merge_within
 from loraplex.store.peft_checks import AdapterInvalid
 
 Q, V = (f"base_model.model.model.layers.0.self_attn.{name}_proj" for name in "qv")
@@ -27,6 +30,10 @@ def adapter(seed: int, linears: tuple[str, ...] = (Q, V), r: int = 4, **config: 
         tensors[f"{linear}.lora_B.weight"] = draw.standard_normal((16, r)).astype(np.float32)
     fields = {"peft_type": "LORA", "r": r, "lora_alpha": r, "base_model_name_or_path": "org/m"}
     return json.dumps(fields | config).encode(), save(tensors)
+
+
+def merge(asked: Merge, adapters: list[Files]) -> Files:
+    return merge_within(asked, adapters, 2**30)
 
 
 def how(strategy: Strategy, count: int = 3, density: float = 0.6, **given: Any) -> Merge:
@@ -135,19 +142,60 @@ def test_bfloat16_and_float16_are_read() -> None:
             np.testing.assert_array_equal(found, small[name].float().numpy())
 
 
-def test_a_merge_is_made_once_and_again_when_it_is_gone(tmp_path: Path) -> None:
+def test_the_two_ways_to_spell_a_tensor_are_one() -> None:
+    config, weights = adapter(1)
+    spelled = {n.replace(".weight", ".default.weight"): t for n, t in load(weights).items()}
+    both = Merge(("a", "b"), (1.0, 1.0))
+    one = merge(both, [(config, save(spelled)), (config, weights)])
+    assert load(one[1]).keys() == load(weights).keys()
+
+
+def test_one_that_would_be_too_large_is_not_made() -> None:
+    adapters = [adapter(1, (Q,)), adapter(2, (V,))]
+    size = 4 * 2 * (4 * 24 + 16 * 4)
+    both = Merge(("a", "b"), (1.0, 1.0))
+    assert merge_within(both, adapters, size)
+    with pytest.raises(AdapterInvalid, match="at most"):
+        merge_within(both, adapters, size - 1)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[MergedAdapters, AdapterStore, tuple[str, ...]]:
     store = AdapterStore(tmp_path / "adapters")
     digests = tuple(store.put(*adapter(seed), None).digest for seed in range(2))
-    merged = MergedAdapters(store, tmp_path / "merged", most=2)
+    return MergedAdapters(store, tmp_path / "merged", most=2, most_bytes=10_000), store, digests
+
+
+def test_a_merge_is_made_once_and_again_when_it_is_gone(
+    made: tuple[MergedAdapters, AdapterStore, tuple[str, ...]], tmp_path: Path
+) -> None:
+    merged, store, digests = made
     asked = Merge(digests, (1.0, 1.0))
-    made = merged.digest("t", asked)
-    written = (store.folder(made) / "adapter_model.safetensors").stat().st_mtime_ns
-    assert merged.digest("t", asked) == made
-    assert (store.folder(made) / "adapter_model.safetensors").stat().st_mtime_ns == written
-    assert store.remove(made, -1)
-    assert merged.digest("t", asked) == made and store.use(made)
-    merged.digest("t", Merge(digests, (1.0, 2.0)))
-    with pytest.raises(TooManyMerges, match="2 different merges a day"):
-        merged.digest("t", Merge(digests, (1.0, 3.0)))
-    assert merged.digest("t", asked) == made
-    merged.digest("another tenant", Merge(digests, (1.0, 3.0)))
+    assert merged.known("t", asked) is None
+    digest = merged.make("t", asked, inf)
+    assert merged.known("t", asked) == digest and merged.known("another", asked) is None
+    assert store.remove(digest, -1)
+    assert merged.known("t", asked) is None
+    assert merged.make("t", asked, inf) == digest and store.use(digest)
+
+
+def test_merges_of_a_day_are_bounded_failed_ones_too_and_a_used_one_stays(
+    made: tuple[MergedAdapters, AdapterStore, tuple[str, ...]], tmp_path: Path
+) -> None:
+    merged, store, digests = made
+    asked = Merge(digests, (1.0, 1.0))
+    merged.make("t", asked, inf)
+    (note,) = (tmp_path / "merged").glob("*/*")
+    os.utime(note, (0, 0))
+    assert merged.known("t", asked), "and so it was used today"
+    large = store.put(*adapter(9, r=64), None).digest
+    with pytest.raises(AdapterInvalid, match="together they have over"):
+        merged.make("t", Merge((large, digests[0]), (1.0, 2.0)), inf)
+    with pytest.raises(MergeRefused, match="2 different merges a day"):
+        merged.make("t", Merge(digests, (1.0, 3.0)), inf)
+    assert merged.known("t", asked)
+    other = Merge(digests, (1.0, 3.0))
+    size = store.folder(merged.make("another", other, inf))
+    used = sum(file.stat().st_size for file in size.iterdir())
+    with pytest.raises(MergeRefused, match="full"):
+        merged.make("another", Merge(digests, (1.0, 4.0)), used)

@@ -190,3 +190,21 @@ def test_everyone_is_served_in_the_end(slots: int, work: list[tuple[str, int]]) 
         if not running and not waiting:
             return
     pytest.fail(f"still waiting: {waiting}")
+
+
+def test_it_tells_where_each_adapter_is_and_what_failed_last_time() -> None:
+    disk = Disk()
+    residency = make(disk, slots=3)
+    disk.gate.clear()
+    residency.want("aaa")
+    residency.want("bad")
+    assert set(residency.tiers().loading) == {"aaa", "bad"}
+    disk.gate.set()
+    load(residency, "b")
+    assert residency.acquire("aaa", 0.0)
+    told = residency.tiers()
+    assert (told.slots, told.memory, told.loading) == (["aaa"], ["b"], [])
+    assert list(told.failed) == ["bad"] and "bad weights" in told.failed["bad"]
+    residency._load = lambda adapter: adapter
+    load(residency, "bad")
+    assert "bad" in residency.tiers().memory and not residency.tiers().failed

@@ -22,6 +22,8 @@ from gpu_worker.engine.request import AdapterRefused
 
 Packed = TypeVar("Packed")
 
+_MOST_FAILED = 1000  # that are remembered
+
 
 @dataclass(slots=True)
 class _Slot:
@@ -31,6 +33,16 @@ class _Slot:
     credit: float  # GreedyDual: who has least is given up
     users: int = 0
     draining_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """Adapters by where they are. `failed`: at the last try, and why."""
+
+    slots: list[str]
+    memory: list[str]  # and in no slot
+    loading: list[str]
+    failed: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,7 @@ class Residency(Generic[Packed]):
         self._blocked: dict[str, float] = {}  # since when somebody waits for a slot
         self._pinned: set[str] = set()
         self._loading: set[str] = set()
+        self._failed: dict[str, str] = {}  # at the last try, and why
         self._loaded: queue.SimpleQueue[_Loaded[Packed]] = queue.SimpleQueue()
         self._clock = 0.0  # GreedyDual's
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="adapters")
@@ -110,16 +123,25 @@ class Residency(Generic[Packed]):
         while not self._loaded.empty():
             done = self._loaded.get()
             self._loading.discard(done.adapter)
-            if done.packed is None:
-                refused[done.adapter] = done.refusal or AdapterRefused("could not be loaded")
+            refusal = self._refusal(done)
+            if refusal is not None or done.packed is None:
+                refused[done.adapter] = refusal or AdapterRefused("could not be loaded")
+                self._failed[done.adapter] = str(refused[done.adapter])
+                if len(self._failed) > _MOST_FAILED:
+                    del self._failed[next(iter(self._failed))]
                 continue
-            if (needed := self._slots_for(done.packed)) > self._limit:
-                reason = f"it needs {needed} adapter slots, this replica has {self._limit}"
-                refused[done.adapter] = AdapterRefused(reason)
-                continue
+            self._failed.pop(done.adapter, None)
             self._cost[done.adapter] = done.seconds
             self._keep(done.adapter, done.packed)
         return refused
+
+    def _refusal(self, done: _Loaded[Packed]) -> AdapterRefused | None:
+        if done.packed is None:
+            return done.refusal
+        needed = self._slots_for(done.packed)
+        if needed <= self._limit:
+            return None
+        return AdapterRefused(f"it needs {needed} adapter slots, this replica has {self._limit}")
 
     def wait(self, seconds: float) -> None:
         """Sleep until a load has ended, at most so long."""
@@ -130,6 +152,13 @@ class Residency(Generic[Packed]):
 
     def __getitem__(self, adapter: str) -> Any:
         return self._slots[adapter].placed
+
+    def tiers(self) -> Tiers:
+        """At this moment; from whatever thread."""
+        slots = list(self._slots)
+        held = set(slots)
+        memory = [adapter for adapter in list(self._slab) if adapter not in held]
+        return Tiers(slots, memory, list(self._loading), dict(self._failed))
 
     @property
     def resident(self) -> list[str]:

@@ -84,10 +84,20 @@ def upgrade() -> None:
         sa.Column("error", sa.String(), nullable=False),
         sa.Column("adapter", sa.String(), nullable=False),
         sa.Column("runner", sa.String(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("beat_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     )
-    op.create_index("ix_adapterimport_tenant_source", "adapterimport", ["tenant_id", "source"])
+    op.create_index("ix_adapterimport_tenant_at", "adapterimport", ["tenant_id", "created_at"])
+    unfinished = sa.text("state IN ('queued', 'running')")
+    op.create_index(
+        "uq_adapterimport_unfinished",
+        "adapterimport",
+        ["tenant_id", "source", "repo"],
+        unique=True,
+        sqlite_where=unfinished,
+        postgresql_where=unfinished,
+    )
     op.create_index("ix_adapterimport_state", "adapterimport", ["state"])
     op.create_table(
         "totals",
