@@ -111,8 +111,10 @@ def render(request: Request, error: ApiError) -> JSONResponse:
     if _LORAX.fullmatch(request.url.path):
         status, body = lorax_body(error)
         return JSONResponse(body, status, headers)
-    if _PREDIBASE.match(request.url.path):  # its SDK shows a string best
-        return JSONResponse({"error": error.message}, error.status, headers)
+    if _PREDIBASE.match(request.url.path):  # its SDK shows a string best, but for downloads
+        download = request.url.path.endswith("/download")
+        shown = {"message": error.message} if download else error.message
+        return JSONResponse({"error": shown}, error.status, headers)
     if not request.url.path.startswith("/api/v1"):
         return JSONResponse(error.body, error.status, headers)
     problem = {"type": "about:blank", "title": error.code, "status": error.status}

@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from sqlmodel import Session
+from starlette.requests import ClientDisconnect
 
-from api.errors import ApiError
+from api.errors import ApiError, bad_request
 from api.registry import transfers, versions
 from api.state import State, StateDep
 from loraplex.entities import StoredFile, Transfer, TransferKind
@@ -38,12 +39,15 @@ async def put(
         if not is_locked(file.fileno()):
             raise ApiError(409, "conflict", f"{name} is being sent already.")
         file.truncate(0)
-        async for block in http.stream():
-            size += len(block)
-            if size > most:
-                raise ApiError(413, "body_too_large", f"{name} has over {most} bytes.")
-            if name != PICKLE:
-                await run_in_threadpool(file.write, block)
+        try:
+            async for block in http.stream():
+                size += len(block)
+                if size > most:
+                    raise ApiError(413, "body_too_large", f"{name} has over {most} bytes.")
+                if name != PICKLE:
+                    await run_in_threadpool(file.write, block)
+        except ClientDisconnect as gone:
+            raise bad_request(f"{name} broke off. Send it again.") from gone
         partial.rename(path)
     return {"bytes": path.stat().st_size}
 

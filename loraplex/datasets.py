@@ -16,6 +16,7 @@ MAX_ROWS = 10**6
 MAX_COLUMNS = 64  # of CSV
 _SHOWN = 5  # mistakes
 _KINDS = (("prompt", "completion"), ("messages",), ("text",))
+_NOT_READ = (".tsv", ".xlsx", ".parquet", ".zip", ".gz")
 _ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -38,17 +39,16 @@ def inspect(path: Path, filename: str) -> DatasetFacts:
     columns: tuple[str, ...] | None = None
     rows = 0
     wrong: list[str] = []
-    try:
-        for line, row in read(path, filename):
-            rows += 1
-            found, reason = _check(row, columns)
-            columns = columns or found
-            if reason:
-                wrong.append(f"line {line}: {reason}")
-            if len(wrong) >= _SHOWN or rows > MAX_ROWS:
-                break
-    except UnicodeDecodeError as broken:
-        raise DatasetInvalid(f"This isn't UTF-8: {broken}") from broken
+    if filename.lower().endswith(_NOT_READ):
+        raise DatasetInvalid("JSON lines (.jsonl) or CSV (.csv).")
+    for line, row in read(path, filename):
+        rows += 1
+        found, reason = _check(row, columns)
+        columns = columns or found
+        if reason:
+            wrong.append(f"line {line}: {reason}")
+        if len(wrong) >= _SHOWN or rows > MAX_ROWS:
+            break
     if wrong:
         raise DatasetInvalid("; ".join(wrong))
     if rows > MAX_ROWS:
@@ -60,7 +60,7 @@ def inspect(path: Path, filename: str) -> DatasetFacts:
 
 def read(path: Path, filename: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Line and row; a row that can't be read is the reason why. Empty lines are none."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         yield from _csv(file) if is_csv(filename) else _json_lines(file)
 
 
@@ -74,11 +74,15 @@ def _json_lines(file: TextIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_constant=_no_number)
         except (ValueError, RecursionError) as broken:
             yield number, f"no JSON: {broken}"
             continue
         yield number, row if isinstance(row, dict) else "no JSON object"
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON's")
 
 
 def _csv(file: TextIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -89,6 +93,12 @@ def _csv(file: TextIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
         header = next(reader, [])
         if len(header) > MAX_COLUMNS:
             yield 1, f"over {MAX_COLUMNS} columns"
+            return
+        if len({*header}) < len(header):
+            yield 1, "two columns have the same name"
+            return
+        if "messages" in header:
+            yield 1, "messages are for JSON lines"
             return
         for row in reader:
             lines.begin_row()
@@ -135,17 +145,25 @@ def _check(
     if kind == ("messages",):
         return kind, _check_messages(row["messages"])
     for name in kind:
-        if not isinstance(row[name], str) or (name != "prompt" and not row[name]):
-            return kind, f"{name} must be a text that isn't empty"
+        if not _is_text(row[name]) or (name != "prompt" and not row[name]):
+            return kind, f"{name} must be a text, in UTF-8, that isn't empty"
     return kind, ""
+
+
+def _is_text(given: object) -> bool:
+    """That is valid Unicode: bytes that weren't UTF-8 came as lone surrogates."""
+    try:
+        return isinstance(given, str) and given.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _check_messages(messages: object) -> str:
     if not isinstance(messages, list) or not messages:
-        return "messages must be a list"
+        return "messages must be a list that isn't empty"
     for each in messages:
         if not isinstance(each, dict) or each.get("role") not in _ROLES:
             return f"each message needs a role ({', '.join(_ROLES)})"
-        if not isinstance(each.get("content"), str):
+        if not _is_text(each.get("content")):
             return "each message needs a content that is a text"
     return "" if messages[-1]["role"] == "assistant" else "the last message isn't the assistant's"

@@ -46,7 +46,7 @@ class Registry:
         except AdapterInvalid as refused:
             raise RegistrationRefused("adapter_refused", f"Adapter refused: {refused}") from refused
         except storage_quota.StorageFull as full:
-            raise RegistrationRefused("storage_full", str(full)) from full
+            raise _full(full) from full
         new = Adapter(
             tenant_id=tenant,
             repo=repo,
@@ -60,9 +60,11 @@ class Registry:
         for _ in range(_TRIES):  # another registration may take the same number
             with Session(self.database, expire_on_commit=False) as session:
                 try:
-                    return _next_version(session, new)
+                    return _next_version(session, new, self.limit)
                 except IntegrityError:
                     session.rollback()
+                except storage_quota.StorageFull as full:
+                    raise _full(full) from full
         raise RegistrationRefused("conflict", f"Repo {repo!r} is being written to; try again.")
 
     def _check_room(self, tenant: str, config: bytes, weights: bytes) -> None:
@@ -88,8 +90,13 @@ class Registry:
             raise RegistrationRefused("base_model", str(refused)) from refused
 
 
-def _next_version(session: Session, new: Adapter) -> Adapter:
-    """Commits. Raises IntegrityError when another process was faster."""
+def _full(full: storage_quota.StorageFull) -> RegistrationRefused:
+    return RegistrationRefused("storage_full", str(full))
+
+
+def _next_version(session: Session, new: Adapter, limit: StorageLimit) -> Adapter:
+    """Commits. Raises IntegrityError when another process was faster, StorageFull."""
+    storage_quota.lock(session, new.tenant_id)
     mine = (Adapter.tenant_id == new.tenant_id, Adapter.repo == new.repo)
     repo = select(Repo).where(Repo.tenant_id == new.tenant_id, Repo.name == new.repo)
     if session.exec(repo).first() is None:
@@ -106,6 +113,7 @@ def _next_version(session: Session, new: Adapter) -> Adapter:
     if same is not None:
         session.commit()
         return same
+    storage_quota.check(session, new.tenant_id, new.size_bytes, limit)
     newest = session.exec(select(func.max(Adapter.version)).where(*mine)).one()
     row = Adapter(**new.model_dump(exclude={"id", "version"}), version=(newest or 0) + 1)
     session.add(row)

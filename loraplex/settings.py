@@ -30,7 +30,9 @@ class Settings(BaseSettings):
         600.0, ge=10, description="An answer can be read again for so long after its end."
     )
     allow_local_models: bool = Field(
-        True, description="Whether a base model may be named by a path on this machine."
+        True,
+        description="Whether the tenant that runs the platform may name base models, and adapters "
+        "to import, by their paths on this machine.",
     )
 
     prices: dict[str, NonNegativeFloat] = Field(

@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
-from sqlalchemy import func, or_
+from sqlalchemy import func, or_, update
 from sqlmodel import Session, col, select
 
-from loraplex.entities import Adapter, StoredFile, utc_now
+from loraplex.entities import Adapter, StoredFile, Tenant, utc_now
 from loraplex.limits import StorageLimit
 
 
@@ -21,6 +21,12 @@ def check(session: Session, tenant: str, more: int, limit: StorageLimit) -> None
             "(LORAPLEX_TENANT_STORAGE_GIB). Delete some; an adapter counts until its files are "
             "removed, LORAPLEX_STORAGE_KEPT_S later."
         )
+
+
+def lock(session: Session, tenant: str) -> None:
+    """Until this transaction ends no other stores for this tenant: what is checked holds."""
+    mine = update(Tenant).where(col(Tenant.id) == tenant)
+    session.execute(mine.values(operator=col(Tenant.operator)))
 
 
 def used(session: Session, tenant: str, kept_s: float) -> int:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, or_, select
 
 from loraplex.compare_and_set import changed
-from loraplex.entities import UNFINISHED, Adapter, AdapterImport, ImportState, utc_now
+from loraplex.entities import UNFINISHED, Adapter, AdapterImport, ImportState, Tenant, utc_now
 from loraplex.locked import is_locked
 from loraplex.registry import RegistrationRefused, Registry
 from loraplex.secret_box import NotReadable, SecretBox
@@ -28,7 +28,7 @@ from loraplex.settings import ScalerSettings
 from loraplex.store.adapters import AdapterStore
 from loraplex.store.fetch_adapter import FetchFailed, Stopped, fetch
 from loraplex.store.models import ModelStore
-from loraplex.store.sources import SourceRefused, check_allowed, parse
+from loraplex.store.sources import Allowed, SourceRefused, check_allowed, parse
 
 log = logging.getLogger(__name__)
 
@@ -102,11 +102,11 @@ class ImportRun:
         if row.attempts > MOST_ATTEMPTS:
             raise FetchFailed(f"{MOST_ATTEMPTS} task workers died, or hung, while they ran it.")
         settings, source = self._settings, parse(row.source)
-        check_allowed(
-            *(source, row.tenant_id),
-            local=settings.allow_local_models,
-            s3_prefixes=settings.s3_sources,
-        )
+        with Session(self._database) as session:
+            operator = session.get_one(Tenant, row.tenant_id).operator
+        local = settings.allow_local_models and operator
+        allowed = Allowed(row.tenant_id, local, settings.home, settings.s3_sources)
+        check_allowed(source, allowed)
         box = SecretBox(settings.secret_key, settings.secret_key_file)
         token = box.open(row.token) if row.token else ""
         files = fetch(source, scratch, token, settings.max_upload_bytes, self._tell)

@@ -120,7 +120,7 @@ async def delete(repo: str, version: str, tenant: ForAdapters, state: StateDep) 
 
 
 @router.get("/{repo}/{version}/content", response_class=StreamingResponse)
-def content(repo: str, version: str, tenant: ForLooking, state: StateDep) -> StreamingResponse:
+def content(repo: str, version: str, tenant: ForAdapters, state: StateDep) -> StreamingResponse:
     """PEFT's two files in a zip."""
     with Session(state.database, expire_on_commit=False) as session:
         row = versions.need(session, tenant, f"{repo}/{version}")

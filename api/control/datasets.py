@@ -57,7 +57,7 @@ def get(name: str, tenant: ForLooking, state: StateDep) -> DatasetOut:
 
 
 @router.get("/{name}/content")
-def content(name: str, tenant: ForLooking, state: StateDep) -> StreamingResponse:
+def content(name: str, tenant: ForAdapters, state: StateDep) -> StreamingResponse:
     with Session(state.database) as session:
         blocks = state.files.blocks(datasets.need(session, tenant, name).file_id)
     return StreamingResponse(blocks, media_type="application/octet-stream")

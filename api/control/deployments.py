@@ -29,7 +29,7 @@ from loraplex import lifecycle
 from loraplex.compare_and_set import changed
 from loraplex.entities import Deployment, DeploymentEvent, Replica, Revision
 from loraplex.status import Event, Status
-from loraplex.store.models import ModelUnavailable
+from loraplex.store.models import ModelUnavailable, is_path
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
 
@@ -42,6 +42,7 @@ async def create(
 ) -> DeploymentOut:
     """A new deployment, Pending until its base model is checked."""
     _check_shared(http, body.shared)
+    _check_path(http, body.base_model)
     check_budget(caller_of(http))
     deployment = await run_in_threadpool(_create, state, tenant, body)
     state.resolver.forget()
@@ -112,6 +113,7 @@ async def change(
     """Change knobs at once; another base model or other engine settings are rolled out: new
     replicas come before the old ones go, and no request is disturbed."""
     _check_shared(http, body.shared)
+    _check_path(http, body.base_model or "")
 
     def write() -> Deployment:
         with Session(state.database, expire_on_commit=False) as session:
@@ -292,6 +294,12 @@ def _check_shared(http: Request, shared: bool | None) -> None:
     if shared and not caller_of(http).operator:
         message = "Only the tenant that runs the platform shares a deployment."
         raise ApiError(403, "operators_only", message, param="shared")
+
+
+def _check_path(http: Request, base_model: str) -> None:
+    if is_path(base_model) and not caller_of(http).operator:
+        message = "Only the tenant that runs the platform names base models by their paths."
+        raise ApiError(403, "operators_only", message, param="base_model")
 
 
 def _check_bounds(low: int, high: int) -> None:

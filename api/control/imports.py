@@ -3,13 +3,13 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
 from api.control.deployments import check_base_model
 from api.registry import imports
-from api.security import ForAdapters, ForLooking
+from api.security import ForAdapters, ForLooking, caller_of
 from api.state import StateDep
 from api.text import Text
 from loraplex.entities import AdapterImport, ImportState
@@ -42,10 +42,12 @@ class ImportOut(BaseModel):
 
 
 @router.post("", status_code=202)
-async def create(body: ImportCreate, tenant: ForAdapters, state: StateDep) -> ImportOut:
+async def create(
+    body: ImportCreate, http: Request, tenant: ForAdapters, state: StateDep
+) -> ImportOut:
     """Fetch an adapter and register it. What came before goes on being what it is: other content
     is another version."""
-    source = imports.source_of(state, tenant, body.source)
+    source = imports.source_of(state, caller_of(http), body.source)
     repo = body.repo or source.repo
     if body.base_model:
         check_base_model(state, body.base_model)

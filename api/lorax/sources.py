@@ -16,9 +16,7 @@ async def refs_of(
     if not outside:
         return {}
     kind, token = body.parameters.adapter_source or "", body.parameters.api_token or ""
-    sources = [
-        source_of(state, caller.tenant, _spelled(state, caller, kind, each)) for each in outside
-    ]
+    sources = [source_of(state, caller, _spelled(state, caller, kind, each)) for each in outside]
     return dict(zip(outside, await imported(state, caller, sources, token), strict=True))
 
 

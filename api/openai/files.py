@@ -9,7 +9,7 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
-from api.registry.versions import check_storage
+from api.registry.versions import check_storage, storing
 from api.security import ForInference
 from api.state import State, StateDep
 from loraplex.batch_status import UNDER_WAY
@@ -41,11 +41,12 @@ def create(
         if session.exec(count).one() >= _MOST:
             raise ApiError(409, "too_many", f"A tenant has at most {_MOST} files. Delete some.")
         check_storage(session, state, tenant, file.size or 0)
-        row = StoredFile(tenant_id=tenant, filename=name, purpose=purpose, bytes=0)
-        row.bytes = state.files.put(row.id, blocks())
-        if not row.bytes:
-            state.files.delete(row.id)
-            raise bad_request("The file is empty.", "file")
+    row = StoredFile(tenant_id=tenant, filename=name, purpose=purpose, bytes=0)
+    row.bytes = state.files.put(row.id, blocks())
+    if not row.bytes:
+        state.files.delete(row.id)
+        raise bad_request("The file is empty.", "file")
+    with storing(state, row) as session:
         session.add(row)
         session.commit()
         return shown(row)

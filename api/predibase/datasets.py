@@ -76,7 +76,7 @@ def by_name(
 
 @router.get("/v2/datasets/{dataset}/download-link")
 def download_link(
-    dataset: str, http: Request, tenant: ForLooking, state: StateDep
+    dataset: str, http: Request, tenant: ForAdapters, state: StateDep
 ) -> dict[str, str]:
     """By id or name: a URL that needs no key."""
     with Session(state.database, expire_on_commit=False) as session:

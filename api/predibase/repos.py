@@ -106,7 +106,7 @@ async def delete_version(
 
 
 @router.get("/repos/{repo}/version/{tag}/download", response_class=StreamingResponse)
-def download(repo: str, tag: str, tenant: ForLooking, state: StateDep) -> StreamingResponse:
+def download(repo: str, tag: str, tenant: ForAdapters, state: StateDep) -> StreamingResponse:
     return control.content(repo, tag, tenant, state)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
-from api.registry.versions import check_storage
+from api.registry.versions import check_storage, storing
 from api.state import State
 from loraplex.datasets import DatasetInvalid, inspect
 from loraplex.entities import Dataset, StoredFile
@@ -33,15 +33,14 @@ def add(state: State, tenant: str, name: str, filename: str, path: Path) -> Data
     row = Dataset(tenant_id=tenant, name=name, file_id=file.id, columns=[], rows=facts.rows)
     row.columns = list(facts.columns)
     file.bytes = state.files.put(file.id, _blocks(path))
-    with Session(state.database, expire_on_commit=False) as session:
-        session.add(file)
-        session.flush()
-        session.add(row)
-        try:
+    try:
+        with storing(state, file) as session:
+            session.add(file)
+            session.flush()
+            session.add(row)
             session.commit()
-        except IntegrityError as taken:
-            state.files.delete(file.id)
-            raise _taken(name) from taken
+    except IntegrityError as taken:
+        raise _taken(name) from taken
     return row
 
 

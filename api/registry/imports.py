@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,10 +22,11 @@ from api.state import State
 from loraplex.compare_and_set import changed
 from loraplex.entities import UNFINISHED, AdapterImport, ImportState, utc_now
 from loraplex.scopes import Scope
-from loraplex.store.sources import Source, SourceRefused, check_allowed, parse
+from loraplex.store.sources import Allowed, Source, SourceRefused, check_allowed, parse
 
 log = logging.getLogger(__name__)
 
+_TOKEN = re.compile("[!-~]*")
 _MOST_AT_ONCE = 50  # of a tenant
 _LOOK_EACH_S = 0.2
 _WAIT_S = 45.0  # LoRAX' client waits for a minute
@@ -41,14 +43,13 @@ async def begin(
     return row
 
 
-def source_of(state: State, tenant: str, text: str) -> Source:
+def source_of(state: State, caller: Caller, text: str) -> Source:
     """Raises ApiError 400 for one that isn't, or isn't allowed."""
     settings = state.settings
+    local = settings.allow_local_models and caller.operator
     try:
         source = parse(text)
-        check_allowed(
-            *(source, tenant), local=settings.allow_local_models, s3_prefixes=settings.s3_sources
-        )
+        check_allowed(source, Allowed(caller.tenant, local, settings.home, settings.s3_sources))
     except SourceRefused as refused:
         raise bad_request(str(refused), "source") from refused
     return source
@@ -94,8 +95,8 @@ async def imported(
             message = f"{source} is being fetched. Send the request again."
             raise ApiError(503, "adapter_importing", message, retry_after_s=5)
         if row.state != ImportState.SUCCEEDED:
-            message = f"{source}: {row.error or row.state}"
-            raise bad_request(message, "adapter_id", "adapter_import_failed")
+            why = (row.error or row.state).removeprefix(f"{source} ")
+            raise bad_request(f"{source}: {why}", "adapter_id", "adapter_import_failed")
     return [row.adapter for row in rows]
 
 
@@ -158,6 +159,8 @@ def _store(
     state: State, tenant: str, source: Source, repo: str, base_model: str, token: str
 ) -> AdapterImport:
     repos.check_name(repo)
+    if not _TOKEN.fullmatch(token):
+        raise bad_request("token: printable ASCII, without spaces.", "token")
     with Session(state.database, expire_on_commit=False) as session:
         count = select(func.count()).where(
             col(AdapterImport.tenant_id) == tenant, col(AdapterImport.state).in_(UNFINISHED)

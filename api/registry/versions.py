@@ -1,5 +1,8 @@
 """Versions of adapters: `repo/1`, `repo/2` … Registered once, never changed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError
@@ -7,7 +10,7 @@ from api.registry import repos
 from api.requests.resolve import find_adapter
 from api.state import State
 from loraplex import storage_quota
-from loraplex.entities import Adapter, Alias, utc_now
+from loraplex.entities import Adapter, Alias, StoredFile, utc_now
 from loraplex.registry import RegistrationRefused
 
 _PARAMS = {"base_model": "base_model", "adapter_refused": "adapter"}
@@ -33,6 +36,20 @@ def check_storage(session: Session, state: State, tenant: str, more: int) -> Non
         storage_quota.check(session, tenant, more, state.settings.storage_limit)
     except storage_quota.StorageFull as full:
         raise ApiError(409, "storage_full", str(full)) from full
+
+
+@contextmanager
+def storing(state: State, file: StoredFile) -> Iterator[Session]:
+    """A transaction for a file whose content is here: if it has no room after all, or fails, the
+    content is removed. Raises ApiError 409."""
+    try:
+        with Session(state.database, expire_on_commit=False) as session:
+            storage_quota.lock(session, file.tenant_id)
+            check_storage(session, state, file.tenant_id, file.bytes)
+            yield session
+    except BaseException:
+        state.files.delete(file.id)
+        raise
 
 
 def need(session: Session, tenant: str, ref: str) -> Adapter:

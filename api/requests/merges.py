@@ -37,7 +37,7 @@ class Merges:
         except AdapterInvalid as refused:
             raise bad_request(f"Adapter refused: {refused}", "merged_adapters") from refused
         except MergeRefused as refused:
-            raise ApiError(429, "too_many_merges", str(refused)) from refused
+            raise ApiError(409, "too_many_merges", str(refused)) from refused
         except FileNotFoundError as gone:
             message = "The files of an adapter that was to be merged are gone."
             raise bad_request(message, "merged_adapters") from gone

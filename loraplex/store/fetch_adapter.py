@@ -45,7 +45,8 @@ def fetch(source: Source, into: Path, token: str, most_bytes: int, tell: Tell) -
     except (FetchFailed, Stopped):
         raise
     except Exception as failed:  # of the hub, of S3, of their HTTP clients, of the disk
-        raise FetchFailed(f"{source} could not be fetched: {_first_line(failed)}") from failed
+        reason = _first_line(failed).replace(token, "…") if token else _first_line(failed)
+        raise FetchFailed(f"{source} could not be fetched: {reason}") from failed
     return into / CONFIG, into / WEIGHTS
 
 
@@ -163,4 +164,16 @@ def _check_sizes(sizes: dict[str, int], most_bytes: int) -> None:
 
 
 def _first_line(failed: Exception) -> str:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(failed, GatedRepoError):
+        return "it is gated: accept its terms on the hub, and give a token (--token)"
+    if isinstance(failed, RepositoryNotFoundError):
+        return "there is no such repo, or it is private and wants a token (--token)"
+    if isinstance(failed, RevisionNotFoundError):
+        return "it has no such revision"
     return (str(failed).strip() or type(failed).__name__).splitlines()[0]

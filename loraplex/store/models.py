@@ -46,7 +46,7 @@ class ModelStore:
 
     def find(self, name: str) -> Path | None:
         """The model's folder if it is here already."""
-        if _is_path(name):
+        if is_path(name):
             return _resolved(name) if self._allow_local else None
         folder = self.root / name.replace("/", "--")
         return folder if (folder / "config.json").is_file() else None
@@ -55,9 +55,9 @@ class ModelStore:
         """Refuse a name that can't be a model's. Raises ModelUnavailable."""
         if not name.isprintable() or set(name) & set("{}#"):  # names are parts of keys
             raise ModelUnavailable("base_model: printable, and none of the characters { } #.")
-        if _is_path(name) and not self._allow_local:
+        if is_path(name) and not self._allow_local:
             raise ModelUnavailable("This server takes base models by hub name, not by path.")
-        if _is_path(name):
+        if is_path(name):
             if not _resolved(name).is_dir():
                 raise ModelUnavailable(f"Base model {name!r}: there is no such folder.")
         elif not is_hub_name(name):
@@ -95,7 +95,7 @@ def is_hub_name(name: str) -> bool:
     return not bad and _HUB_NAME.fullmatch(name) is not None
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
     return name.startswith(("/", "./", "../", "~"))
 
 

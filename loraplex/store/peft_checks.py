@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,7 @@ def parse_config(raw: bytes) -> dict[str, Any]:
                 raise AdapterInvalid(
                     f"{CONFIG}: {field} {pattern!r}: use layer names, with at most two '*' or '+'."
                 )
+    _check_lists(config)
     if not isinstance(config.get("base_model_name_or_path") or "", str):
         raise AdapterInvalid(f"{CONFIG}: base_model_name_or_path must be a string.")
     return config
@@ -119,6 +120,7 @@ def check_tensors(config: Mapping[str, Any], raw: bytes) -> list[LoraTensor]:
             tensor.linear == t or tensor.linear.endswith(f".{t}") for t in targets
         ):
             raise AdapterInvalid(f"{CONFIG}: target_modules doesn't name {tensor.linear!r}.")
+    _check_layers(config, checked)
     sides = defaultdict(list)
     for tensor in checked:
         sides[tensor.linear].append(tensor.side)
@@ -128,6 +130,38 @@ def check_tensors(config: Mapping[str, Any], raw: bytes) -> list[LoraTensor]:
                 f"{WEIGHTS}: {linear!r} has only one of lora_A and lora_B, or one of them twice."
             )
     return checked
+
+
+def _check_layers(config: Mapping[str, Any], tensors: Sequence[LoraTensor]) -> None:
+    """Whether PEFT would adapt the layers that there are weights for."""
+    only = config.get("layers_to_transform")
+    excluded = config.get("exclude_modules") or []
+    if isinstance(excluded, str):
+        if not _SIMPLE_PATTERN.fullmatch(excluded) or sum(map(excluded.count, "*+")) > 2:
+            raise AdapterInvalid(f"{CONFIG}: exclude_modules: name layers, in a list.")
+        patterns = [excluded]
+    else:
+        patterns = [rf"(.*\.)?{re.escape(name)}" for name in excluded]
+    wanted = {only} if isinstance(only, int) else None if only is None else {*only}
+    for tensor in tensors:
+        if any(re.fullmatch(pattern, tensor.linear) for pattern in patterns):
+            raise AdapterInvalid(f"{CONFIG}: exclude_modules names {tensor.linear!r}.")
+        number = re.search(r"\.(\d+)\.", tensor.linear)
+        if wanted is not None and (number is None or int(number[1]) not in wanted):
+            raise AdapterInvalid(f"{CONFIG}: layers_to_transform leaves {tensor.linear!r} out.")
+
+
+def _check_lists(config: Mapping[str, Any]) -> None:
+    """Fields that name layers. Raises AdapterInvalid."""
+    layers = config.get("layers_to_transform")
+    numbers = isinstance(layers, list) and all(isinstance(each, int) for each in layers)
+    if layers is not None and not isinstance(layers, int) and not numbers:
+        raise AdapterInvalid(f"{CONFIG}: layers_to_transform must be numbers of layers.")
+    for field in ("target_modules", "exclude_modules"):
+        given = config.get(field)
+        names = isinstance(given, list) and all(isinstance(each, str) for each in given)
+        if given is not None and not isinstance(given, str) and not names:
+            raise AdapterInvalid(f"{CONFIG}: {field} must be names of layers.")
 
 
 def _check_number(field: str, value: object) -> None:

@@ -63,14 +63,30 @@ def parse(text: str) -> Source:
     raise SourceRefused(f"{text!r}: hub:ORG/NAME, s3://BUCKET/FOLDER, or /A/FOLDER of the server.")
 
 
-def check_allowed(source: Source, tenant: str, *, local: bool, s3_prefixes: Sequence[str]) -> None:
-    """Whether the operator lets a tenant import from there. Raises SourceRefused."""
-    if source.kind is SourceKind.LOCAL and not local:
-        raise SourceRefused("This server imports from the hub and S3, not from its own folders.")
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What the operator lets a tenant import. `local`: folders of the server, but for those below
+    `home`, where everybody's adapters lie; `{tenant}` in a prefix is its name."""
+
+    tenant: str
+    local: bool
+    home: Path
+    s3_prefixes: Sequence[str]
+
+
+def check_allowed(source: Source, allowed: Allowed) -> None:
+    """Raises SourceRefused."""
+    if source.kind is SourceKind.LOCAL:
+        inside = Path(source.name).resolve().is_relative_to(allowed.home.resolve())
+        if not allowed.local or inside:
+            reason = "Folders of the server are not imported from here; the hub and S3 are."
+            raise SourceRefused(reason)
     if source.kind is SourceKind.S3:
-        allowed = [prefix.replace("{tenant}", tenant).rstrip("/") for prefix in s3_prefixes]
-        if not any(f"{source.name}/".startswith(f"{prefix}/") for prefix in allowed):
-            shown = ", ".join(allowed) or "none are set"
+        prefixes = [
+            prefix.replace("{tenant}", allowed.tenant).rstrip("/") for prefix in allowed.s3_prefixes
+        ]
+        if not any(f"{source.name}/".startswith(f"{prefix}/") for prefix in prefixes):
+            shown = ", ".join(prefixes) or "none are set"
             raise SourceRefused(
                 f"{source} isn't below an allowed prefix (LORAPLEX_S3_SOURCES: {shown})."
             )

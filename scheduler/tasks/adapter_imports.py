@@ -10,7 +10,7 @@ from loraplex.database import connect
 from loraplex.entities import UNFINISHED, AdapterImport, ImportState, utc_now
 from scheduler.tasks.app import app, settings
 
-SILENT_S = 30.0  # then its worker is taken for dead
+SILENT_S = 15.0  # then its worker is taken for dead
 _engine = connect(settings.database)
 
 

@@ -336,6 +336,47 @@ def test_a_key_without_the_scope_imports_nothing(platform: Platform) -> None:
     assert "hub:org/another" not in {each["source"] for each in asked}
 
 
+def test_a_token_is_not_told_again_and_must_be_one(platform: Platform, hub: Hub) -> None:
+    http = platform.http()
+    broken = http.post("/api/v1/imports", json={"source": "hub:org/own", "token": "hf_secret\n"})
+    assert broken.status_code == 400 and "hf_secret" not in broken.text
+    asked = {"source": "hub:org/none", "token": "hf_secret"}
+    row = http.post("/api/v1/imports", json=asked).json()
+    ended = until(
+        lambda: http.get(f"/api/v1/imports/{row['id']}").json(),
+        lambda found: found["state"] == "failed",
+    )
+    assert "hf_secret" not in str(ended) and "private" in ended["error"]
+
+
+def test_another_tenant_reads_no_folders_of_the_server(platform: Platform) -> None:
+    http = platform.http()
+    assert http.post("/api/v1/tenants", json={"name": "nosy"}).is_success
+    made = http.post("/api/v1/keys", json={"name": "k", "scopes": ["admin"], "tenant": "nosy"})
+    headers = {"authorization": f"Bearer {made.json()['key']}"}
+    digest = http.get("/api/v1/adapters/pirate/1").json()["digest"]
+    for folder in (platform.home / "adapters" / digest, ADAPTERS / "pirate"):
+        refused = http.post("/api/v1/imports", json={"source": str(folder)}, headers=headers)
+        assert refused.status_code == 400 and "not imported from here" in refused.text
+    mine = http.post("/api/v1/imports", json={"source": str(platform.home / "adapters" / digest)})
+    assert mine.status_code == 400, "nor does the platform's own tenant read those of all"
+    body = {"name": "peek", "base_model": str(platform.home / "models")}
+    assert http.post("/api/v1/deployments", json=body, headers=headers).status_code == 403
+
+
+def test_who_may_ask_may_not_download(platform: Platform) -> None:
+    http = platform.http()
+    key = http.post("/api/v1/keys", json={"name": "asks", "scopes": ["inference"]}).json()["key"]
+    headers = {"authorization": f"Bearer {key}"}
+    assert http.get("/api/v1/adapters/pirate/1", headers=headers).status_code == 200
+    for path in ("/api/v1/adapters/pirate/1/content", "/v2/repos/pirate/version/1/download"):
+        assert http.get(path, headers=headers).status_code == 403
+        whole = http.get(path, headers={"range": "bytes=x"})
+        assert whole.status_code == 200 and whole.content[:2] == b"PK"
+    missing = http.get("/v2/repos/pirate/version/9/download").json()
+    assert "pirate/9" in missing["error"]["message"]
+
+
 def test_imports_by_the_command_line(platform: Platform, hub: Hub) -> None:
     done = platform.loraplex("adapters", "import", "hub:org/pirate", "--repo", "by-hand")
     assert done.stdout.strip() == "by-hand/1", done.stderr

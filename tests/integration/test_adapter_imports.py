@@ -41,7 +41,7 @@ def database(settings: ScalerSettings) -> Iterator[Engine]:
     migrate(settings.database)
     engine = connect(settings.database)
     with Session(engine) as session:
-        session.add(Tenant(id=FIRST_TENANT))
+        session.add(Tenant(id=FIRST_TENANT, operator=True))
         session.commit()
     yield engine
     engine.dispose()
@@ -322,8 +322,16 @@ def test_from_s3_going_on_where_it_was(
 
 def test_from_a_folder(database: Engine, settings: ScalerSettings) -> None:
     check_registered(database, settings, run(database, settings, str(ADAPTERS / "pirate")))
-    missing = run(database, settings, os.fspath(settings.home / "none"))
+    missing = run(database, settings, os.fspath(settings.home.parent / "none"))
     assert missing.state == "failed" and "no adapter_config.json" in missing.error
     closed = settings.model_copy(update={"allow_local_models": False})
     refused = run(database, closed, str(ADAPTERS / "pirate"))
-    assert refused.state == "failed" and "not from its own folders" in refused.error
+    assert refused.state == "failed" and "not imported from here" in refused.error
+    (digest,) = [f.name for f in settings.adapters_dir.iterdir() if len(f.name) == 64]
+    stolen = run(database, settings, str(settings.adapters_dir / digest))
+    assert stolen.state == "failed" and "not imported from here" in stolen.error
+    with Session(database) as session:
+        session.get_one(Tenant, FIRST_TENANT).operator = False
+        session.commit()
+    other = run(database, settings, str(ADAPTERS / "json"))
+    assert other.state == "failed" and "not imported from here" in other.error

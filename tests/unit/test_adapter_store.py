@@ -46,6 +46,11 @@ def test_facts_of_a_good_adapter(base: Path) -> None:
     assert (facts.rank, facts.targets) == (2, ["q_proj"])
 
 
+def test_layers_that_are_named_as_they_are_pass(base: Path) -> None:
+    named = {"layers_to_transform": [0, 3], "exclude_modules": ["v_proj"]}
+    assert inspect(config(**named), weights(), base).rank == 2
+
+
 def test_same_content_has_one_folder_and_one_digest(base: Path, tmp_path: Path) -> None:
     store = AdapterStore(tmp_path / "adapters")
     first = store.put(config(), weights(), base)
@@ -72,6 +77,14 @@ def test_what_is_not_used_for_long_can_be_removed_what_is_used_stays(tmp_path: P
     [
         ({"use_dora": True}, "use_dora"),
         ({"bias": "all"}, "bias"),
+        ({"target_modules": 5}, "target_modules"),
+        ({"target_modules": [5]}, "target_modules"),
+        ({"layers_to_transform": "x"}, "layers_to_transform"),
+        ({"layers_to_transform": [99]}, "layers_to_transform"),
+        ({"layers_to_transform": 1}, "layers_to_transform"),
+        ({"exclude_modules": ["q_proj"]}, "exclude_modules"),
+        ({"exclude_modules": ".*"}, "exclude_modules"),
+        ({"exclude_modules": "(a|b)*"}, "exclude_modules"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights"),
         ({"target_parameters": ["x"]}, "target_parameters"),

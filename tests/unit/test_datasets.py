@@ -57,6 +57,11 @@ def test_what_is_taken(
         ("a.csv", "prompt,completion\n" + '"\n",' * MAX_ROW, "no CSV: a row of over"),
         ("a.jsonl", '{"\\ud800": 1}', "it has: .ud800"),
         ("a.csv", "question,answer\na,b\n", "it has: answer, question"),
+        ("a.csv", "prompt,completion,prompt\na,b,c\n", "two columns have the same name"),
+        ("a.csv", "messages\n[]\n", "messages are for JSON lines"),
+        ("a.tsv", "prompt\tcompletion\n", "JSON lines"),
+        ("a.jsonl", '{"text": NaN}', "NaN is no number"),
+        ("a.jsonl", '{"text": "\\ud800"}', "in UTF-8"),
         ("a.csv", 'prompt,completion\n"a"x,b\n', "no CSV"),
         ("a.csv", "prompt,completion\n" + "a" * (MAX_ROW + 1) + ",b\n", "no CSV"),
     ],
@@ -71,5 +76,5 @@ def test_mistakes_are_told_with_their_lines(
 
 def test_what_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b'{"text": "\xff"}')
-    with pytest.raises(DatasetInvalid, match="UTF-8"):
+    with pytest.raises(DatasetInvalid, match="line 1: text must be a text, in UTF-8"):
         inspect(tmp_path / "data", "a.jsonl")

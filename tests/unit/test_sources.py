@@ -1,9 +1,11 @@
 """Where adapters may come from: what is understood, what is refused, what an operator allows."""
 
+from pathlib import Path
+
 import pytest
 
 from api.registry.repos import check_name
-from loraplex.store.sources import Source, SourceKind, SourceRefused, check_allowed, parse
+from loraplex.store.sources import Allowed, Source, SourceKind, SourceRefused, check_allowed, parse
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,8 @@ def test_what_is_refused(text: str) -> None:
         ("hub:org/name", False, [], True),
         ("/data/x", False, [], False),
         ("/data/x", True, [], True),
+        ("/srv/home/adapters/x", True, [], False),
+        ("/srv/x/../home/adapters/x", True, [], False),
         ("s3://bucket/a/b", True, [], False),
         ("s3://bucket/a/b", False, ["s3://bucket"], True),
         ("s3://bucket/a/b", False, ["s3://bucket/a/b/"], True),
@@ -57,7 +61,7 @@ def test_what_an_operator_allows(
     text: str, local: bool, prefixes: list[str], allowed: bool
 ) -> None:
     try:
-        check_allowed(parse(text), "acme", local=local, s3_prefixes=prefixes)
+        check_allowed(parse(text), Allowed("acme", local, Path("/srv/home"), prefixes))
     except SourceRefused as refused:
         assert not allowed, refused
     else:
