@@ -14,6 +14,7 @@ LEARNED = "lpx:{scaler}:learned"  # hash: deployment → what the law remembers 
 DECISIONS = "lpx:{scaler}:decisions"  # hash: deployment → the latest decision, for its users
 COMPARE = "lpx:{scaler}:compare"  # list: deployments whose laws are to be compared
 IMPORTS = "lpx:{scaler}:imports"  # list: adapters' imports that a task worker is to run
+TRAININGS = "lpx:{scaler}:trainings"  # list: the same of fine-tuning jobs
 COMPARISONS = "lpx:{scaler}:comparison:"  # string of a deployment: how that went
 PUBLISHED = "lpx:{scaler}:published"  # id of the latest event that is on the bus
 REPLY_PREFIX = "lpx:reply:"

@@ -112,6 +112,10 @@ class Settings(BaseSettings):
         return self.home / "merged"
 
     @property
+    def training_dir(self) -> Path:
+        return self.home / "training"
+
+    @property
     def files_dir(self) -> Path:
         return self.home / "files"
 
@@ -238,6 +242,9 @@ class ScalerSettings(Settings):
         2.0,
         gt=0,
         description="What a replica on a CPU takes, in GiB, to know how many there is room for.",
+    )
+    training_jobs: int = Field(
+        1, ge=0, description="Fine-tuning jobs that run at once; others wait. 0: none is run."
     )
     budget_check_s: float = Field(
         60.0, gt=0, description="Seconds between two looks at what tenants have spent."

@@ -36,6 +36,7 @@ from scheduler.tasks.deliveries import deliver
 from scheduler.tasks.imports import prepare_deployment
 from scheduler.tasks.replicas import start_replica, stop_replica
 from scheduler.tasks.storage import clean_storage
+from scheduler.tasks.training import resume_training, run_training
 from scheduler.usage import UsageCollector
 from scheduler.webhooks import Webhooks
 
@@ -160,6 +161,7 @@ class Scaler:
             (check_budgets, self._settings.budget_check_s),
             (clean_storage, _STORAGE_EACH_S),
             (resume_imports, SILENT_S / 2),
+            (resume_training, SILENT_S),
         ):
             if time.monotonic() >= self._routines_from.get(task.name, 0.0):
                 self._routines_from[task.name] = time.monotonic() + each_s
@@ -170,6 +172,8 @@ class Scaler:
             compare_laws.delay(deployment)
         for import_id in self._broker.asked_imports():
             import_adapter.delay(import_id)
+        for job in self._broker.asked_trainings():
+            run_training.delay(job)
 
     def _aside(self, what: str, job: Callable[[], None]) -> None:
         """What fails beside the look must not end this scaler's leadership."""

@@ -32,6 +32,7 @@ from loraplex.keys import (
     DECISIONS,
     GROUP,
     IMPORTS,
+    TRAININGS,
     WAKE_CHANNEL,
     Lane,
     reply_channel,
@@ -271,9 +272,16 @@ class ApiBroker:
 
     async def ask_import(self, import_id: str) -> None:
         """Have an adapter fetched, soon; without Redis a minute later."""
+        await self._ask(IMPORTS, import_id)
+
+    async def ask_training(self, job_id: str) -> None:
+        """Have a fine-tuning job run, the same way."""
+        await self._ask(TRAININGS, job_id)
+
+    async def _ask(self, key: str, what: str) -> None:
         with suppress(*Unavailable):
-            await cast(Any, self._redis.rpush(IMPORTS, import_id))
-            await cast(Any, self._redis.publish(WAKE_CHANNEL, import_id))
+            await cast(Any, self._redis.rpush(key, what))
+            await cast(Any, self._redis.publish(WAKE_CHANNEL, what))
 
     async def comparison(self, deployment_id: str) -> Comparison | None:
         """None: it is not done, or nobody has asked for it within the hour."""

@@ -22,6 +22,7 @@ from loraplex.keys import (
     LEADER,
     LEARNED,
     PUBLISHED,
+    TRAININGS,
     WAKE_CHANNEL,
     Lane,
     reply_channel,
@@ -201,6 +202,10 @@ class ScalerBroker:
     def asked_imports(self) -> list[str]:
         """Imports that were asked for; they are told once."""
         return self._asked(IMPORTS)
+
+    def asked_trainings(self) -> list[str]:
+        """The same of fine-tuning jobs."""
+        return self._asked(TRAININGS)
 
     def _asked(self, key: str) -> list[str]:
         names = cast(list[bytes] | None, self._redis.lpop(key, 10))

@@ -24,7 +24,8 @@ from loraplex.settings import ApiSettings, EmbeddedSettings
 
 Say = Callable[[str], None]
 
-_TASK_QUEUES = ("tasks", "imports")  # a process each: downloads don't stand before starts
+# A process each: downloads don't stand before starts.
+_TASK_WORKERS = {"tasks": "tasks", "imports": "imports,training"}
 
 
 class CannotStart(Exception):
@@ -71,8 +72,8 @@ class Supervisor:
                 self._spawn("warm", [python, "-m", "gpu_worker.warm_parent"])
             self._spawn("api", [python, "-m", "api"])
             self._spawn("scaler", [python, "-m", "scheduler"])
-            for queue in _TASK_QUEUES:
-                self._spawn(queue, [python, "-m", "celery", *_celery_worker(queue)])
+            for name, queues in _TASK_WORKERS.items():
+                self._spawn(name, [python, "-m", "celery", *_celery_worker(name, queues)])
             self._wait("api", self._api_answers)
         except BaseException:
             self.stop()
@@ -91,7 +92,7 @@ class Supervisor:
     def stop(self) -> None:
         """Everything down: those that start others first, Valkey last."""
         records = {p.name: p for p in self.record.processes}
-        starters = ("api", "scaler", *_TASK_QUEUES, "warm")
+        starters = ("api", "scaler", *_TASK_WORKERS, "warm")
         end(records[name] for name in starters if name in records)
         stop_replicas(self._settings)
         end([records["valkey"]] if "valkey" in records else [])
@@ -150,10 +151,10 @@ class Supervisor:
         return file.read_text().strip()
 
 
-def _celery_worker(queue: str) -> list[str]:
+def _celery_worker(name: str, queues: str) -> list[str]:
     """Threads: tasks wait for downloads and processes, not for the CPU."""
     return [
-        *("-A", "scheduler.tasks.app", "worker", "-Q", queue, "-n", f"{queue}@%h"),
+        *("-A", "scheduler.tasks.app", "worker", "-Q", queues, "-n", f"{name}@%h"),
         *("--loglevel=INFO", "--pool=threads", "--concurrency=8"),
         *("--without-gossip", "--without-mingle"),
     ]

@@ -17,9 +17,16 @@ from loraplex.entities.registry import (
 )
 from loraplex.entities.serving import Deployment, DeploymentEvent, Leadership, Replica, Revision
 from loraplex.entities.tenancy import ApiKey, Plan, Tenant
+from loraplex.entities.training import (
+    UNFINISHED_TRAINING,
+    TrainingEvent,
+    TrainingJob,
+    TrainingState,
+)
 
 __all__ = [
     "UNFINISHED",
+    "UNFINISHED_TRAINING",
     "Adapter",
     "AdapterImport",
     "Alias",
@@ -40,6 +47,9 @@ __all__ = [
     "StoredResponse",
     "Tenant",
     "Totals",
+    "TrainingEvent",
+    "TrainingJob",
+    "TrainingState",
     "Transfer",
     "TransferKind",
     "UsageRecord",

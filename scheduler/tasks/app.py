@@ -17,6 +17,7 @@ app.conf.update(
         "scheduler.tasks.imports",
         "scheduler.tasks.replicas",
         "scheduler.tasks.storage",
+        "scheduler.tasks.training",
     ],
     accept_content=["json"],
     task_serializer="json",
@@ -29,7 +30,8 @@ app.conf.update(
     task_routes={
         f"scheduler.tasks.{name}.*": {"queue": "imports"}
         for name in ("imports", "adapter_imports", "deliveries", "budgets", "storage")
-    },
+    }
+    | {"scheduler.tasks.training.run_training": {"queue": "training"}},
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
     broker_transport_options={

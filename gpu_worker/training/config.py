@@ -1,0 +1,47 @@
+"""What a training is made of: `config.json` in its folder, and the names of what it writes there.
+
+`train.jsonl`, `validation.jsonl` (perhaps): rows as `examples.py` has them. `metrics.jsonl`: a line
+for each report. `checkpoints/`: the Trainer's. `adapter/`: the end, in PEFT's format.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+CONFIG, TRAIN, VALIDATION = "config.json", "train.jsonl", "validation.jsonl"
+METRICS, CHECKPOINTS, ADAPTER, YIELD = "metrics.jsonl", "checkpoints", "adapter", "yield"
+FAILED, YIELDED = 1, 75  # exit statuses; the latter: it goes on another time
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """`max_steps` wins over `epochs`. `target_modules` empty: all linear layers but the head.
+    `checkpoint_s`: what is lost at most when the process dies."""
+
+    base_model: str  # as it is named in the adapter's config
+    base_folder: str
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+    epochs: float = 3.0
+    max_steps: int | None = None
+    batch_size: int = 8  # rows that a step learns from
+    learning_rate: float = 2e-4
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: float = 0.03
+    max_length: int = 1024  # tokens of a row; longer ones are cut
+    early_stopping: int | None = None  # evaluations without a gain
+    checkpoint_s: float = 120.0
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+
+    def write(self, folder: Path) -> None:
+        (folder / CONFIG).write_text(json.dumps(asdict(self)))
+
+
+def read(folder: Path) -> TrainingConfig:
+    given = json.loads((folder / CONFIG).read_text())
+    return TrainingConfig(**given | {"target_modules": tuple(given["target_modules"])})

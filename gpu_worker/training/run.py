@@ -1,0 +1,185 @@
+"""PEFT's LoRA trained by transformers' Trainer.
+
+transformers' own, instead of TRL's: supervised tuning needs nothing more, and what is learned from
+(`examples.py`) is rendered as it is served. It is stopped by a file (`yield`) or SIGTERM: then it
+writes a checkpoint and goes on from there the next time.
+"""
+
+import json
+import logging
+import math
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from gpu_worker.training.config import (
+    ADAPTER,
+    CHECKPOINTS,
+    METRICS,
+    TRAIN,
+    VALIDATION,
+    YIELD,
+    TrainingConfig,
+)
+from gpu_worker.training.examples import Tokenized, collate
+
+log = logging.getLogger(__name__)
+
+_MOST_TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}  # of the rows that are computed together
+
+
+def train(folder: Path, config: TrainingConfig) -> bool:
+    """Whether it came to its end; else it stopped where it may go on from."""
+    set_seed(config.seed)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    cuda = config.device != "cpu" and torch.cuda.is_available()
+    tokenizer = AutoTokenizer.from_pretrained(config.base_folder)
+    training = Tokenized(folder / TRAIN, tokenizer, config.max_length)
+    if not len(training):
+        raise ValueError("No row has anything to learn from.")
+    has_validation = (folder / VALIDATION).exists()
+    validation = (
+        Tokenized(folder / VALIDATION, tokenizer, config.max_length) if has_validation else None
+    )
+    reports = Reports(folder, config.checkpoint_s)
+    stops = config.early_stopping is not None and validation is not None
+    trainer = Trainer(
+        model=_model(config, cuda),
+        args=_arguments(folder, config, training, evaluates=validation is not None, cuda=cuda),
+        train_dataset=training,
+        eval_dataset=validation,
+        data_collator=partial(collate, pad=_pad(tokenizer)),
+        callbacks=[reports, *([EarlyStoppingCallback(config.early_stopping)] if stops else [])],
+    )
+    last = latest(folder / CHECKPOINTS)
+    log.info("from %s", last or "the beginning")
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if reports.stopped:
+        return False
+    save(trainer.model, folder / ADAPTER, config.base_model)
+    return True
+
+
+def latest(checkpoints: Path) -> Path | None:
+    """The last one that was written to its end: the Trainer writes its state last."""
+    whole = [f.parent for f in checkpoints.glob("checkpoint-*/trainer_state.json")]
+    return max(whole, key=lambda f: int(f.name.rpartition("-")[2]), default=None)
+
+
+def save(model: Any, into: Path, base_model: str) -> None:
+    model.save_pretrained(into)
+    file = into / "adapter_config.json"
+    config = json.loads(file.read_text()) | {"base_model_name_or_path": base_model}
+    file.write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def _model(config: TrainingConfig, cuda: bool) -> Any:
+    dtype = torch.bfloat16 if cuda else torch.float32
+    base = AutoModelForCausalLM.from_pretrained(config.base_folder, dtype=dtype)
+    base.config.use_cache = False
+    lora = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.target_modules) or "all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(base, lora)
+
+
+def _arguments(
+    folder: Path, config: TrainingConfig, data: Tokenized, *, evaluates: bool, cuda: bool
+) -> TrainingArguments:
+    at_once = _rows_at_once(config, data, cuda)
+    steps = math.ceil(len(data) / config.batch_size)
+    return TrainingArguments(
+        output_dir=str(folder / CHECKPOINTS),
+        per_device_train_batch_size=at_once,
+        per_device_eval_batch_size=at_once,
+        gradient_accumulation_steps=max(1, config.batch_size // at_once),
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=math.ceil(config.warmup_ratio * (config.max_steps or steps * config.epochs)),
+        logging_steps=1,
+        eval_strategy="epoch" if evaluates else "no",
+        save_strategy="best" if config.early_stopping and evaluates else "no",  # else by time
+        save_total_limit=2,
+        load_best_model_at_end=bool(config.early_stopping and evaluates),
+        metric_for_best_model="eval_loss" if evaluates else None,
+        seed=config.seed,
+        data_seed=config.seed,
+        use_cpu=not cuda,
+        bf16=cuda,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=cuda,
+        include_num_input_tokens_seen="non_padding",
+    )
+
+
+def _rows_at_once(config: TrainingConfig, data: Tokenized, cuda: bool) -> int:
+    """A divisor of the batch, so that a step's rows fit into memory."""
+    longest = max(len(each.ids) for each in data.examples)
+    fit = max(1, _MOST_TOKENS_AT_ONCE["cuda" if cuda else "cpu"] // longest)
+    return max(
+        n for n in range(1, config.batch_size + 1) if config.batch_size % n == 0 and n <= fit
+    )
+
+
+def _pad(tokenizer: Any) -> int:
+    found = tokenizer.pad_token_id
+    return int(found if found is not None else tokenizer.eos_token_id)
+
+
+class Reports(TrainerCallback):
+    """Tells how far it is, keeps checkpoints by the clock, stops when it is asked to."""
+
+    def __init__(self, folder: Path, checkpoint_s: float) -> None:
+        self._folder = folder
+        self._checkpoint_s = checkpoint_s
+        self._kept_at = time.monotonic()
+        self.stopped = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._tell({"begun": state.global_step, "total_steps": state.max_steps})
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        names = ("loss", "eval_loss", "learning_rate", "grad_norm")
+        found = {name: float(logs[name]) for name in names if name in (logs or {})}
+        if found:
+            tokens = int(state.num_input_tokens_seen)
+            at = {"step": state.global_step, "epoch": state.epoch, "tokens": tokens}
+            self._tell(at | {"total_steps": state.max_steps} | found)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step >= state.max_steps:
+            return
+        if (self._folder / YIELD).exists():
+            control.should_training_stop = control.should_save = self.stopped = True
+        elif time.monotonic() - self._kept_at > self._checkpoint_s:
+            self._kept_at = time.monotonic()
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._tell({"checkpoint": state.global_step})
+
+    def _tell(self, facts: dict[str, Any]) -> None:
+        with (self._folder / METRICS).open("a") as file:
+            file.write(json.dumps(facts | {"at": time.time()}) + "\n")

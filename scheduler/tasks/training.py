@@ -1,0 +1,62 @@
+"""Fine-tuning jobs: which of them are to be run."""
+
+import threading
+from datetime import timedelta
+
+from celery.signals import worker_shutting_down
+from sqlalchemy import Engine, update
+from sqlmodel import Session, col, select
+
+from loraplex.compare_and_set import changed
+from loraplex.database import connect
+from loraplex.entities import UNFINISHED_TRAINING, TrainingJob, TrainingState, utc_now
+from scheduler.tasks.app import app, settings
+
+SILENT_S = 30.0  # then its worker is taken for dead
+_engine = connect(settings.database)
+_stopping = threading.Event()
+
+
+@worker_shutting_down.connect
+def _stop(**_: object) -> None:
+    """What runs writes a checkpoint, and goes on at another worker."""
+    _stopping.set()
+
+
+@app.task
+def run_training(job_id: str) -> None:
+    """Safe to ask for twice: one of them runs it."""
+    # Here: the scaler, which asks for it, has none of what it needs.
+    from scheduler.training_run import TrainingRun
+
+    run = TrainingRun(_engine, settings, job_id, _stopping.is_set)
+    if run.begin(SILENT_S):
+        run.carry_out()
+        resume_training()  # the next one's turn
+
+
+@app.task
+def resume_training() -> None:
+    """Those that nobody runs, the oldest first."""
+    for job_id in to_be_resumed(_engine, SILENT_S):
+        run_training.delay(job_id)
+
+
+def to_be_resumed(database: Engine, silent_s: float) -> list[str]:
+    """Each is told once within so many seconds. Who ran one and lives finds it taken away."""
+    now = utc_now()
+    before = now - timedelta(seconds=silent_s)
+    found = []
+    with Session(database) as session:
+        silent = (
+            col(TrainingJob.state).in_(UNFINISHED_TRAINING),
+            col(TrainingJob.beat_at) < before,
+        )
+        oldest = col(TrainingJob.created_at)
+        for job_id in session.exec(select(TrainingJob.id).where(*silent).order_by(oldest)).all():
+            one = update(TrainingJob).where(col(TrainingJob.id) == job_id, *silent)
+            again = one.values(state=TrainingState.QUEUED.value, runner="", beat_at=now)
+            if changed(session, again):
+                found.append(job_id)
+            session.commit()
+    return found

@@ -1,0 +1,285 @@
+"""One run of a fine-tuning job: a program of its own (`gpu_worker.training`) that is watched here.
+
+The row tells whose it is and what came of it. A run that dies, or yields, is followed by another,
+which goes on from the last checkpoint: those lie in the job's folder until its end.
+"""
+
+import importlib.util
+import json
+import logging
+import os
+import random
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Engine, Update, func, update
+from sqlmodel import Session, col, or_, select
+
+from loraplex import datasets
+from loraplex.compare_and_set import changed
+from loraplex.entities import (
+    UNFINISHED_TRAINING,
+    StoredFile,
+    TrainingEvent,
+    TrainingJob,
+    TrainingState,
+    utc_now,
+)
+from loraplex.locked import is_locked
+from loraplex.registry import RegistrationRefused, Registry
+from loraplex.settings import ScalerSettings
+from loraplex.store.adapters import AdapterStore
+from loraplex.store.files import FileStore
+from loraplex.store.models import ModelStore, ModelUnavailable
+from loraplex.store.peft_checks import CONFIG, WEIGHTS
+
+log = logging.getLogger(__name__)
+
+LOOK_EACH_S = 0.5
+MOST_ATTEMPTS = 3  # without a step: whatever it is, it won't go away
+_STOP_S = 60.0  # to write a checkpoint
+_YIELDED = 75
+_FILES = {"training": "train.jsonl", "validation": "validation.jsonl"}
+
+
+class TrainingFailed(Exception):
+    """The text is for who asked for it."""
+
+
+class TrainingRun:
+    def __init__(
+        self,
+        database: Engine,
+        settings: ScalerSettings,
+        job_id: str,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`stopping`: its place is wanted for something else."""
+        self._stopping = stopping
+        self._database = database
+        self._settings = settings
+        self._id = job_id
+        self._me = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._folder = settings.training_dir / job_id
+        self._models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
+        self._read_to = 0  # of its metrics
+
+    def begin(self, silent_s: float) -> bool:
+        """False: it has ended, another one runs it that gave a sign within so long, or as many run
+        as may."""
+        silent = col(TrainingJob.beat_at) < utc_now() - timedelta(seconds=silent_s)
+        free = or_(col(TrainingJob.state) == TrainingState.QUEUED.value, silent)
+        running = select(func.count()).where(
+            col(TrainingJob.state) == TrainingState.RUNNING.value, col(TrainingJob.id) != self._id
+        )
+        with Session(self._database) as session:
+            if session.exec(running).one() >= self._settings.training_jobs:
+                return False
+        wanted = update(TrainingJob).where(
+            col(TrainingJob.id) == self._id, col(TrainingJob.state).in_(UNFINISHED_TRAINING), free
+        )
+        started = func.coalesce(col(TrainingJob.started_at), utc_now())
+        attempts = col(TrainingJob.attempts) + 1
+        mine = {"state": TrainingState.RUNNING.value, "runner": self._me}
+        return self._write(wanted, **mine, attempts=attempts, started_at=started)
+
+    def carry_out(self) -> None:
+        """To its end, until it yields, or as long as it stays its own."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            if is_locked(folder):
+                self._carry_out()
+            else:
+                log.info("%s is still held by another run", self._id)
+        finally:
+            os.close(folder)
+
+    def _carry_out(self) -> None:
+        job = self._job()
+        try:
+            if job.attempts > MOST_ATTEMPTS:
+                raise TrainingFailed(
+                    f"{MOST_ATTEMPTS} runs died before their next step. {self._tail()}"
+                )
+            status = self._train(job)
+            if status is None:  # cancelled, or another one's
+                if self._job().state == TrainingState.CANCELLED:
+                    shutil.rmtree(self._folder, ignore_errors=True)
+                return
+            if status == _YIELDED:
+                self._tell("It gave its place away, and goes on when there is one again.")
+                self._write(self._mine(), state=TrainingState.QUEUED.value, runner="")
+                return
+            if status != 0:
+                raise TrainingFailed(self._tail())
+            ref = self._register(job)
+        except (TrainingFailed, RegistrationRefused, ModelUnavailable) as failed:
+            self._end(TrainingState.FAILED, error=str(failed))
+        except Exception as failed:  # whatever it is, who asked for it must read it
+            log.exception("%s failed", self._id)
+            self._end(TrainingState.FAILED, error=f"{type(failed).__name__}: {failed}")
+        else:
+            self._end(TrainingState.SUCCEEDED, adapter=ref)
+
+    def _end(self, state: TrainingState, **values: Any) -> None:
+        if self._write(self._mine(), state=state.value, finished_at=utc_now(), **values):
+            what = values.get("error") or f"{values['adapter']} can be used."
+            self._tell(what, level="error" if state is TrainingState.FAILED else "info")
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _train(self, job: TrainingJob) -> int | None:
+        """The program's exit status. None: it is not wanted here any more."""
+        if not (self._folder / "config.json").exists():
+            self._prepare(job)
+        (self._folder / "yield").unlink(missing_ok=True)
+        metrics = self._folder / "metrics.jsonl"
+        self._read_to = metrics.stat().st_size if metrics.exists() else 0
+        with (self._folder / "log").open("ab") as output:
+            command = [sys.executable, "-m", "gpu_worker.training", str(self._folder)]
+            quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+            process = subprocess.Popen(
+                command, stdout=output, stderr=output, env=os.environ | quiet
+            )
+        try:
+            while process.poll() is None:
+                if not self._follow():
+                    return None
+                if self._stopping():
+                    (self._folder / "yield").touch()
+                time.sleep(LOOK_EACH_S)
+            self._follow()
+            return process.returncode
+        finally:
+            self._stop(process)
+
+    def _stop(self, process: "subprocess.Popen[bytes]") -> None:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _prepare(self, job: TrainingJob) -> None:
+        """Rows as the program reads them, and its settings, last."""
+        settings = dict(job.settings)
+        base = self._models.fetch(job.base_model)
+        split, seed = settings.pop("validation_split", 0.0), settings.get("seed", 0)
+        rows = list(self._rows(job.training_file))
+        held_out: list[dict[str, Any]] = []
+        if job.validation_file:
+            held_out = list(self._rows(job.validation_file))
+        elif split:
+            random.Random(seed).shuffle(rows)
+            count = min(len(rows) - 1, max(1, round(split * len(rows))))
+            held_out, rows = rows[:count], rows[count:]
+        for kind, given in (("training", rows), ("validation", held_out)):
+            if given:
+                text = "".join(json.dumps(row) + "\n" for row in given)
+                (self._folder / _FILES[kind]).write_text(text)
+        settings |= {"base_model": job.base_model, "base_folder": str(base)}
+        fresh = self._folder / "config.new"
+        fresh.write_text(json.dumps(settings))
+        fresh.rename(self._folder / "config.json")
+        self._tell(f"{len(rows)} rows to learn from, {len(held_out)} to validate with.")
+
+    def _rows(self, file_id: str) -> Iterator[dict[str, Any]]:
+        with Session(self._database) as session:
+            file = session.get(StoredFile, file_id)
+        if file is None:
+            raise TrainingFailed(f"The file {file_id} is gone.")
+        path = FileStore(self._settings.files_dir).path(file_id)
+        for line, row in datasets.read(path, file.filename):
+            if isinstance(row, str):
+                raise TrainingFailed(f"{file.filename}, line {line}: {row}")
+            yield row
+
+    def _follow(self) -> bool:
+        """Pass on what it has told. False: it is not wanted here any more."""
+        values: dict[str, Any] = {}
+        for facts in self._news():
+            if "begun" in facts:
+                values |= {"step": facts["begun"], "total_steps": facts["total_steps"]}
+                self._tell(f"Begins at step {facts['begun']} of {facts['total_steps']}.")
+            elif "checkpoint" in facts:
+                values["attempts"] = 0
+                self._tell(f"Checkpoint at step {facts['checkpoint']}.")
+            else:
+                names = {"step": "step", "tokens": "tokens", "loss": "loss"}
+                names["eval_loss"] = "validation_loss"
+                values |= {into: facts[name] for name, into in names.items() if name in facts}
+                values["total_steps"] = facts["total_steps"]
+                self._tell(_sentence(facts), facts)
+        return self._write(self._mine(), **values)
+
+    def _news(self) -> list[dict[str, Any]]:
+        """Whole lines since the last look."""
+        metrics = self._folder / "metrics.jsonl"
+        if not metrics.exists():
+            return []
+        with metrics.open("rb") as file:
+            file.seek(self._read_to)
+            raw = file.read()
+        end = raw.rfind(b"\n") + 1
+        self._read_to += end
+        return [json.loads(line) for line in raw[:end].splitlines()]
+
+    def _register(self, job: TrainingJob) -> str:
+        made = self._folder / "adapter"
+        settings = self._settings
+        registry = Registry(
+            *(self._database, AdapterStore(settings.adapters_dir), self._models),
+            settings.storage_limit,
+        )
+        files = ((made / CONFIG).read_bytes(), (made / WEIGHTS).read_bytes())
+        return registry.register(job.tenant_id, job.repo, job.base_model, *files).ref
+
+    def _tail(self) -> str:
+        file = self._folder / "log"
+        lines = file.read_text(errors="replace").strip().splitlines() if file.exists() else []
+        return lines[-1][:500] if lines else "It ended without a word."
+
+    def _tell(
+        self, message: str, figures: dict[str, Any] | None = None, level: str = "info"
+    ) -> None:
+        with Session(self._database) as session:
+            event = TrainingEvent(job_id=self._id, message=message, figures=figures, level=level)
+            session.add(event)
+            session.commit()
+
+    def _job(self) -> TrainingJob:
+        with Session(self._database, expire_on_commit=False) as session:
+            return session.get_one(TrainingJob, self._id)
+
+    def _mine(self) -> Update:
+        return update(TrainingJob).where(
+            col(TrainingJob.id) == self._id,
+            col(TrainingJob.runner) == self._me,
+            col(TrainingJob.state) == TrainingState.RUNNING.value,
+        )
+
+    def _write(self, wanted: Update, **values: Any) -> bool:
+        with Session(self._database) as session:
+            done = changed(session, wanted.values(beat_at=utc_now(), **values))
+            session.commit()
+        return bool(done)
+
+
+def can_train() -> bool:
+    """Whether this installation has what the program needs."""
+    return all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft"))
+
+
+def _sentence(facts: dict[str, Any]) -> str:
+    of = f"Step {facts['step']} of {facts['total_steps']}"
+    if "eval_loss" in facts:
+        return f"{of}: validation loss {facts['eval_loss']:.4f}"
+    return f"{of}: loss {facts['loss']:.4f}"

@@ -1,0 +1,203 @@
+"""Fine-tuning jobs: the real program, on a tiny model, through deaths and changes of mind."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlmodel import Session, select
+
+from loraplex.apikeys import FIRST_TENANT
+from loraplex.database import connect, migrate
+from loraplex.entities import (
+    Adapter,
+    StoredFile,
+    Tenant,
+    TrainingEvent,
+    TrainingJob,
+    TrainingState,
+)
+from loraplex.settings import ScalerSettings
+from loraplex.store.files import FileStore
+from scheduler.tasks.training import to_be_resumed
+from scheduler.training_run import MOST_ATTEMPTS, TrainingRun
+
+ROWS = [{"prompt": f"{n} plus one is ", "completion": str(n + 1)} for n in range(24)]
+SETTINGS = {"rank": 4, "alpha": 8, "epochs": 2, "batch_size": 4, "learning_rate": 2e-2}
+SETTINGS |= {"target_modules": ["q_proj", "v_proj"], "checkpoint_s": 0.0, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> str:
+    """Random weights, SmolLM2's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), **sizes, **heads)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ScalerSettings:
+    return ScalerSettings(home=tmp_path)
+
+
+@pytest.fixture
+def database(settings: ScalerSettings) -> Iterator[Engine]:
+    migrate(settings.database)
+    engine = connect(settings.database)
+    with Session(engine) as session:
+        session.add(Tenant(id=FIRST_TENANT, operator=True))
+        session.commit()
+    yield engine
+    engine.dispose()
+
+
+def store(database: Engine, settings: ScalerSettings, rows: list[dict[str, Any]]) -> str:
+    file = StoredFile(tenant_id=FIRST_TENANT, filename="a.jsonl", purpose="fine-tune", bytes=0)
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    file.bytes = FileStore(settings.files_dir).put(file.id, [content])
+    with Session(database, expire_on_commit=False) as session:
+        session.add(file)
+        session.commit()
+    return file.id
+
+
+@pytest.fixture
+def make(database: Engine, settings: ScalerSettings, tiny: str) -> Callable[..., str]:
+    def make(**changes: Any) -> str:
+        file = store(database, settings, ROWS)
+        fields: dict[str, Any] = {
+            "tenant_id": FIRST_TENANT,
+            "base_model": tiny,
+            "repo": "sums",
+            "training_file": file,
+            "settings": SETTINGS,
+        }
+        with Session(database) as session:
+            job = TrainingJob(**fields | changes)
+            session.add(job)
+            session.commit()
+            return job.id
+
+    return make
+
+
+def read(database: Engine, job: str) -> TrainingJob:
+    with Session(database, expire_on_commit=False) as session:
+        return session.get_one(TrainingJob, job)
+
+
+def events(database: Engine, job: str) -> list[TrainingEvent]:
+    with Session(database, expire_on_commit=False) as session:
+        return list(session.exec(select(TrainingEvent).where(TrainingEvent.job_id == job)))
+
+
+def weights(database: Engine, settings: ScalerSettings, ref: str) -> bytes:
+    repo, _, version = ref.partition("/")
+    with Session(database) as session:
+        mine = (Adapter.repo == repo, Adapter.version == int(version))
+        digest = session.exec(select(Adapter.digest).where(*mine)).one()
+    return (settings.adapters_dir / digest / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_job_becomes_a_version_and_tells_its_loss(
+    database: Engine, settings: ScalerSettings, make: Callable[..., str]
+) -> None:
+    job = make(settings=SETTINGS | {"validation_split": 0.25})
+    run = TrainingRun(database, settings, job)
+    assert run.begin(60) and not TrainingRun(database, settings, job).begin(60)
+    run.carry_out()
+    row = read(database, job)
+    assert (row.state, row.error, row.adapter) == ("succeeded", "", "sums/1")
+    assert (row.step, row.total_steps) == (10, 10), "18 rows, 4 a step, twice"
+    assert row.tokens > 0 and row.validation_loss is not None and row.finished_at is not None
+    told = events(database, job)
+    losses = [e.figures["loss"] for e in told if e.figures and "loss" in e.figures]
+    assert len(losses) == 10 and losses[-1] < losses[0]
+    assert "18 rows to learn from, 6 to validate with" in told[0].message
+    assert told[-1].message == "sums/1 can be used."
+    assert not (settings.training_dir / job).exists()
+
+
+def test_it_yields_and_goes_on_to_the_same_end(
+    database: Engine, settings: ScalerSettings, make: Callable[..., str]
+) -> None:
+    whole = make()
+    run = TrainingRun(database, settings, whole)
+    assert run.begin(60)
+    run.carry_out()
+
+    other = make(repo="others")
+    wanted: list[bool] = []
+    yielding = TrainingRun(database, settings, other, lambda: read(database, other).step >= 3)
+    assert yielding.begin(60)
+    yielding.carry_out()
+    row = read(database, other)
+    assert (row.state, row.runner) == ("queued", "") and 3 <= row.step < row.total_steps
+    assert to_be_resumed(database, -1) == [other]
+    heir = TrainingRun(database, settings, other, lambda: bool(wanted))
+    assert heir.begin(60)
+    heir.carry_out()
+    assert read(database, other).state == "succeeded"
+    begun = [e.message for e in events(database, other) if e.message.startswith("Begins")]
+    assert len(begun) == 2 and "step 0 " in begun[0] and "step 0 " not in begun[1]
+    same = [weights(database, settings, ref) for ref in ("sums/1", "others/1")]
+    assert same[0] == same[1], "as if nothing had happened"
+
+
+def test_one_that_is_cancelled_leaves_nothing(
+    database: Engine, settings: ScalerSettings, make: Callable[..., str]
+) -> None:
+    job = make(settings=SETTINGS | {"epochs": 500})
+
+    def cancel() -> bool:
+        if read(database, job).step:
+            with Session(database) as session:
+                session.get_one(TrainingJob, job).state = TrainingState.CANCELLED.value
+                session.commit()
+        return False
+
+    run = TrainingRun(database, settings, job, cancel)
+    assert run.begin(60)
+    run.carry_out()
+    assert read(database, job).state == "cancelled"
+    with Session(database) as session:
+        assert not session.exec(select(Adapter)).all()
+    assert not (settings.training_dir / job).exists()
+
+
+def test_what_cannot_be_trained_fails_with_its_reason(
+    database: Engine, settings: ScalerSettings, make: Callable[..., str]
+) -> None:
+    for changes, told in (
+        ({"settings": SETTINGS | {"target_modules": ["nothing"]}}, "nothing"),
+        ({"base_model": "org/none--"}, "neither a hub name"),
+        ({"training_file": "file-00000000"}, "is gone"),
+        ({"attempts": MOST_ATTEMPTS}, "died"),
+    ):
+        job = make(**changes)
+        run = TrainingRun(database, settings, job)
+        assert run.begin(60)
+        run.carry_out()
+        row = read(database, job)
+        assert row.state == "failed" and told in row.error, row.error
+
+
+def test_as_many_run_as_may(
+    database: Engine, settings: ScalerSettings, make: Callable[..., str]
+) -> None:
+    first, second = make(), make()
+    assert TrainingRun(database, settings, first).begin(60)
+    assert not TrainingRun(database, settings, second).begin(60)
+    two = settings.model_copy(update={"training_jobs": 2})
+    assert TrainingRun(database, two, second).begin(60)
