@@ -33,7 +33,7 @@ from api.control import (
 )
 from api.keyring import Caller, Keyring
 from api.lorax import generate as lorax
-from api.openai import batches, chat, completions, embeddings, files, models
+from api.openai import batches, chat, completions, embeddings, files, fine_tuning, models
 from api.openai.responses import routes as responses
 from api.predibase import absent, account
 from api.predibase import datasets as predibase_datasets
@@ -127,7 +127,7 @@ def build(settings: ApiSettings) -> FastAPI:
     )
     app.add_api_route("/health", health, include_in_schema=False)
     openai = APIRouter(prefix="/v1")
-    for module in (chat, completions, models, embeddings, responses, files, batches):
+    for module in (chat, completions, models, embeddings, responses, files, batches, fine_tuning):
         openai.include_router(module.router)
     control = APIRouter(prefix="/api/v1")
     for module in (

@@ -42,7 +42,7 @@ async def create(
 ) -> DeploymentOut:
     """A new deployment, Pending until its base model is checked."""
     _check_shared(http, body.shared)
-    _check_path(http, body.base_model)
+    check_path(http, body.base_model)
     check_budget(caller_of(http))
     deployment = await run_in_threadpool(_create, state, tenant, body)
     state.resolver.forget()
@@ -113,7 +113,7 @@ async def change(
     """Change knobs at once; another base model or other engine settings are rolled out: new
     replicas come before the old ones go, and no request is disturbed."""
     _check_shared(http, body.shared)
-    _check_path(http, body.base_model or "")
+    check_path(http, body.base_model or "")
 
     def write() -> Deployment:
         with Session(state.database, expire_on_commit=False) as session:
@@ -296,7 +296,8 @@ def _check_shared(http: Request, shared: bool | None) -> None:
         raise ApiError(403, "operators_only", message, param="shared")
 
 
-def _check_path(http: Request, base_model: str) -> None:
+def check_path(http: Request, base_model: str) -> None:
+    """Raises ApiError 403."""
     if is_path(base_model) and not caller_of(http).operator:
         message = "Only the tenant that runs the platform names base models by their paths."
         raise ApiError(403, "operators_only", message, param="base_model")

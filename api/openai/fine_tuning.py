@@ -1,0 +1,198 @@
+"""/v1/fine_tuning/jobs: supervised tuning of a LoRA adapter, as OpenAI's clients ask for it.
+
+`model` is a base model or a deployment; the result, `fine_tuned_model`, is an adapter's version.
+"""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import Session
+
+from api.control.deployments import check_path
+from api.control.training_schemas import LEARNING_RATE, TrainingSettings
+from api.errors import bad_request
+from api.openai.files import page
+from api.openai.schemas import neutral
+from api.registry import trainings
+from api.security import ForAdapters, ForLooking
+from api.state import StateDep
+from api.text import Text
+from loraplex.entities import TrainingEvent, TrainingJob, TrainingState
+
+router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"])
+
+_MOST_NOTES = 16
+
+
+class Hyperparameters(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    n_epochs: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = "auto"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
+    learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0, le=1000)] = "auto"
+
+
+class Supervised(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
+
+
+class Method(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["supervised"]
+    supervised: Supervised = Field(default_factory=Supervised)
+
+
+class JobCreate(BaseModel):
+    """`suffix`: the repo's name. `lora`: what OpenAI's API has no words for."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: Text = Field(min_length=1, max_length=512)
+    training_file: Text = Field(max_length=128)
+    validation_file: Text | None = Field(None, max_length=128)
+    hyperparameters: Hyperparameters | None = None
+    method: Method | None = None
+    suffix: Text | None = Field(None, max_length=63)
+    seed: int | None = Field(None, ge=0, lt=2**32)
+    metadata: dict[Text, Text] | None = Field(None, max_length=_MOST_NOTES)
+    integrations: Annotated[Any, neutral([])] = None
+    lora: TrainingSettings | None = None
+
+    def settings(self) -> TrainingSettings:
+        """Raises ApiError."""
+        if self.method and self.hyperparameters:
+            raise bad_request("Give hyperparameters or method, not both.", "hyperparameters")
+        given = self.method.supervised.hyperparameters if self.method else self.hyperparameters
+        found = (self.lora or TrainingSettings()).model_dump(exclude_unset=True)
+        if given is not None and given.n_epochs != "auto":
+            found["epochs"] = given.n_epochs
+        if given is not None and given.batch_size != "auto":
+            found["batch_size"] = given.batch_size
+        if given is not None and given.learning_rate_multiplier != "auto":
+            found["learning_rate"] = min(1.0, LEARNING_RATE * given.learning_rate_multiplier)
+        if self.seed is not None:
+            found["seed"] = self.seed
+        return TrainingSettings(**found)
+
+
+@router.post("")
+async def create(
+    body: JobCreate, http: Request, tenant: ForAdapters, state: StateDep
+) -> dict[str, Any]:
+    """Mistakes of the files are told here, with their lines."""
+    check_path(http, body.model)
+    wanted = trainings.Wanted(
+        model=body.model,
+        repo=body.suffix or _repo(body.model),
+        training=body.training_file,
+        validation=body.validation_file or "",
+        settings=body.settings(),
+        notes=body.metadata or {},
+    )
+    return shown(await trainings.begin(state, tenant, wanted))
+
+
+@router.get("")
+def list_jobs(
+    tenant: ForLooking,
+    state: StateDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+    after: str | None = None,
+) -> dict[str, Any]:
+    """The newest first."""
+    with Session(state.database) as session:
+        rows = [shown(row) for row in trainings.of_tenant(session, tenant)]
+        return page(rows, limit, after, reverse=True)
+
+
+@router.get("/{job}")
+def retrieve(job: str, tenant: ForLooking, state: StateDep) -> dict[str, Any]:
+    with Session(state.database) as session:
+        return shown(trainings.need(session, tenant, job))
+
+
+@router.post("/{job}/cancel")
+def cancel(job: str, tenant: ForAdapters, state: StateDep) -> dict[str, Any]:
+    with Session(state.database) as session:
+        return shown(trainings.cancel(session, trainings.need(session, tenant, job)))
+
+
+@router.get("/{job}/events")
+def events(
+    job: str,
+    tenant: ForLooking,
+    state: StateDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+    after: str | None = None,
+) -> dict[str, Any]:
+    """The newest first."""
+    with Session(state.database) as session:
+        row = trainings.need(session, tenant, job)
+        rows = [_event(each) for each in trainings.events(session, row.id)]
+        return page(rows, limit, after, reverse=True)
+
+
+def shown(row: TrainingJob) -> dict[str, Any]:
+    settings = row.settings
+    hyperparameters = {
+        "n_epochs": settings["epochs"],
+        "batch_size": settings["batch_size"],
+        "learning_rate_multiplier": settings["learning_rate"] / LEARNING_RATE,
+    }
+    failed = row.state == TrainingState.FAILED
+    error = {"code": "training_failed", "message": row.error, "param": None} if failed else None
+    method = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
+    return {
+        "id": row.id,
+        "object": "fine_tuning.job",
+        "created_at": int(row.created_at.timestamp()),
+        "finished_at": int(row.finished_at.timestamp()) if row.finished_at else None,
+        "estimated_finish": _estimate(row),
+        "model": row.base_model,
+        "fine_tuned_model": row.adapter or None,
+        "organization_id": row.tenant_id,
+        "status": row.state,
+        "error": error,
+        "training_file": row.training_file,
+        "validation_file": row.validation_file or None,
+        "result_files": [],
+        "trained_tokens": row.tokens if row.state == TrainingState.SUCCEEDED else None,
+        "hyperparameters": hyperparameters,
+        "method": method,
+        "seed": settings["seed"],
+        "integrations": [],
+        "user_provided_suffix": row.repo,
+        "metadata": row.notes,
+        "progress": {"step": row.step, "total_steps": row.total_steps, "loss": row.loss},
+    }
+
+
+def _estimate(row: TrainingJob) -> int | None:
+    """Unix seconds, by the steps that were done since it began; None: nobody can know."""
+    if row.state != TrainingState.RUNNING or not row.step or row.started_at is None:
+        return None
+    took_s = (row.beat_at - row.started_at).total_seconds()
+    left_s = took_s / row.step * (row.total_steps - row.step)
+    return int(row.beat_at.timestamp() + left_s)
+
+
+def _event(row: TrainingEvent) -> dict[str, Any]:
+    figures = row.figures or {}
+    names = {"loss": "train_loss", "eval_loss": "valid_loss"}
+    data = {names.get(name, name): value for name, value in figures.items()}
+    return {
+        "id": f"ftevent-{row.id}",
+        "object": "fine_tuning.job.event",
+        "created_at": int(row.at.timestamp()),
+        "level": row.level,
+        "message": row.message,
+        "type": "metrics" if figures else "message",
+        "data": data or None,
+    }
+
+
+def _repo(model: str) -> str:
+    """After the model, where no suffix is given."""
+    last = model.rpartition("/")[2]
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in last)
+    return f"{kept[:55].strip('._-') or 'model'}-tuned"

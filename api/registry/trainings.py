@@ -1,0 +1,125 @@
+"""Fine-tuning jobs: asked for here, run by a task worker."""
+
+from dataclasses import dataclass, field
+
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import func, update
+from sqlmodel import Session, col, select
+
+from api.control.deployments import check_base_model
+from api.control.training_schemas import TrainingSettings
+from api.errors import ApiError, bad_request
+from api.openai.files import need_file
+from api.registry import datasets, repos
+from api.requests.resolve import find_usable
+from api.state import State
+from loraplex.compare_and_set import changed
+from loraplex.datasets import DatasetInvalid, inspect
+from loraplex.entities import (
+    UNFINISHED_TRAINING,
+    TrainingEvent,
+    TrainingJob,
+    TrainingState,
+    utc_now,
+)
+
+_MOST_AT_ONCE = 20  # of a tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """`model`: a base model, or a deployment of one. Files: ids, or names of datasets."""
+
+    model: str
+    repo: str
+    training: str
+    validation: str = ""
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+async def begin(state: State, tenant: str, wanted: Wanted) -> TrainingJob:
+    """What is wrong with the files is told here, with lines. Raises ApiError."""
+    row = await run_in_threadpool(_store, state, tenant, wanted)
+    await state.broker.ask_training(row.id)
+    return row
+
+
+def need(session: Session, tenant: str, job: str) -> TrainingJob:
+    """Raises ApiError 404."""
+    row = session.get(TrainingJob, job)
+    if row is None or row.tenant_id != tenant:
+        raise ApiError(404, "not_found", f"There is no fine-tuning job {job[:80]!r}.")
+    return row
+
+
+def of_tenant(session: Session, tenant: str) -> list[TrainingJob]:
+    """The oldest first."""
+    wanted = select(TrainingJob).where(TrainingJob.tenant_id == tenant)
+    return list(session.exec(wanted.order_by(col(TrainingJob.created_at), col(TrainingJob.id))))
+
+
+def events(session: Session, job: str, after: int = 0, most: int = 10_000) -> list[TrainingEvent]:
+    """The oldest first."""
+    wanted = select(TrainingEvent).where(TrainingEvent.job_id == job, col(TrainingEvent.id) > after)
+    return list(session.exec(wanted.order_by(col(TrainingEvent.id)).limit(most)))
+
+
+def cancel(session: Session, row: TrainingJob) -> TrainingJob:
+    """Raises ApiError 409 for one that has ended."""
+    wanted = update(TrainingJob).where(
+        col(TrainingJob.id) == row.id, col(TrainingJob.state).in_(UNFINISHED_TRAINING)
+    )
+    end = {"state": TrainingState.CANCELLED.value, "finished_at": utc_now()}
+    done = changed(session, wanted.values(**end))
+    if done:
+        session.add(TrainingEvent(job_id=row.id, message="It was cancelled."))
+    session.commit()
+    session.refresh(row)
+    if not done:
+        raise ApiError(409, "conflict", f"Job {row.id!r} has ended: {row.state}.")
+    return row
+
+
+def _store(state: State, tenant: str, wanted: Wanted) -> TrainingJob:
+    repos.check_name(wanted.repo)
+    training = _checked(state, tenant, wanted.training, "training_file")
+    validation = ""
+    if wanted.validation:
+        validation = _checked(state, tenant, wanted.validation, "validation_file")
+    with Session(state.database, expire_on_commit=False) as session:
+        deployment = find_usable(session, tenant, wanted.model)
+        base_model = deployment.base_model if deployment else wanted.model
+        check_base_model(state, base_model)
+        unfinished = select(func.count()).where(
+            col(TrainingJob.tenant_id) == tenant, col(TrainingJob.state).in_(UNFINISHED_TRAINING)
+        )
+        if session.exec(unfinished).one() >= _MOST_AT_ONCE:
+            message = f"At most {_MOST_AT_ONCE} jobs at once. Wait, or cancel one."
+            raise ApiError(429, "too_many", message, retry_after_s=60)
+        row = TrainingJob(
+            tenant_id=tenant,
+            base_model=base_model,
+            repo=wanted.repo,
+            training_file=training,
+            validation_file=validation,
+            settings=wanted.settings.for_the_program(),
+            notes=wanted.notes,
+        )
+        session.add(row)
+        session.commit()
+        return row
+
+
+def _checked(state: State, tenant: str, named: str, param: str) -> str:
+    """The id of a file that can be learned from. Raises ApiError."""
+    with Session(state.database) as session:
+        dataset = datasets.find(session, tenant, named)
+    file = need_file(state, tenant, dataset.file_id if dataset else named, param)
+    if dataset is None:  # a dataset was checked when it came
+        try:
+            inspect(state.files.path(file.id), file.filename)
+        except DatasetInvalid as wrong:
+            message = f"{file.filename} refused: {wrong}"
+            raise bad_request(message, param, "invalid_training_file") from wrong
+    return file.id
