@@ -35,7 +35,7 @@ from api.keyring import Caller, Keyring
 from api.lorax import generate as lorax
 from api.openai import batches, chat, completions, embeddings, files, fine_tuning, models
 from api.openai.responses import routes as responses
-from api.predibase import absent, account
+from api.predibase import absent, account, finetuning
 from api.predibase import datasets as predibase_datasets
 from api.predibase import deployments as predibase
 from api.predibase import repos as predibase_repos
@@ -153,9 +153,18 @@ def build(settings: ApiSettings) -> FastAPI:
         app.include_router(lorax.router, prefix=prefix, dependencies=below)
         for module in (chat, completions, models, embeddings):
             app.include_router(module.router, prefix=f"{prefix}/v1", dependencies=below)
-    for module in (account, predibase, predibase_repos, predibase_datasets, absent, transfers):
+    for module in (
+        account,
+        predibase,
+        predibase_repos,
+        predibase_datasets,
+        finetuning,
+        absent,
+        transfers,
+    ):
         app.include_router(module.router)
     app.include_router(control)
+    app.router.add_websocket_route(finetuning.STREAM, finetuning.stream_metrics)
     return app
 
 

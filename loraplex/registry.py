@@ -7,7 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from loraplex import storage_quota
-from loraplex.entities import Adapter, Repo
+from loraplex.entities import Adapter, Repo, TrainingJob
 from loraplex.limits import StorageLimit
 from loraplex.store.adapters import AdapterInvalid, AdapterStore, digest_of
 from loraplex.store.models import ModelStore, ModelUnavailable
@@ -31,9 +31,16 @@ class Registry:
     limit: StorageLimit
 
     def register(
-        self, tenant: str, repo: str, base_model: str, config: bytes, weights: bytes
+        self,
+        tenant: str,
+        repo: str,
+        base_model: str,
+        config: bytes,
+        weights: bytes,
+        version: int | None = None,
     ) -> Adapter:
-        """Check, store, and count as the next version; the same files give the one they have.
+        """Check, store, and count as the next version, or as one that was kept for it; the same
+        files give the one they have.
 
         `base_model`: instead of the name in the config (a local path, say). Raises
         RegistrationRefused.
@@ -50,7 +57,7 @@ class Registry:
         new = Adapter(
             tenant_id=tenant,
             repo=repo,
-            version=0,
+            version=version or 0,
             base_model=named,
             digest=facts.digest,
             rank=facts.rank,
@@ -114,8 +121,19 @@ def _next_version(session: Session, new: Adapter, limit: StorageLimit) -> Adapte
         session.commit()
         return same
     storage_quota.check(session, new.tenant_id, new.size_bytes, limit)
-    newest = session.exec(select(func.max(Adapter.version)).where(*mine)).one()
-    row = Adapter(**new.model_dump(exclude={"id", "version"}), version=(newest or 0) + 1)
+    version = new.version or next_version(session, new.tenant_id, new.repo)
+    row = Adapter(**new.model_dump(exclude={"id", "version"}), version=version)
     session.add(row)
     session.commit()
     return row
+
+
+def next_version(session: Session, tenant: str, repo: str) -> int:
+    """A number that no version has, had, or is kept for."""
+    of_versions = select(func.max(Adapter.version)).where(
+        Adapter.tenant_id == tenant, Adapter.repo == repo
+    )
+    of_jobs = select(func.max(TrainingJob.version)).where(
+        TrainingJob.tenant_id == tenant, TrainingJob.repo == repo
+    )
+    return max(session.exec(of_versions).one() or 0, session.exec(of_jobs).one() or 0) + 1

@@ -4,7 +4,6 @@ The row tells whose it is and what came of it. A run that dies, or yields, is fo
 which goes on from the last checkpoint: those lie in the job's folder until its end.
 """
 
-import importlib.util
 import json
 import logging
 import os
@@ -173,6 +172,7 @@ class TrainingRun:
         settings = dict(job.settings)
         base = self._models.fetch(job.base_model)
         split, seed = settings.pop("validation_split", 0.0), settings.get("seed", 0)
+        as_chat = settings.pop("as_chat", False)
         rows = list(self._rows(job.training_file))
         held_out: list[dict[str, Any]] = []
         if job.validation_file:
@@ -183,6 +183,7 @@ class TrainingRun:
             held_out, rows = rows[:count], rows[count:]
         for kind, given in (("training", rows), ("validation", held_out)):
             if given:
+                given = [_as_chat(row) for row in given] if as_chat else given
                 text = "".join(json.dumps(row) + "\n" for row in given)
                 (self._folder / _FILES[kind]).write_text(text)
         settings |= {"base_model": job.base_model, "base_folder": str(base)}
@@ -233,14 +234,15 @@ class TrainingRun:
         return [json.loads(line) for line in raw[:end].splitlines()]
 
     def _register(self, job: TrainingJob) -> str:
-        made = self._folder / "adapter"
+        folder = self._folder / "adapter"
         settings = self._settings
         registry = Registry(
             *(self._database, AdapterStore(settings.adapters_dir), self._models),
             settings.storage_limit,
         )
-        files = ((made / CONFIG).read_bytes(), (made / WEIGHTS).read_bytes())
-        return registry.register(job.tenant_id, job.repo, job.base_model, *files).ref
+        files = ((folder / CONFIG).read_bytes(), (folder / WEIGHTS).read_bytes())
+        made = registry.register(job.tenant_id, job.repo, job.base_model, *files, job.version)
+        return made.ref
 
     def _tail(self) -> str:
         file = self._folder / "log"
@@ -273,9 +275,11 @@ class TrainingRun:
         return bool(done)
 
 
-def can_train() -> bool:
-    """Whether this installation has what the program needs."""
-    return all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft"))
+def _as_chat(row: dict[str, Any]) -> dict[str, Any]:
+    if "completion" not in row:
+        return row
+    said = ("user", row["prompt"]), ("assistant", row["completion"])
+    return {"messages": [{"role": role, "content": text} for role, text in said]}
 
 
 def _sentence(facts: dict[str, Any]) -> str:

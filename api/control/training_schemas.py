@@ -31,6 +31,9 @@ class TrainingSettings(BaseModel):
     early_stopping: int | None = Field(
         None, ge=1, le=1000, description="Evaluations (one an epoch) without a gain."
     )
+    as_chat: bool = Field(
+        False, description="Prompt and completion are said by the user and the assistant."
+    )
     seed: int = Field(0, ge=0, lt=2**32)
 
     def for_the_program(self) -> dict[str, Any]:

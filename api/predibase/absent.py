@@ -14,7 +14,6 @@ _ABSENT = {
     "gateways": "there is one gateway, this server",
     "secrets": "the platform's operator sets what is secret (docs/settings.md)",
     "batch-inference": "use OpenAI's batches (docs/clients.md)",
-    "finetuning": "train elsewhere and upload what PEFT saved: pb.adapters.upload(folder, repo)",
 }
 
 

@@ -14,7 +14,8 @@ from api.control import adapters as control
 from api.control import repos as control_repos
 from api.control.deployment_schemas import Description
 from api.errors import bad_request
-from api.registry import repos, transfers, versions
+from api.predibase.finetuning import version_shown
+from api.registry import repos, trainings, transfers, versions
 from api.security import ForAdapters, ForLooking
 from api.state import State, StateDep
 from api.text import Text
@@ -83,7 +84,11 @@ async def delete(repo: str, tenant: ForAdapters, state: StateDep) -> dict[str, A
 
 @router.get("/repos/{repo}/version/{tag}")
 def version(repo: str, tag: str, tenant: ForLooking, state: StateDep) -> dict[str, Any]:
+    """Also of one that is being trained, or that failed."""
     with Session(state.database) as session:
+        job = trainings.for_version(session, tenant, repo, tag)
+        if job is not None:
+            return version_shown(job)
         return _version(versions.need(session, tenant, f"{repo}/{tag}"))
 
 

@@ -13,6 +13,7 @@ from api.openai.files import need_file
 from api.registry import datasets, repos
 from api.requests.resolve import find_usable
 from api.state import State
+from loraplex import storage_quota
 from loraplex.compare_and_set import changed
 from loraplex.datasets import DatasetInvalid, inspect
 from loraplex.entities import (
@@ -22,6 +23,7 @@ from loraplex.entities import (
     TrainingState,
     utc_now,
 )
+from loraplex.registry import next_version
 
 _MOST_AT_ONCE = 20  # of a tenant
 
@@ -65,6 +67,19 @@ def events(session: Session, job: str, after: int = 0, most: int = 10_000) -> li
     return list(session.exec(wanted.order_by(col(TrainingEvent.id)).limit(most)))
 
 
+def for_version(session: Session, tenant: str, repo: str, version: str) -> TrainingJob | None:
+    """The one that is to become it, or didn't."""
+    if not version.isdecimal() or len(version) > 9:
+        return None
+    wanted = select(TrainingJob).where(
+        TrainingJob.tenant_id == tenant,
+        TrainingJob.repo == repo,
+        TrainingJob.version == int(version),
+        TrainingJob.state != TrainingState.SUCCEEDED,
+    )
+    return session.exec(wanted).first()
+
+
 def cancel(session: Session, row: TrainingJob) -> TrainingJob:
     """Raises ApiError 409 for one that has ended."""
     wanted = update(TrainingJob).where(
@@ -97,10 +112,13 @@ def _store(state: State, tenant: str, wanted: Wanted) -> TrainingJob:
         if session.exec(unfinished).one() >= _MOST_AT_ONCE:
             message = f"At most {_MOST_AT_ONCE} jobs at once. Wait, or cancel one."
             raise ApiError(429, "too_many", message, retry_after_s=60)
+        repos.create(session, tenant, wanted.repo, "", exists_ok=True)
+        storage_quota.lock(session, tenant)  # so that the number is its own
         row = TrainingJob(
             tenant_id=tenant,
             base_model=base_model,
             repo=wanted.repo,
+            version=next_version(session, tenant, wanted.repo),
             training_file=training,
             validation_file=validation,
             settings=wanted.settings.for_the_program(),

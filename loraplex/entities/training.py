@@ -24,12 +24,16 @@ UNFINISHED_TRAINING = (TrainingState.QUEUED.value, TrainingState.RUNNING.value)
 class TrainingJob(SQLModel, table=True):
     """An adapter that is made of a file: the next version of a repo, when it has succeeded."""
 
-    __table_args__ = (Index("ix_trainingjob_tenant_at", "tenant_id", "created_at"),)
+    __table_args__ = (
+        Index("ix_trainingjob_tenant_at", "tenant_id", "created_at"),
+        Index("uq_trainingjob_version", "tenant_id", "repo", "version", unique=True),
+    )
 
     id: str = Field(default_factory=lambda: new_id("ftjob"), primary_key=True)
     tenant_id: str = Field(foreign_key="tenant.id")
     base_model: str
     repo: str
+    version: int  # that it is to become
     training_file: str  # id
     validation_file: str = ""
     settings: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))

@@ -220,3 +220,22 @@ def test_a_transfers_url_is_its_own_secret_and_for_one_purpose(platform: Platfor
     assert http.delete(f"/v1/files/{file}").status_code == 409
     assert http.delete("/api/v1/datasets/sent").status_code == 204
     assert http.get(f"/v1/files/{file}").status_code == 404
+
+
+def test_fine_tuning_by_the_sdk(platform: Platform, predibase: Path) -> None:
+    key = platform.http().headers["authorization"].removeprefix("Bearer ")
+    script = Path(__file__).parent / "scripts" / "predibase_finetune.py"
+    environment = {"LORAPLEX_URL": platform.status()["url"], "LORAPLEX_API_KEY": key}
+    printed = run(predibase, script, environment | {"MODEL": DEMO_MODEL})
+    found = json.loads(printed.splitlines()[-1])
+    assert "nothing" in found.pop("why") and "task" in found.pop("refused")
+    assert found == {
+        "made": ["ft-repo/1", DEMO_MODEL, True],
+        "next": [2, "ft-data", True],
+        "cancelled": "canceled",
+        "no version": "FinetuningError",
+        "failed": "errored",
+    }
+    said = {"messages": [{"role": "user", "content": "1+1="}], "max_tokens": 2}
+    answer = platform.http().post("/v1/chat/completions", json=said | {"model": "ft-repo/1"})
+    assert answer.status_code == 200

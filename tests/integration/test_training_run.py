@@ -19,6 +19,7 @@ from loraplex.entities import (
     TrainingJob,
     TrainingState,
 )
+from loraplex.registry import next_version
 from loraplex.settings import ScalerSettings
 from loraplex.store.files import FileStore
 from scheduler.tasks.training import to_be_resumed
@@ -84,7 +85,9 @@ def make(database: Engine, settings: ScalerSettings, tiny: str) -> Callable[...,
             "settings": SETTINGS,
         }
         with Session(database) as session:
-            job = TrainingJob(**fields | changes)
+            fields |= changes
+            version = next_version(session, FIRST_TENANT, fields["repo"])
+            job = TrainingJob(**fields, version=version)
             session.add(job)
             session.commit()
             return job.id

@@ -7,15 +7,17 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import RouteContext, iter_route_contexts
 
 from api.app import build
+from api.predibase.finetuning import STREAM
 from api.security import OPEN, Needs, authenticated, is_open
 from loraplex.scopes import Scope
 from loraplex.settings import ApiSettings
 
 DOCUMENTATION = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
+CONTEXTS = list(iter_route_contexts(build(ApiSettings()).routes))
 ROUTES = {
     f"{min(each.methods)} {each.path}": each
-    for each in iter_route_contexts(build(ApiSettings()).routes)
-    if each.path not in DOCUMENTATION
+    for each in CONTEXTS
+    if each.methods and each.path not in DOCUMENTATION
 }
 
 
@@ -46,6 +48,8 @@ def test_all_routes_were_walked() -> None:
         "PATCH /api/v1/deployments/{name}",
     }
     assert known < set(ROUTES)
+    sockets = [each.path for each in CONTEXTS if not each.methods]
+    assert sockets == [STREAM], "it asks for a key itself"
     assert OPEN == ("/health", "/transfers/")
     assert not is_open("/transfers") and not is_open("/health/x")
     assert set(Scope) == {scope for route in ROUTES.values() for scope in scopes(route)}

@@ -16,6 +16,7 @@ def upgrade() -> None:
         sa.Column("tenant_id", sa.String(), sa.ForeignKey("tenant.id"), nullable=False),
         sa.Column("base_model", sa.String(), nullable=False),
         sa.Column("repo", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("training_file", sa.String(), nullable=False),
         sa.Column("validation_file", sa.String(), nullable=False),
         sa.Column("settings", sa.JSON(), nullable=False),
@@ -36,6 +37,8 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.DateTime(timezone=True)),
     )
     op.create_index("ix_trainingjob_tenant_at", "trainingjob", ["tenant_id", "created_at"])
+    version = ["tenant_id", "repo", "version"]
+    op.create_index("uq_trainingjob_version", "trainingjob", version, unique=True)
     op.create_index("ix_trainingjob_state", "trainingjob", ["state"])
     job = sa.ForeignKey("trainingjob.id", ondelete="CASCADE")
     op.create_table(

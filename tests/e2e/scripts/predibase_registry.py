@@ -78,6 +78,6 @@ facts["next"] = pb.adapters.upload(str(folder), "pb-repo").name
 pb.repos.delete("pb-repo")
 facts["no repo"] = refusal(pb.repos.get, "pb-repo")
 facts["absent"] = [
-    refusal(pb.http_get, path) for path in ("/v2/gateways", "/v2/secrets", "/v2/finetuning/jobs/x")
+    refusal(pb.http_get, path) for path in ("/v2/gateways", "/v2/secrets", "/v2/batch-inference")
 ]
 print(json.dumps(facts))
