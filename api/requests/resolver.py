@@ -52,6 +52,8 @@ class Resolved:
 
     def variant(self, key: str) -> Variant:
         """By weights; the same for the same key."""
+        if len(self.variants) == 1:
+            return self.variants[0]
         draw = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
         left = draw * sum(each.weight for each in self.variants)
         for each in self.variants:
