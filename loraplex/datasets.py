@@ -5,7 +5,7 @@ A row is one of: `prompt` and `completion`; `messages` as in a chat; `text`. Pur
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -130,13 +130,18 @@ class _BoundedLines:
             yield line
 
 
+def kind_of(row: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The columns that count. None: it has none of them."""
+    return next((names for names in _KINDS if set(names) <= set(row)), None)
+
+
 def _check(
     row: dict[str, Any] | str, columns: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...] | None, str]:
     """The row's kind, and what is wrong with it."""
     if isinstance(row, str):
         return None, row
-    kind = next((names for names in _KINDS if set(names) <= set(row)), None)
+    kind = kind_of(row)
     if kind is None:
         has = ", ".join(sorted(ascii(name)[1:-1] for name in islice(row, 20)))[:200]
         return None, f"it needs prompt and completion, or messages, or text; it has: {has}"

@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +18,7 @@ from sqlalchemy import Engine, Update, func, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, or_, select
 
+from loraplex import storage_quota
 from loraplex.compare_and_set import changed
 from loraplex.entities import UNFINISHED, Adapter, AdapterImport, ImportState, Tenant, utc_now
 from loraplex.locked import is_locked
@@ -29,10 +29,10 @@ from loraplex.store.adapters import AdapterStore
 from loraplex.store.fetch_adapter import FetchFailed, Stopped, fetch
 from loraplex.store.models import ModelStore
 from loraplex.store.sources import Allowed, SourceRefused, check_allowed, parse
+from scheduler.signs import Signs
 
 log = logging.getLogger(__name__)
 
-SIGN_EACH_S = 1.0
 MOST_ATTEMPTS = 5
 MOST_OF_A_TENANT = 2  # at once: others' imports wait for the same threads
 
@@ -42,26 +42,31 @@ class ImportRun:
         self._database = database
         self._settings = settings
         self._id = import_id
+        self._scratch = settings.uploads_dir / import_id  # the same after a worker's death
         self._me = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._lost = threading.Event()  # it was cancelled, or is another one's
-        self._ended = threading.Event()
         self._news: tuple[str, float | None] = ("", None)
+        self._signs = Signs(import_id, self._give_sign)
 
     def begin(self, silent_s: float) -> bool:
         """False: it has ended, another one runs it that gave a sign within so long, or its tenant
         has enough that run."""
         silent = col(AdapterImport.beat_at) < utc_now() - timedelta(seconds=silent_s)
         free = or_(col(AdapterImport.state) == ImportState.QUEUED.value, silent)
-        with Session(self._database) as session:
-            row = session.get(AdapterImport, self._id)
-            if row is None or self._running(session, row) >= MOST_OF_A_TENANT:
-                return False
         wanted = update(AdapterImport).where(
             col(AdapterImport.id) == self._id, col(AdapterImport.state).in_(UNFINISHED), free
         )
         attempts = col(AdapterImport.attempts) + 1
         mine = {"state": ImportState.RUNNING.value, "runner": self._me, "attempts": attempts}
-        return self._write(wanted, **mine)
+        with Session(self._database) as session:
+            row = session.get(AdapterImport, self._id)
+            if row is None:
+                return False
+            storage_quota.lock(session, row.tenant_id)  # counted and taken by one at a time
+            if self._running(session, row) >= MOST_OF_A_TENANT:
+                return False
+            done = changed(session, wanted.values(beat_at=utc_now(), **mine))
+            session.commit()
+        return bool(done)
 
     def carry_out(self) -> None:
         """To its end, if it stays its own. Raises what concerns the database."""
@@ -69,13 +74,8 @@ class ImportRun:
             if scratch is None:
                 log.info("%s is still held by another run", self._id)
                 return
-            signs = threading.Thread(target=self._give_signs, args=[scratch], daemon=True)
-            signs.start()
-            try:
+            with self._signs.given():
                 self._carry_out(scratch)
-            finally:
-                self._ended.set()
-                signs.join()
 
     def _carry_out(self, scratch: Path) -> None:
         try:
@@ -122,33 +122,21 @@ class ImportRun:
     def _tell(self, doing: str, progress: float | None) -> None:
         """Raises Stopped when it was cancelled, or taken over."""
         self._news = doing, progress
-        if self._lost.is_set():
+        if self._signs.lost.is_set():
             raise Stopped
 
-    def _give_signs(self, scratch: Path) -> None:
-        while not self._ended.wait(self._pause_s):
-            doing, progress = self._news
-            os.utime(scratch)  # it isn't forgotten
-            try:
-                if not self._write(self._mine(), doing=doing, progress=progress):
-                    self._lost.set()
-                    return
-            except SQLAlchemyError as away:
-                log.warning("%s gives no sign: %s", self._id, away)
-
-    @property
-    def _pause_s(self) -> float:
-        """The first news soon: somebody watches."""
-        return SIGN_EACH_S if self._news[0] else 0.2
+    def _give_sign(self) -> bool:
+        doing, progress = self._news
+        os.utime(self._scratch)  # it isn't forgotten
+        return self._write(self._mine(), doing=doing, progress=progress)
 
     @contextmanager
     def _locked(self) -> Iterator[Path | None]:
-        """Its folder, the same after a worker's death. None: another run is still in it."""
-        scratch = self._settings.uploads_dir / self._id
-        scratch.mkdir(parents=True, exist_ok=True)
-        folder = os.open(scratch, os.O_RDONLY)
+        """Its folder. None: another run is still in it."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self._scratch, os.O_RDONLY)
         try:
-            yield scratch if is_locked(folder) else None
+            yield self._scratch if is_locked(folder) else None
         finally:
             os.close(folder)
 

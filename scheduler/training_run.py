@@ -18,9 +18,11 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Engine, Update, func, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, or_, select
 
-from loraplex import datasets
+from loraplex import datasets, storage_quota
+from loraplex.apikeys import FIRST_TENANT
 from loraplex.compare_and_set import changed
 from loraplex.entities import (
     UNFINISHED_TRAINING,
@@ -37,6 +39,7 @@ from loraplex.store.adapters import AdapterStore
 from loraplex.store.files import FileStore
 from loraplex.store.models import ModelStore, ModelUnavailable
 from loraplex.store.peft_checks import CONFIG, WEIGHTS
+from scheduler.signs import Signs
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +70,8 @@ class TrainingRun:
         self._me = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._folder = settings.training_dir / job_id
         self._models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
-        self._read_to = 0  # of its metrics
+        self._read_to = self._next = 0  # of its metrics
+        self._signs = Signs(job_id, lambda: self._write(self._mine()))
 
     def begin(self, silent_s: float) -> bool:
         """False: it has ended, another one runs it that gave a sign within so long, or as many run
@@ -77,16 +81,24 @@ class TrainingRun:
         running = select(func.count()).where(
             col(TrainingJob.state) == TrainingState.RUNNING.value, col(TrainingJob.id) != self._id
         )
-        with Session(self._database) as session:
-            if session.exec(running).one() >= self._settings.training_jobs:
-                return False
         wanted = update(TrainingJob).where(
             col(TrainingJob.id) == self._id, col(TrainingJob.state).in_(UNFINISHED_TRAINING), free
         )
-        started = func.coalesce(col(TrainingJob.started_at), utc_now())
-        attempts = col(TrainingJob.attempts) + 1
-        mine = {"state": TrainingState.RUNNING.value, "runner": self._me}
-        return self._write(wanted, **mine, attempts=attempts, started_at=started)
+        now = utc_now()
+        mine = {
+            "state": TrainingState.RUNNING.value,
+            "runner": self._me,
+            "attempts": col(TrainingJob.attempts) + 1,
+            "started_at": func.coalesce(col(TrainingJob.started_at), now),
+        }
+        with Session(self._database) as session:
+            # Counted and taken by one at a time, whoever's the jobs are.
+            storage_quota.lock(session, FIRST_TENANT)
+            if session.exec(running).one() >= self._settings.training_jobs:
+                return False
+            done = changed(session, wanted.values(beat_at=now, **mine))
+            session.commit()
+        return bool(done)
 
     def carry_out(self) -> None:
         """To its end, until it yields, or as long as it stays its own."""
@@ -94,7 +106,8 @@ class TrainingRun:
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             if is_locked(folder):
-                self._carry_out()
+                with self._signs.given():
+                    self._carry_out()
             else:
                 log.info("%s is still held by another run", self._id)
         finally:
@@ -116,9 +129,15 @@ class TrainingRun:
                 self._tell("It gave its place away, and goes on when there is one again.")
                 self._write(self._mine(), state=TrainingState.QUEUED.value, runner="")
                 return
+            if status < 0:
+                self._tell(f"Its program was killed (signal {-status}); is there memory enough?")
+                self._write(self._mine(), state=TrainingState.QUEUED.value, runner="")
+                return
             if status != 0:
                 raise TrainingFailed(self._tail())
             ref = self._register(job)
+        except SQLAlchemyError:  # another run goes on from the last checkpoint
+            raise
         except (TrainingFailed, RegistrationRefused, ModelUnavailable) as failed:
             self._end(TrainingState.FAILED, error=str(failed))
         except Exception as failed:  # whatever it is, who asked for it must read it
@@ -139,7 +158,7 @@ class TrainingRun:
             self._prepare(job)
         (self._folder / "yield").unlink(missing_ok=True)
         metrics = self._folder / "metrics.jsonl"
-        self._read_to = metrics.stat().st_size if metrics.exists() else 0
+        self._read_to = self._next = metrics.stat().st_size if metrics.exists() else 0
         with (self._folder / "log").open("ab") as output:
             command = [sys.executable, "-m", "gpu_worker.training", str(self._folder)]
             quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
@@ -148,13 +167,12 @@ class TrainingRun:
             )
         try:
             while process.poll() is None:
-                if not self._follow():
+                if not self._followed():
                     return None
                 if self._stopping():
                     (self._folder / "yield").touch()
                 time.sleep(LOOK_EACH_S)
-            self._follow()
-            return process.returncode
+            return process.returncode if self._follow() else None
         finally:
             self._stop(process)
 
@@ -201,7 +219,16 @@ class TrainingRun:
         for line, row in datasets.read(path, file.filename):
             if isinstance(row, str):
                 raise TrainingFailed(f"{file.filename}, line {line}: {row}")
-            yield row
+            kind = datasets.kind_of(row)
+            yield {name: row[name] for name in kind or ()}
+
+    def _followed(self) -> bool:
+        """The same, while it runs: a database that is away for a moment ends no training."""
+        try:
+            return self._follow()
+        except SQLAlchemyError as away:
+            log.warning("%s is not followed: %s", self._id, away)
+            return not self._signs.lost.is_set()
 
     def _follow(self) -> bool:
         """Pass on what it has told. False: it is not wanted here any more."""
@@ -219,19 +246,20 @@ class TrainingRun:
                 values |= {into: facts[name] for name, into in names.items() if name in facts}
                 values["total_steps"] = facts["total_steps"]
                 self._tell(_sentence(facts), facts)
-        return self._write(self._mine(), **values)
+        told = self._write(self._mine(), **values)
+        self._read_to = self._next
+        return told
 
     def _news(self) -> list[dict[str, Any]]:
-        """Whole lines since the last look."""
+        """Whole lines since those that were passed on."""
         metrics = self._folder / "metrics.jsonl"
         if not metrics.exists():
             return []
         with metrics.open("rb") as file:
             file.seek(self._read_to)
             raw = file.read()
-        end = raw.rfind(b"\n") + 1
-        self._read_to += end
-        return [json.loads(line) for line in raw[:end].splitlines()]
+        self._next = self._read_to + raw.rfind(b"\n") + 1
+        return [json.loads(line) for line in raw[: self._next - self._read_to].splitlines()]
 
     def _register(self, job: TrainingJob) -> str:
         folder = self._folder / "adapter"

@@ -51,7 +51,7 @@ def _embedding(body: EmbeddingRequest) -> Asked:
     async def shown(state: State, admitted: Admitted, unwanted: Unwanted) -> dict[str, Any]:
         return await embeddings.whole(state, admitted, body, unwanted)
 
-    return Asked(embed.generation(body.model, body.prompts(), body.pooling), shown)
+    return Asked(embed.generation(body.model, body.prompts(), body.pooling, body.user or ""), shown)
 
 
 async def _shaped(

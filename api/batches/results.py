@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _BLOCK = 2**16
+MOST_BYTES = 2**30  # of a batch: what comes then fails
 
 
 class Results:
@@ -20,17 +21,21 @@ class Results:
         self._paths = {True: folder / "output.jsonl", False: folder / "errors.jsonl"}
         self.done: dict[str, bool] = {}  # custom_id → did it succeed
         self.counts: Counter[bool] = Counter()
+        self.size = 0  # bytes
         for succeeded, path in self._paths.items():
             _mend(path)
-            for name, _ in _lines(path):
+            for name, raw in _lines(path):
                 self._count(name, succeeded)
+                self.size += len(raw)
 
     def add(self, line: dict[str, Any], *, succeeded: bool) -> None:
         name = line["custom_id"]
         if name in self.done:
             return
+        raw = json.dumps(line).encode() + b"\n"
         with self._paths[succeeded].open("ab") as file:
-            file.write(json.dumps(line).encode() + b"\n")
+            file.write(raw)
+        self.size += len(raw)
         self._count(name, succeeded)
 
     def blocks(self, succeeded: bool) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from sqlmodel import Session, col
 
 from api.batches.lines import Line, LineError, body_of, check
 from api.batches.request import Asked, answer, first_try, pause_of, read
-from api.batches.results import Results
+from api.batches.results import MOST_BYTES, Results
 from api.errors import ApiError
 from api.openai.files import add_file
 from api.requests.models import BrokenModel
@@ -187,6 +187,9 @@ class BatchRun:
     ) -> "asyncio.Task[None] | None":
         """Begin a line when there is room for it. None: it has failed already, or it is over."""
         try:
+            if results.size > MOST_BYTES:
+                reason = f"This batch's results have over {MOST_BYTES} bytes: send a smaller one."
+                raise ApiError(400, "batch_too_large", reason)
             asked = read(self._row.endpoint, body_of(file, line))
             lane = await self._room(asked.request.model)
         except Exception as failed:

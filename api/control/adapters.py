@@ -15,7 +15,7 @@ from api.registry.archive import as_zip
 from api.registry.whereabouts import (
     AdapterState,
     Place,
-    places_of,
+    places,
     state_of,
     told_by_replicas,
 )
@@ -78,22 +78,27 @@ async def list_adapters(
 ) -> dict[str, list[AdapterWhere]]:
     """`archived`: those too."""
 
-    def read() -> list[Adapter]:
-        with Session(state.database, expire_on_commit=False) as session:
-            return versions.of_tenant(session, tenant, archived=archived)
+    told = await told_by_replicas(state, tenant)
 
-    rows, told = await run_in_threadpool(read), await told_by_replicas(state, tenant)
-    return {"data": [_where(row, places_of(row.digest, told)) for row in rows]}
+    def read() -> list[AdapterWhere]:
+        found = places(told)
+        with Session(state.database) as session:
+            rows = versions.of_tenant(session, tenant, archived=archived)
+            return [_where(row, found.get(row.digest, [])) for row in rows]
+
+    return {"data": await run_in_threadpool(read)}
 
 
 @router.get("/{repo}/{version}")
 async def get(repo: str, version: str, tenant: ForLooking, state: StateDep) -> AdapterWhere:
-    def read() -> Adapter:
-        with Session(state.database, expire_on_commit=False) as session:
-            return versions.need(session, tenant, f"{repo}/{version}")
+    told = await told_by_replicas(state, tenant)
 
-    row, told = await run_in_threadpool(read), await told_by_replicas(state, tenant)
-    return _where(row, places_of(row.digest, told))
+    def read() -> AdapterWhere:
+        with Session(state.database) as session:
+            row = versions.need(session, tenant, f"{repo}/{version}")
+            return _where(row, places(told).get(row.digest, []))
+
+    return await run_in_threadpool(read)
 
 
 @router.patch("/{repo}/{version}")
@@ -131,5 +136,5 @@ def shown(row: Adapter) -> AdapterOut:
     return AdapterOut(ref=row.ref, **row.model_dump(exclude={"id", "tenant_id", "deleted_at"}))
 
 
-def _where(row: Adapter, places: list[Place]) -> AdapterWhere:
-    return AdapterWhere(**shown(row).model_dump(), state=state_of(places), places=places)
+def _where(row: Adapter, found: list[Place]) -> AdapterWhere:
+    return AdapterWhere(**shown(row).model_dump(), state=state_of(found), places=found)

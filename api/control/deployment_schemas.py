@@ -13,7 +13,7 @@ from api.control.limit_schemas import LimitsBody
 from api.text import Text
 from loraplex.schedule import DAYS
 
-_PREFIX, _PRELOAD = "LORAPLEX_", "LORAPLEX_PRELOAD"
+_PREFIX, PRELOAD = "LORAPLEX_", "LORAPLEX_PRELOAD"
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 assert get_args(Day) == DAYS
@@ -56,7 +56,7 @@ class EngineSettings(BaseModel):
     max_adapters: int | None = Field(None, ge=1, le=4096)
     deterministic: bool | None = None
     threads: int | None = Field(None, ge=1, le=1024)
-    preload: list[Annotated[str, Field(min_length=1, max_length=128)]] | None = Field(
+    preload: list[Annotated[Text, Field(min_length=1, max_length=128)]] | None = Field(
         None, max_length=1024, description="Adapters that each replica loads at once and keeps."
     )
 
@@ -70,13 +70,13 @@ class EngineSettings(BaseModel):
         """As the replica's settings read it. `digests`: of the adapters to preload, by ref."""
         given = self.model_dump(exclude_none=True, exclude={"preload"})
         found = {f"{_PREFIX}{name.upper()}": str(value) for name, value in given.items()}
-        return found | ({_PRELOAD: json.dumps(digests)} if digests else {})
+        return found | ({PRELOAD: json.dumps(digests)} if digests else {})
 
 
 def engine_shown(environment: Mapping[str, str]) -> dict[str, str]:
     named = dict(environment)
-    if _PRELOAD in named:
-        named[_PRELOAD] = ", ".join(json.loads(named[_PRELOAD]))
+    if PRELOAD in named:
+        named[PRELOAD] = ", ".join(json.loads(named[PRELOAD]))
     return {name.removeprefix(_PREFIX).lower(): value for name, value in named.items()}
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from api.control.deployment_schemas import (
+    PRELOAD,
     DeploymentCreate,
     DeploymentOut,
     DeploymentPatch,
@@ -33,6 +34,7 @@ from loraplex.store.models import ModelUnavailable, is_path
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
 
+_MOST_PRELOADED = 2 * 2**30  # bytes
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 
@@ -189,7 +191,9 @@ def _next_revision(
     ).first()
     target = session.get_one(Revision, (deployment.id, deployment.target))
     base_model = body.base_model or target.base_model
-    engine = target.engine
+    engine = dict(target.engine)
+    if base_model != target.base_model:  # adapters of the former one
+        engine.pop(PRELOAD, None)
     if body.engine is not None:
         engine = _environment(session, tenant, base_model, body.engine)
     if (base_model, engine) == (target.base_model, target.engine):
@@ -270,7 +274,7 @@ def _environment(
     session: Session, tenant: str, base_model: str, engine: EngineSettings
 ) -> dict[str, str]:
     """Raises ApiError 400 for an adapter that can't be preloaded."""
-    digests = {}
+    digests, size = {}, 0
     for ref in engine.preload or ():
         adapter = find_adapter(session, tenant, ref)
         if adapter is None:
@@ -279,6 +283,10 @@ def _environment(
             message = f"engine.preload: {ref!r} is for {adapter.base_model}, not {base_model}."
             raise bad_request(message, "engine.preload")
         digests[ref] = adapter.digest
+        size += adapter.size_bytes
+    if size > _MOST_PRELOADED:
+        message = f"engine.preload: {size} bytes; at most {_MOST_PRELOADED}: replicas keep them."
+        raise bad_request(message, "engine.preload")
     return engine.environment(digests)
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
-from api.control.deployments import check_base_model
+from api.control.deployments import check_base_model, check_path
 from api.registry import imports
 from api.security import ForAdapters, ForLooking, caller_of
 from api.state import StateDep
@@ -50,6 +50,7 @@ async def create(
     source = imports.source_of(state, caller_of(http), body.source)
     repo = body.repo or source.repo
     if body.base_model:
+        check_path(http, body.base_model)
         check_base_model(state, body.base_model)
     row = await imports.begin(state, tenant, source, repo, body.base_model, body.token)
     return _shown(row)

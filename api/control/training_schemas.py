@@ -26,7 +26,7 @@ class TrainingSettings(BaseModel):
     learning_rate: float = Field(LEARNING_RATE, gt=0, le=1)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    max_length: int = Field(1024, ge=8, le=131_072, description="Tokens; longer rows are cut.")
+    max_length: int = Field(1024, ge=8, le=8192, description="Tokens; longer rows are cut.")
     validation_split: float = Field(0.0, ge=0, lt=1)
     early_stopping: int | None = Field(
         None, ge=1, le=1000, description="Evaluations (one an epoch) without a gain."

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,7 +33,7 @@ class EmbeddingRequest(BaseModel):
     input: Text | list[Text] | Tokens | list[Tokens]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1, le=65536, description="The first so many.")
-    user: str | None = None
+    user: Text | None = None
     pooling: Pooling = Field("mean", description="Of the prompt's tokens.")
 
     def prompts(self) -> list[str | list[int]]:
@@ -52,8 +53,11 @@ async def create(
 ) -> JSONResponse:
     """Vectors of length 1: the mean of a text's hidden states, or its last token's."""
     model = model_within(http.path_params.get("deployment"), body.model)
-    vectors, admitted = await embed(state, http, model, body.prompts(), body.pooling)
-    return JSONResponse(_answer(body, vectors, admitted), headers=admitted.headers)
+    vectors, admitted = await embed(
+        state, http, model, body.prompts(), body.pooling, body.user or ""
+    )
+    answer = await run_in_threadpool(_answer, body, vectors, admitted)
+    return JSONResponse(answer, headers=admitted.headers)
 
 
 async def whole(
@@ -62,7 +66,7 @@ async def whole(
     """The body of an answer, for who is no HTTP client. Raises ApiError."""
     vectors = Vectors()
     await collect(state, admitted, vectors.add, unwanted)
-    return _answer(body, vectors.of(admitted), admitted)
+    return await run_in_threadpool(_answer, body, vectors.of(admitted), admitted)
 
 
 def _answer(body: EmbeddingRequest, vectors: Sequence[bytes], admitted: Admitted) -> dict[str, Any]:

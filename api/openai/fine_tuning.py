@@ -23,6 +23,8 @@ from loraplex.entities import TrainingEvent, TrainingJob, TrainingState
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"])
 
 _MOST_NOTES = 16
+NoteName = Annotated[Text, Field(max_length=64)]
+Note = Annotated[Text, Field(max_length=512)]
 
 
 class Hyperparameters(BaseModel):
@@ -54,7 +56,7 @@ class JobCreate(BaseModel):
     method: Method | None = None
     suffix: Text | None = Field(None, max_length=63)
     seed: int | None = Field(None, ge=0, lt=2**32)
-    metadata: dict[Text, Text] | None = Field(None, max_length=_MOST_NOTES)
+    metadata: dict[NoteName, Note] | None = Field(None, max_length=_MOST_NOTES)
     integrations: Annotated[Any, neutral([])] = None
     lora: TrainingSettings | None = None
 
@@ -128,8 +130,10 @@ def events(
     """The newest first."""
     with Session(state.database) as session:
         row = trainings.need(session, tenant, job)
-        rows = [_event(each) for each in trainings.events(session, row.id)]
-        return page(rows, limit, after, reverse=True)
+        before = _number(after) if after is not None else None
+        found = trainings.latest_events(session, row.id, before, limit + 1)
+    shown_ = [_event(each) for each in found[:limit]]
+    return {"object": "list", "data": shown_, "has_more": len(found) > limit}
 
 
 def shown(row: TrainingJob) -> dict[str, Any]:
@@ -189,6 +193,14 @@ def _event(row: TrainingEvent) -> dict[str, Any]:
         "type": "metrics" if figures else "message",
         "data": data or None,
     }
+
+
+def _number(event: str) -> int:
+    """Raises ApiError 400."""
+    number = event.removeprefix("ftevent-")
+    if not number.isdecimal() or len(number) > 18:
+        raise bad_request(f"{event[:80]!r} is no event.", "after")
+    return int(number)
 
 
 def _repo(model: str) -> str:

@@ -33,8 +33,8 @@ router = APIRouter(prefix="/v2/finetuning/jobs", tags=["predibase"])
 
 STREAM = "/v2/finetuning/jobs/{job}/metrics/stream"
 _LOOK_EACH_S = 1.0
-_MOST_STREAMS = 100  # of this process: each asks the database once a second
-_streams: set[WebSocket] = set()
+_MOST_STREAMS, _MOST_OF_A_TENANT = 100, 10  # of this process: each asks the database each second
+_streams: dict[WebSocket, str] = {}  # whose they are
 _STATUS = {
     TrainingState.QUEUED: "queued",
     TrainingState.RUNNING: "training",
@@ -177,18 +177,19 @@ async def stream_metrics(socket: WebSocket) -> None:
         await socket.close(4401)
         return
     job, seen = socket.path_params["job"], 0
-    if len(_streams) >= _MOST_STREAMS:
+    mine = sum(tenant == caller.tenant for tenant in _streams.values())
+    if mine >= _MOST_OF_A_TENANT or len(_streams) >= _MOST_STREAMS:
         await socket.close(4429)
         return
     await socket.accept()
-    _streams.add(socket)
+    _streams[socket] = caller.tenant
     try:
         while True:
             row, told = await run_in_threadpool(_news, state, caller.tenant, job, seen)
             if row is None:
                 await socket.close(4404)
                 return
-            ended = row.state not in UNFINISHED_TRAINING
+            ended = row.state not in UNFINISHED_TRAINING and not told
             for event in told:
                 seen = event.id or seen
                 if event.figures:
@@ -197,11 +198,23 @@ async def stream_metrics(socket: WebSocket) -> None:
                 await socket.send_json(_message(row, {}, ended=True))
                 await socket.close(1000)
                 return
-            await asyncio.sleep(_LOOK_EACH_S)
+            if await _gone(socket):
+                return
     except WebSocketDisconnect:
         return
     finally:
-        _streams.discard(socket)
+        del _streams[socket]
+
+
+async def _gone(socket: WebSocket) -> bool:
+    """Within a pause; what it says is nothing to us."""
+    try:
+        async with asyncio.timeout(_LOOK_EACH_S):
+            while (await socket.receive())["type"] != "websocket.disconnect":
+                pass
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _caller(state: State, socket: WebSocket) -> Caller | None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
-from api.registry import versions
+from api.registry import repos, versions
+from loraplex import storage_quota
 from loraplex.entities import Alias, Repo, utc_now
 
 _NAME = re.compile(r"[a-z]([a-z0-9_-]{0,30}[a-z0-9])?")
@@ -25,7 +26,8 @@ def put(session: Session, tenant: str, repo: Repo, name: str, weights: Mapping[i
     if len(bases) > 1:
         message = f"versions: they are for different base models: {', '.join(sorted(bases))}."
         raise bad_request(message, "versions")
-    found = session.get(Alias, (tenant, repo.name, name), with_for_update=True)
+    storage_quota.lock(session, tenant)  # two that are the first would both add it
+    found = session.get(Alias, (tenant, repo.name, name), populate_existing=True)
     given = {str(number): weight for number, weight in weights.items()}
     if found is None:
         found = Alias(
@@ -65,7 +67,8 @@ def roll_back(session: Session, tenant: str, alias: Alias) -> Alias:
 
 def need(session: Session, tenant: str, repo: str, name: str) -> Alias:
     """Locked until the session ends. Raises ApiError 404."""
-    found = session.get(Alias, (tenant, repo, name), with_for_update=True)
+    named = repos.need(session, tenant, repo).name
+    found = session.get(Alias, (tenant, named, name), with_for_update=True)
     if found is None:
         message = f"There is no alias {f'{repo}@{name}'[:80]!r}."
         raise ApiError(404, "not_found", message, param="alias")

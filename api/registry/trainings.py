@@ -61,10 +61,18 @@ def of_tenant(session: Session, tenant: str) -> list[TrainingJob]:
     return list(session.exec(wanted.order_by(col(TrainingJob.created_at), col(TrainingJob.id))))
 
 
-def events(session: Session, job: str, after: int = 0, most: int = 10_000) -> list[TrainingEvent]:
+def events(session: Session, job: str, after: int = 0, most: int = 1000) -> list[TrainingEvent]:
     """The oldest first."""
     wanted = select(TrainingEvent).where(TrainingEvent.job_id == job, col(TrainingEvent.id) > after)
     return list(session.exec(wanted.order_by(col(TrainingEvent.id)).limit(most)))
+
+
+def latest_events(session: Session, job: str, before: int | None, most: int) -> list[TrainingEvent]:
+    """The newest first."""
+    wanted = select(TrainingEvent).where(TrainingEvent.job_id == job)
+    if before is not None:
+        wanted = wanted.where(col(TrainingEvent.id) < before)
+    return list(session.exec(wanted.order_by(col(TrainingEvent.id).desc()).limit(most)))
 
 
 def for_version(session: Session, tenant: str, repo: str, version: str) -> TrainingJob | None:

@@ -76,6 +76,7 @@ def archive(session: Session, version: Adapter, archived: bool) -> None:
 def delete(session: Session, version: Adapter) -> None:
     """Answers under way go on: the files stay until none can need them. Raises ApiError 409 while
     an alias means it."""
+    storage_quota.lock(session, version.tenant_id)  # no alias comes to mean it meanwhile
     wanted = select(Alias).where(Alias.tenant_id == version.tenant_id, Alias.repo == version.repo)
     for alias in session.exec(wanted):
         if str(version.version) in alias.weights:

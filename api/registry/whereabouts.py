@@ -44,11 +44,9 @@ def state_of(places: Sequence[Place]) -> AdapterState:
     return AdapterState.FAILED if tiers else AdapterState.REGISTERED
 
 
-def places_of(
-    digest: str, told: Iterable[tuple[Deployment, Sequence[AdapterTiers]]]
-) -> list[Place]:
-    """Pure."""
-    found = []
+def places(told: Iterable[tuple[Deployment, Sequence[AdapterTiers]]]) -> dict[str, list[Place]]:
+    """By digest. Pure."""
+    found: dict[str, list[Place]] = {}
     for deployment, replicas in told:
         for each in replicas:
             tiers: tuple[tuple[Tier, Iterable[str]], ...] = (
@@ -57,11 +55,15 @@ def places_of(
                 ("loading", each.loading),
                 ("failed", each.failed),
             )
-            tier = next((name for name, digests in tiers if digest in digests), None)
-            if tier is not None:
-                reason = each.failed[digest] if tier == "failed" else ""
-                of = {"deployment": deployment.name, "replica": each.replica}
-                found.append(Place(**of, tier=tier, reason=reason))
+            seen: set[str] = set()
+            for tier, digests in tiers:
+                for digest in digests:
+                    if digest in seen:  # loading again what has failed before, say
+                        continue
+                    seen.add(digest)
+                    reason = each.failed[digest] if tier == "failed" else ""
+                    of = {"deployment": deployment.name, "replica": each.replica}
+                    found.setdefault(digest, []).append(Place(**of, tier=tier, reason=reason))
     return found
 
 

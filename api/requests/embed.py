@@ -17,16 +17,23 @@ Pooling = Literal["mean", "last"]
 
 
 async def embed(
-    state: State, http: Request, model: str, prompts: Sequence[Prompt], pooling: Pooling
+    state: State,
+    http: Request,
+    model: str,
+    prompts: Sequence[Prompt],
+    pooling: Pooling,
+    user: str = "",
 ) -> tuple[list[bytes], Admitted]:
     """Of each prompt a vector of length 1 (float32, little-endian). Raises ApiError."""
-    admitted = await admit_or_resume(state, http, generation(model, prompts, pooling))
+    admitted = await admit_or_resume(state, http, generation(model, prompts, pooling, user))
     vectors = Vectors()
     whole = await gather(state, http, admitted, vectors.add, may_come_later=False)
     return vectors.of(admitted) if whole else [], admitted
 
 
-def generation(model: str, prompts: Sequence[Prompt], pooling: Pooling) -> GenerationRequest:
+def generation(
+    model: str, prompts: Sequence[Prompt], pooling: Pooling, user: str = ""
+) -> GenerationRequest:
     return GenerationRequest(
         surface="embedding",
         model=model,
@@ -34,6 +41,7 @@ def generation(model: str, prompts: Sequence[Prompt], pooling: Pooling) -> Gener
         max_tokens=0,
         temperature=0.0,
         pooling=pooling,
+        user=user,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+Part = tuple[str, bool, bool]
 IGNORED = -100  # label of a token that has no part in the loss
 
 
@@ -44,7 +45,7 @@ def example(row: dict[str, Any], tokenizer: Any, max_length: int) -> Example:
     return Example(ids[:max_length], labels[:max_length])
 
 
-def _parts(row: dict[str, Any], tokenizer: Any) -> Iterator[tuple[str, bool, bool]]:
+def _parts(row: dict[str, Any], tokenizer: Any) -> Iterator[Part]:
     """Texts, whether the tokenizer's own special tokens come with them, and whether they count."""
     end = tokenizer.eos_token or ""
     if "messages" in row:
@@ -57,8 +58,9 @@ def _parts(row: dict[str, Any], tokenizer: Any) -> Iterator[tuple[str, bool, boo
         yield end, False, True
 
 
-def _chat(messages: Sequence[dict[str, Any]], tokenizer: Any) -> Iterator[tuple[str, bool, bool]]:
+def _chat(messages: Sequence[dict[str, Any]], tokenizer: Any) -> list[Part]:
     """Between two answers: what a template writes up to where the model begins."""
+    parts: list[Part] = []
     done = ""
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
@@ -69,19 +71,19 @@ def _chat(messages: Sequence[dict[str, Any]], tokenizer: Any) -> Iterator[tuple[
         after = tokenizer.apply_chat_template(messages[: index + 1], tokenize=False)
         if not before.startswith(done) or not after.startswith(before):
             # A template that rewrites what came before: only the last answer can be told apart.
-            yield from _last(messages, tokenizer)
-            return
-        yield before[len(done) :], False, False
-        yield after[len(before) :].rstrip("\n"), False, True
-        done = before + after[len(before) :].rstrip("\n")
+            return _last(messages, tokenizer)
+        said = after[len(before) :].rstrip("\n")
+        parts += [(before[len(done) :], False, False), (said, False, True)]
+        done = before + said
+    return parts
 
 
-def _last(messages: Sequence[dict[str, Any]], tokenizer: Any) -> Iterator[tuple[str, bool, bool]]:
+def _last(messages: Sequence[dict[str, Any]], tokenizer: Any) -> list[Part]:
     before = tokenizer.apply_chat_template(
         messages[:-1], tokenize=False, add_generation_prompt=True
     )
-    yield before, False, False
-    yield messages[-1]["content"] + (tokenizer.eos_token or ""), False, True
+    said = messages[-1]["content"] + (tokenizer.eos_token or "")
+    return [(before, False, False), (said, False, True)]
 
 
 def collate(batch: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:

@@ -38,6 +38,7 @@ from gpu_worker.training.examples import Tokenized, collate
 
 log = logging.getLogger(__name__)
 
+_MOST_REPORTS = 1000  # of the loss
 _MOST_TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}  # of the rows that are computed together
 
 
@@ -105,7 +106,7 @@ def _arguments(
     folder: Path, config: TrainingConfig, data: Tokenized, *, evaluates: bool, cuda: bool
 ) -> TrainingArguments:
     at_once = _rows_at_once(config, data, cuda)
-    steps = math.ceil(len(data) / config.batch_size)
+    total = config.max_steps or math.ceil(len(data) / config.batch_size) * config.epochs
     return TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         per_device_train_batch_size=at_once,
@@ -115,8 +116,8 @@ def _arguments(
         max_steps=config.max_steps or -1,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule,
-        warmup_steps=math.ceil(config.warmup_ratio * (config.max_steps or steps * config.epochs)),
-        logging_steps=1,
+        warmup_steps=math.ceil(config.warmup_ratio * total),
+        logging_steps=max(1, int(total) // _MOST_REPORTS),
         eval_strategy="epoch" if evaluates else "no",
         save_strategy="best" if config.early_stopping and evaluates else "no",  # else by time
         save_total_limit=2,
@@ -126,6 +127,7 @@ def _arguments(
         data_seed=config.seed,
         use_cpu=not cuda,
         bf16=cuda,
+        logging_nan_inf_filter=False,
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -162,7 +164,10 @@ class Reports(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         names = ("loss", "eval_loss", "learning_rate", "grad_norm")
-        found = {name: float(logs[name]) for name in names if name in (logs or {})}
+        figures = {name: float(logs[name]) for name in names if name in (logs or {})}
+        found = {name: value for name, value in figures.items() if math.isfinite(value)}
+        if "loss" in figures and "loss" not in found:
+            raise FloatingPointError("The loss is no number any more: lower the learning rate.")
         if found:
             tokens = int(state.num_input_tokens_seen)
             at = {"step": state.global_step, "epoch": state.epoch, "tokens": tokens}

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from loraplex.store.adapter_folders import older
@@ -27,7 +28,9 @@ class Staging:
     def size(self, transfer: str) -> int:
         """Bytes that are here."""
         folder = self.path(transfer, "")
-        return sum(file.stat().st_size for file in folder.iterdir())
+        with suppress(FileNotFoundError):  # it was completed just now
+            return sum(file.stat().st_size for file in folder.iterdir())
+        return 0
 
     def forget_older(self, seconds: float) -> int:
         """Those that nobody completed: how many."""

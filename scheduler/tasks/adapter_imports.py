@@ -23,7 +23,8 @@ def import_adapter(import_id: str) -> None:
     run = ImportRun(_engine, settings, import_id)
     if run.begin(SILENT_S):
         run.carry_out()
-        resume_imports()  # its tenant's next one
+        for waiting in next_in_line(_engine):
+            import_adapter.delay(waiting)
 
 
 @app.task
@@ -48,3 +49,14 @@ def to_be_resumed(database: Engine, silent_s: float) -> list[str]:
                 found.append(import_id)
             session.commit()
     return found
+
+
+def next_in_line(database: Engine) -> list[str]:
+    """The oldest that waits, of each tenant."""
+    oldest = col(AdapterImport.created_at)
+    wanted = select(AdapterImport.tenant_id, AdapterImport.id).where(
+        AdapterImport.state == ImportState.QUEUED
+    )
+    with Session(database) as session:
+        rows = session.exec(wanted.order_by(oldest.desc())).all()
+    return list(dict(rows).values())

@@ -1,20 +1,29 @@
 """Remove what nobody needs any more: files of deleted adapters, uploads that were not completed."""
 
 import logging
+import shutil
 from datetime import timedelta
 
 from sqlalchemy import Engine, delete
 from sqlmodel import Session, col, or_, select
 
 from loraplex.database import connect
-from loraplex.entities import UNFINISHED, Adapter, AdapterImport, utc_now
-from loraplex.store.adapter_folders import AdapterFolders
+from loraplex.entities import (
+    UNFINISHED,
+    UNFINISHED_TRAINING,
+    Adapter,
+    AdapterImport,
+    TrainingEvent,
+    TrainingJob,
+    utc_now,
+)
+from loraplex.store.adapter_folders import AdapterFolders, older
 from loraplex.store.staging import Staging
 from scheduler.tasks.app import app, settings
 
 log = logging.getLogger(__name__)
 _UPLOAD_S = 2 * 3600.0  # twice as long as its URL is valid
-_IMPORT_DAYS = 90
+_ENDED_DAYS = 90
 _engine = connect(settings.database)
 
 
@@ -25,17 +34,39 @@ def clean_storage() -> None:
     removed = clean_adapters(_engine, AdapterFolders(settings.adapters_dir), kept_s)
     AdapterFolders(settings.adapters_dir).remove_unfinished(kept_s)
     uploads = Staging(settings.uploads_dir).forget_older(_UPLOAD_S)
-    _forget_imports()
+    _forget_ended()
+    _clean_trainings()
     if removed or uploads:
         log.info("removed: %d adapters' files, %d uploads", removed, uploads)
 
 
-def _forget_imports() -> None:
-    since = utc_now() - timedelta(days=_IMPORT_DAYS)
+def _forget_ended() -> None:
+    """Rows of imports and trainings; what came of them stays."""
+    since = utc_now() - timedelta(days=_ENDED_DAYS)
     with Session(_engine) as session:
         ended = (col(AdapterImport.state).not_in(UNFINISHED), col(AdapterImport.created_at) < since)
         session.execute(delete(AdapterImport).where(*ended))
+        over = (
+            col(TrainingJob.state).not_in(UNFINISHED_TRAINING),
+            col(TrainingJob.created_at) < since,
+        )
+        jobs = select(TrainingJob.id).where(*over)
+        session.execute(delete(TrainingEvent).where(col(TrainingEvent.job_id).in_(jobs)))
+        session.execute(delete(TrainingJob).where(*over))
         session.commit()
+
+
+def _clean_trainings() -> None:
+    """Folders of jobs that were cancelled while nobody ran them."""
+    if not settings.training_dir.is_dir():
+        return
+    folders = list(settings.training_dir.iterdir())
+    with Session(_engine) as session:
+        wanted = select(TrainingJob.id).where(col(TrainingJob.state).in_(UNFINISHED_TRAINING))
+        unfinished = set(session.exec(wanted))
+    for folder in folders:
+        if folder.name not in unfinished and older(folder, _UPLOAD_S):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def clean_adapters(database: Engine, store: AdapterFolders, kept_s: float) -> int:

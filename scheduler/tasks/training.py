@@ -1,6 +1,7 @@
 """Fine-tuning jobs: which of them are to be run."""
 
 import threading
+from collections import Counter
 from datetime import timedelta
 
 from celery.signals import worker_shutting_down
@@ -32,7 +33,8 @@ def run_training(job_id: str) -> None:
     run = TrainingRun(_engine, settings, job_id, _stopping.is_set)
     if run.begin(SILENT_S):
         run.carry_out()
-        resume_training()  # the next one's turn
+        for waiting in next_in_line(_engine, settings.training_jobs):
+            run_training.delay(waiting)
 
 
 @app.task
@@ -60,3 +62,18 @@ def to_be_resumed(database: Engine, silent_s: float) -> list[str]:
                 found.append(job_id)
             session.commit()
     return found
+
+
+def next_in_line(database: Engine, most: int) -> list[str]:
+    """Those that wait: one of each tenant before a second one of any, the oldest first."""
+    wanted = select(TrainingJob.tenant_id, TrainingJob.id).where(
+        TrainingJob.state == TrainingState.QUEUED
+    )
+    with Session(database) as session:
+        rows = session.exec(wanted.order_by(col(TrainingJob.created_at))).all()
+    turns: Counter[str] = Counter()
+    ranked = []
+    for place, (tenant, job) in enumerate(rows):
+        ranked.append((turns[tenant], place, job))
+        turns[tenant] += 1
+    return [job for _, _, job in sorted(ranked)[:most]]

@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, select
 
 from loraplex.apikeys import FIRST_TENANT
@@ -22,7 +25,7 @@ from loraplex.entities import (
 from loraplex.registry import next_version
 from loraplex.settings import ScalerSettings
 from loraplex.store.files import FileStore
-from scheduler.tasks.training import to_be_resumed
+from scheduler.tasks.training import next_in_line, to_be_resumed
 from scheduler.training_run import MOST_ATTEMPTS, TrainingRun
 
 ROWS = [{"prompt": f"{n} plus one is ", "completion": str(n + 1)} for n in range(24)]
@@ -87,7 +90,7 @@ def make(database: Engine, settings: ScalerSettings, tiny: str) -> Callable[...,
         with Session(database) as session:
             fields |= changes
             version = next_version(session, FIRST_TENANT, fields["repo"])
-            job = TrainingJob(**fields, version=version)
+            job = TrainingJob(**{"version": version} | fields)
             session.add(job)
             session.commit()
             return job.id
@@ -196,11 +199,108 @@ def test_what_cannot_be_trained_fails_with_its_reason(
         assert row.state == "failed" and told in row.error, row.error
 
 
-def test_as_many_run_as_may(
+def test_as_many_run_as_may_whoever_asks_at_once(
     database: Engine, settings: ScalerSettings, make: Callable[..., str]
 ) -> None:
-    first, second = make(), make()
-    assert TrainingRun(database, settings, first).begin(60)
-    assert not TrainingRun(database, settings, second).begin(60)
     two = settings.model_copy(update={"training_jobs": 2})
-    assert TrainingRun(database, two, second).begin(60)
+    runs = [TrainingRun(database, two, make()) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(lambda run: run.begin(60), runs)) == 2
+
+
+def test_tenants_take_turns(
+    database: Engine, settings: ScalerSettings, make: Callable[..., str]
+) -> None:
+    with Session(database) as session:
+        session.add(Tenant(id="other"))
+        session.commit()
+    mine = [make() for _ in range(3)]
+    theirs = make(tenant_id="other", version=9)
+    assert next_in_line(database, 3) == [mine[0], theirs, mine[1]]
+
+
+def test_a_database_that_is_away_for_a_moment_ends_no_training(
+    database: Engine,
+    settings: ScalerSettings,
+    make: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job, plain, fails = make(), TrainingRun._write, iter([False] * 3 + [True] * 2)
+
+    def write(self: TrainingRun, wanted: Any, **values: Any) -> bool:
+        if values.get("step") and next(fails, False):
+            raise OperationalError("", {}, Exception("database is locked"))
+        return plain(self, wanted, **values)
+
+    monkeypatch.setattr(TrainingRun, "_write", write)
+    run = TrainingRun(database, settings, job)
+    assert run.begin(60)
+    run.carry_out()
+    assert read(database, job).state == "succeeded"
+
+
+def test_one_whose_program_is_killed_waits_for_another_run(
+    database: Engine, settings: ScalerSettings, make: Callable[..., str]
+) -> None:
+    job = make(settings=SETTINGS | {"epochs": 500})
+
+    def kill() -> bool:
+        if read(database, job).step:
+            for process in psutil.process_iter():
+                if job in " ".join(process.cmdline()):
+                    process.kill()
+        return False
+
+    run = TrainingRun(database, settings, job, kill)
+    assert run.begin(60)
+    run.carry_out()
+    assert read(database, job).state == "queued"
+    assert "killed" in events(database, job)[-1].message
+
+
+def test_a_loss_that_is_no_number_ends_it_and_other_such_figures_are_left_out(
+    tmp_path: Path,
+) -> None:
+    from transformers import TrainerState
+
+    from gpu_worker.training.run import Reports
+
+    reports, state = Reports(tmp_path, 60.0), TrainerState(global_step=1, max_steps=2, epoch=0.5)
+    reports.on_log(None, state, None, logs={"loss": 1.0, "grad_norm": float("nan")})
+    told = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert told["loss"] == 1.0 and "grad_norm" not in told
+    with pytest.raises(FloatingPointError, match="learning rate"):
+        reports.on_log(None, state, None, logs={"loss": float("inf")})
+
+
+def test_the_loss_is_of_what_the_model_is_to_say(smollm2: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from gpu_worker.training.examples import IGNORED, example
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    said = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "ONE"},
+        {"role": "user", "content": "two"},
+        {"role": "assistant", "content": "TWO"},
+    ]
+
+    def learned(row: dict[str, Any]) -> tuple[str, str]:
+        found = example(row, tokenizer, 1024)
+        counts = [i for i, label in zip(found.ids, found.labels, strict=True) if label != IGNORED]
+        return tokenizer.decode(found.ids), tokenizer.decode(counts)
+
+    whole, counts = learned({"messages": said})
+    assert whole == tokenizer.apply_chat_template(said, tokenize=False).rstrip("\n")
+    assert counts == "ONE<|im_end|>TWO<|im_end|>"
+    assert learned({"prompt": "a", "completion": "b"}) == ("ab<|im_end|>", "b<|im_end|>")
+    assert learned({"text": "a"}) == ("a<|im_end|>", "a<|im_end|>")
+    # One that leaves out what was thought in earlier turns, as Qwen3's does.
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}:{% if m.role == 'assistant' and loop.last %}<think>"
+        "{% endif %}{{ m.content }};{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    whole, counts = learned({"messages": said})
+    assert whole == "user:one;assistant:ONE;user:two;assistant:TWO<|im_end|>"
+    assert counts == "TWO<|im_end|>"

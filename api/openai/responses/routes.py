@@ -146,6 +146,7 @@ def _generation(
         temperature=1.0 if body.temperature is None else body.temperature,
         top_p=body.top_p or 1.0,
         grammar=body.text.format.grammar(),
+        user=body.user or "",
     )
 
 
