@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -127,7 +127,8 @@ class ImportRun:
 
     def _give_sign(self) -> bool:
         doing, progress = self._news
-        os.utime(self._scratch)  # it isn't forgotten
+        with suppress(FileNotFoundError):  # it has just ended
+            os.utime(self._scratch)  # it isn't forgotten
         return self._write(self._mine(), doing=doing, progress=progress)
 
     @contextmanager

@@ -37,7 +37,7 @@ from loraplex.registry import RegistrationRefused, Registry
 from loraplex.settings import ScalerSettings
 from loraplex.store.adapters import AdapterStore
 from loraplex.store.files import FileStore
-from loraplex.store.models import ModelStore, ModelUnavailable
+from loraplex.store.models import ModelBusy, ModelStore, ModelUnavailable
 from loraplex.store.peft_checks import CONFIG, WEIGHTS
 from scheduler.signs import Signs
 
@@ -118,7 +118,7 @@ class TrainingRun:
         try:
             if job.attempts > MOST_ATTEMPTS:
                 raise TrainingFailed(
-                    f"{MOST_ATTEMPTS} runs died before their next step. {self._tail()}"
+                    f"{MOST_ATTEMPTS} runs died before their next checkpoint. {self._tail()}"
                 )
             status = self._train(job)
             if status is None:  # cancelled, or another one's
@@ -136,6 +136,8 @@ class TrainingRun:
             if status != 0:
                 raise TrainingFailed(self._tail())
             ref = self._register(job)
+        except ModelBusy:  # another task fetches its base model
+            self._write(self._mine(), state=TrainingState.QUEUED.value, runner="", attempts=0)
         except SQLAlchemyError:  # another run goes on from the last checkpoint
             raise
         except (TrainingFailed, RegistrationRefused, ModelUnavailable) as failed:
