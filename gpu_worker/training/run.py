@@ -38,7 +38,7 @@ from gpu_worker.training.examples import Tokenized, collate
 
 log = logging.getLogger(__name__)
 
-_MOST_REPORTS = 1000  # of the loss
+_EACH = 100  # steps from the beginning are told one by one, then ever more rarely
 _MOST_TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}  # of the rows that are computed together
 
 
@@ -117,7 +117,7 @@ def _arguments(
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule,
         warmup_steps=math.ceil(config.warmup_ratio * total),
-        logging_steps=max(1, int(total) // _MOST_REPORTS),
+        logging_steps=1,
         eval_strategy="epoch" if evaluates else "no",
         save_strategy="best" if config.early_stopping and evaluates else "no",  # else by time
         save_total_limit=2,
@@ -156,7 +156,7 @@ class Reports(TrainerCallback):
     def __init__(self, folder: Path, checkpoint_s: float) -> None:
         self._folder = folder
         self._checkpoint_s = checkpoint_s
-        self._kept_at = time.monotonic()
+        self._kept_at = self._begun_at = self._told_at = time.monotonic()
         self.stopped = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -168,10 +168,19 @@ class Reports(TrainerCallback):
         found = {name: value for name, value in figures.items() if math.isfinite(value)}
         if "loss" in figures and "loss" not in found:
             raise FloatingPointError("The loss is no number any more: lower the learning rate.")
-        if found:
+        if found and ("eval_loss" in found or self._is_due(state.global_step, state.max_steps)):
             tokens = int(state.num_input_tokens_seen)
             at = {"step": state.global_step, "epoch": state.epoch, "tokens": tokens}
             self._tell(at | {"total_steps": state.max_steps} | found)
+
+    def _is_due(self, step: int, last: int) -> bool:
+        """Some thousand reports at most, however long it takes."""
+        now = time.monotonic()
+        pause_s = max(1.0, (now - self._begun_at) / 1000)
+        due = step <= _EACH or step == last or now - self._told_at >= pause_s
+        if due:
+            self._told_at = now
+        return due
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step >= state.max_steps:

@@ -273,6 +273,19 @@ def test_a_loss_that_is_no_number_ends_it_and_other_such_figures_are_left_out(
         reports.on_log(None, state, None, logs={"loss": float("inf")})
 
 
+def test_a_long_training_is_told_ever_more_rarely(tmp_path: Path) -> None:
+    from transformers import TrainerState
+
+    from gpu_worker.training.run import Reports
+
+    reports, told = Reports(tmp_path, 60.0), tmp_path / "metrics.jsonl"
+    for step in range(1, 301):
+        state = TrainerState(global_step=step, max_steps=300, epoch=0.5)
+        reports.on_log(None, state, None, logs={"loss": 1.0})
+    steps = [json.loads(line)["step"] for line in told.read_text().splitlines()]
+    assert steps[:100] == list(range(1, 101)) and steps[-1] == 300 and len(steps) < 200
+
+
 def test_the_loss_is_of_what_the_model_is_to_say(smollm2: Path) -> None:
     from transformers import AutoTokenizer
 
