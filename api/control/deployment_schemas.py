@@ -44,6 +44,10 @@ class Schedule(BaseModel):
         return ZoneInfo(name).key
 
 
+MOST_PRELOADED = 1024
+PreloadedRef = Annotated[Text, Field(min_length=1, max_length=128)]
+
+
 class EngineSettings(BaseModel):
     """Of a deployment's replicas, over the platform's own; a change needs new replicas."""
 
@@ -56,8 +60,10 @@ class EngineSettings(BaseModel):
     max_adapters: int | None = Field(None, ge=1, le=4096)
     deterministic: bool | None = None
     threads: int | None = Field(None, ge=1, le=1024)
-    preload: list[Annotated[Text, Field(min_length=1, max_length=128)]] | None = Field(
-        None, max_length=1024, description="Adapters that each replica loads at once and keeps."
+    preload: list[PreloadedRef] | None = Field(
+        None,
+        max_length=MOST_PRELOADED,
+        description="Adapters that each replica loads at once and keeps.",
     )
 
     @field_validator("preload", mode="before")

@@ -31,7 +31,7 @@ class Hyperparameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
     n_epochs: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = "auto"
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
-    learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0, le=1000)] = "auto"
+    learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(ge=1e-6, le=1000)] = "auto"
 
 
 class Supervised(BaseModel):

@@ -10,10 +10,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from api.control.deployment_schemas import (
+    MOST_PRELOADED,
     DeploymentCreate,
     DeploymentPatch,
     Description,
     EngineSettings,
+    PreloadedRef,
     Replicas,
     Seconds,
 )
@@ -49,7 +51,7 @@ class Config(BaseModel):
     cooldown_time: Seconds | None = None
     scale_up_request_threshold: int | None = Field(None, ge=1, le=4096)
     max_num_batched_tokens: int | None = Field(None, ge=16, le=65536)
-    preloaded_adapters: list[str] | None = None
+    preloaded_adapters: list[PreloadedRef] | None = Field(None, max_length=MOST_PRELOADED)
     prefix_caching: AlwaysOn = None
     chunked_prefill: AlwaysOn = None
     # without effect

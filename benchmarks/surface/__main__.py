@@ -46,7 +46,7 @@ def _schemathesis(url: str, key: str, examples: int) -> dict[str, Any]:
     command = [str(python.parent / "st"), "--config-file", str(FOLDER / "schemathesis.toml"), "run"]
     command += [f"{url}/openapi.json", "--header", f"Authorization: Bearer {key}"]
     command += ["--checks", "not_a_server_error", "--phases", "coverage,fuzzing"]
-    command += ["--max-examples", str(examples), "--seed", "8", "--workers", "2", "--no-color"]
+    command += ["--max-examples", str(examples), "--seed", "8", "--workers", "1", "--no-color"]
     command += ["--request-timeout", "30", "--continue-on-failure"]
     hooks = {"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(FOLDER)}
     with tempfile.TemporaryDirectory() as folder:  # it keeps what it found where it runs
@@ -107,6 +107,12 @@ def _objects(url: str, key: str) -> list[tuple[str, str]]:
         batch = {"input_file_id": stored, "endpoint": "/v1/completions", "completion_window": "24h"}
         made = http.post("/v1/batches", json=batch).json()["id"]
         own = http.get("/api/v1/keys").json()["data"][0]["id"]
+        http.post("/api/v1/repos", json={"name": "private"}).raise_for_status()
+        row = {"file": ("a.jsonl", b'{"text": "a"}')}
+        data = http.post("/api/v1/datasets", data={"name": "private"}, files=row).json()["id"]
+        fetched = http.post("/api/v1/imports", json={"source": "hub:org/private"}).json()["id"]
+        wanted = {"model": "org/model", "training_file": "private", "suffix": "private"}
+        trained = http.post("/v1/fine_tuning/jobs", json=wanted).json()["id"]
     deployment = "/api/v1/deployments/<private>"
     return [
         ("GET", deployment),
@@ -125,6 +131,17 @@ def _objects(url: str, key: str) -> list[tuple[str, str]]:
         ("DELETE", f"/v1/files/<{stored}>"),
         ("GET", f"/v1/batches/<{made}>"),
         ("POST", f"/v1/batches/<{made}>/cancel"),
+        *((verb, "/api/v1/repos/<private>") for verb in ("GET", "DELETE")),
+        ("GET", "/v2/repos/<private>"),
+        *((verb, f"/api/v1/datasets/<{data}>") for verb in ("GET", "DELETE")),
+        ("GET", f"/api/v1/datasets/<{data}>/content"),
+        ("GET", f"/v2/datasets/<{data}>/download-link"),
+        ("GET", f"/api/v1/imports/<{fetched}>"),
+        ("POST", f"/api/v1/imports/<{fetched}>/cancel"),
+        ("GET", f"/v1/fine_tuning/jobs/<{trained}>"),
+        ("GET", f"/v1/fine_tuning/jobs/<{trained}>/events"),
+        ("POST", f"/v1/fine_tuning/jobs/<{trained}>/cancel"),
+        ("GET", f"/v2/finetuning/jobs/<{trained}>"),
         ("DELETE", f"/api/v1/keys/<{own}>"),
         ("POST", f"/api/v1/keys/<{own}>/rotate"),
     ]

@@ -121,6 +121,7 @@ def test_by_the_command_line_from_csv(platform: Platform, tmp_path: Path) -> Non
         (ROWS, {"suffix": "a b"}, "repo"),
         (ROWS, {"training_file": "file-unknown"}, "file-unknown"),
         (ROWS, {"method": {"type": "dpo"}}, "method"),
+        (ROWS, {"hyperparameters": {"learning_rate_multiplier": 5e-324}}, "multiplier"),
         (ROWS, {"extra_body": {"lora": {"rank": 0}}}, "rank"),
         (ROWS, {"extra_body": {"lora": {"surprise": 1}}}, "surprise"),
     ],

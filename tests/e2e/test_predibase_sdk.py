@@ -117,6 +117,7 @@ def test_preloaded_adapters_are_loaded_before_anybody_asks(platform: Platform) -
         {"hfToken": "hf_x"},
         {"prefixCaching": False},
         {"disableAdapters": True},
+        {"preloadedAdapters": [""]},
         {"minReplicas": -1},
         {"surprise": 1},
     ],
