@@ -40,7 +40,7 @@ def measure(quick: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch, platform(Path(scratch) / "home", _MODEL) as home:
         client = _client(home)
         base = _exact_match(client, "served", held_out)
-        job, peak_gib = _train(client, learned, "orders", epochs=3 if quick else 6)
+        job, peak_gib = _train(client, learned, "orders", epochs=3)
         adapter = _exact_match(client, f"served:{job.fine_tuned_model}", held_out)
         waits = [_servable(client, learned[:8], n) for n in range(3 if quick else 9)]
     minutes = (job.finished_at - job.created_at) / 60
