@@ -54,7 +54,7 @@ def measure(quick: bool) -> dict[str, Any]:
         "exact_match_adapter": round(adapter, 3),
         "ratio_to_bare_trainer": round(speeds["ours"] / speeds["bare"], 3),
         "servable_after_s_p50": round(statistics.median(waits), 3),
-        "tokens_s": {name: round(speed, 1) for name, speed in speeds.items()},
+        "steps_s": {name: round(speed, 1) for name, speed in speeds.items()},
         "minutes": round(minutes, 2),
         "peak_gib": round(peak_gib, 2),
         "rows": len(learned),
@@ -62,7 +62,7 @@ def measure(quick: bool) -> dict[str, Any]:
 
 
 def _speeds(learned: list[dict[str, Any]], steps: int, rounds: int) -> dict[str, float]:
-    """Medians, in tokens that are computed a second: the same ones for both."""
+    """Medians, in steps a second: of the same tokens for both."""
     config = TrainingConfig(
         DEMO_MODEL, str(_MODEL), max_steps=steps, learning_rate=1e-3, device="cpu"
     )
