@@ -8,38 +8,33 @@ import json
 import logging
 import os
 import random
-import secrets
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Engine, Update, func, update
+from sqlalchemy import Engine, func
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import Session, col, or_, select
+from sqlmodel import Session, col
 
-from loraplex import datasets, storage_quota
+from loraplex import datasets
 from loraplex.apikeys import FIRST_TENANT
-from loraplex.compare_and_set import changed
 from loraplex.entities import (
-    UNFINISHED_TRAINING,
     StoredFile,
     TrainingEvent,
     TrainingJob,
-    TrainingState,
+    WorkState,
     utc_now,
 )
-from loraplex.locked import is_locked
 from loraplex.registry import RegistrationRefused, Registry
 from loraplex.settings import ScalerSettings
 from loraplex.store.adapters import AdapterStore
 from loraplex.store.files import FileStore
 from loraplex.store.models import ModelBusy, ModelStore, ModelUnavailable
 from loraplex.store.peft_checks import CONFIG, WEIGHTS
-from scheduler.signs import Signs
+from scheduler.claim import Claim
 
 log = logging.getLogger(__name__)
 
@@ -67,54 +62,27 @@ class TrainingRun:
         self._database = database
         self._settings = settings
         self._id = job_id
-        self._me = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._folder = settings.training_dir / job_id
         self._models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
         self._read_to = self._next = 0  # of its metrics
-        self._signs = Signs(job_id, lambda: self._write(self._mine()))
+        self._claim = Claim(database, TrainingJob, job_id, self._folder)
 
     def begin(self, silent_s: float) -> bool:
-        """False: it has ended, another one runs it that gave a sign within so long, or as many run
-        as may."""
-        silent = col(TrainingJob.beat_at) < utc_now() - timedelta(seconds=silent_s)
-        free = or_(col(TrainingJob.state) == TrainingState.QUEUED.value, silent)
-        running = select(func.count()).where(
-            col(TrainingJob.state) == TrainingState.RUNNING.value, col(TrainingJob.id) != self._id
-        )
-        wanted = update(TrainingJob).where(
-            col(TrainingJob.id) == self._id, col(TrainingJob.state).in_(UNFINISHED_TRAINING), free
-        )
-        now = utc_now()
-        mine = {
-            "state": TrainingState.RUNNING.value,
-            "runner": self._me,
-            "attempts": col(TrainingJob.attempts) + 1,
-            "started_at": func.coalesce(col(TrainingJob.started_at), now),
-        }
-        with Session(self._database) as session:
-            # Counted and taken by one at a time, whoever's the jobs are.
-            storage_quota.lock(session, FIRST_TENANT)
-            if session.exec(running).one() >= self._settings.training_jobs:
-                return False
-            done = changed(session, wanted.values(beat_at=now, **mine))
-            session.commit()
-        return bool(done)
+        """As `Claim.take`: of all jobs, whoever's they are, as many run at once as may."""
+        started = func.coalesce(col(TrainingJob.started_at), utc_now())
+        most = self._settings.training_jobs
+        return self._claim.take(silent_s, most, FIRST_TENANT, started_at=started)
 
     def carry_out(self) -> None:
         """To its end, until it yields, or as long as it stays its own."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            if is_locked(folder):
-                with self._signs.given():
-                    self._carry_out()
+        with self._claim.held() as held:
+            if held:
+                self._carry_out()
             else:
                 log.info("%s is still held by another run", self._id)
-        finally:
-            os.close(folder)
 
     def _carry_out(self) -> None:
-        job = self._job()
+        job = self._claim.row()
         try:
             if job.attempts > MOST_ATTEMPTS:
                 raise TrainingFailed(
@@ -122,36 +90,36 @@ class TrainingRun:
                 )
             status = self._train(job)
             if status is None:  # cancelled, or another one's
-                if self._job().state == TrainingState.CANCELLED:
+                if self._claim.row().state == WorkState.CANCELLED:
                     shutil.rmtree(self._folder, ignore_errors=True)
                 return
             if status == _YIELDED:
                 self._tell("It gave its place away, and goes on when there is one again.")
-                self._write(self._mine(), state=TrainingState.QUEUED.value, runner="")
+                self._claim.write(state=WorkState.QUEUED.value, runner="")
                 return
             if status < 0:
                 self._tell(f"Its program was killed (signal {-status}); is there memory enough?")
-                self._write(self._mine(), state=TrainingState.QUEUED.value, runner="")
+                self._claim.write(state=WorkState.QUEUED.value, runner="")
                 return
             if status != 0:
                 raise TrainingFailed(self._tail())
             ref = self._register(job)
         except ModelBusy:  # another task fetches its base model
-            self._write(self._mine(), state=TrainingState.QUEUED.value, runner="", attempts=0)
+            self._claim.write(state=WorkState.QUEUED.value, runner="", attempts=0)
         except SQLAlchemyError:  # another run goes on from the last checkpoint
             raise
         except (TrainingFailed, RegistrationRefused, ModelUnavailable) as failed:
-            self._end(TrainingState.FAILED, error=str(failed))
+            self._end(WorkState.FAILED, error=str(failed))
         except Exception as failed:  # whatever it is, who asked for it must read it
             log.exception("%s failed", self._id)
-            self._end(TrainingState.FAILED, error=f"{type(failed).__name__}: {failed}")
+            self._end(WorkState.FAILED, error=f"{type(failed).__name__}: {failed}")
         else:
-            self._end(TrainingState.SUCCEEDED, adapter=ref)
+            self._end(WorkState.SUCCEEDED, adapter=ref)
 
-    def _end(self, state: TrainingState, **values: Any) -> None:
-        if self._write(self._mine(), state=state.value, finished_at=utc_now(), **values):
+    def _end(self, state: WorkState, **values: Any) -> None:
+        if self._claim.write(state=state.value, finished_at=utc_now(), **values):
             what = values.get("error") or f"{values['adapter']} can be used."
-            self._tell(what, level="error" if state is TrainingState.FAILED else "info")
+            self._tell(what, level="error" if state is WorkState.FAILED else "info")
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _train(self, job: TrainingJob) -> int | None:
@@ -230,7 +198,7 @@ class TrainingRun:
             return self._follow()
         except SQLAlchemyError as away:
             log.warning("%s is not followed: %s", self._id, away)
-            return not self._signs.lost.is_set()
+            return not self._claim.lost
 
     def _follow(self) -> bool:
         """Pass on what it has told. False: it is not wanted here any more."""
@@ -248,7 +216,7 @@ class TrainingRun:
                 values |= {into: facts[name] for name, into in names.items() if name in facts}
                 values["total_steps"] = facts["total_steps"]
                 self._tell(_sentence(facts), facts)
-        told = self._write(self._mine(), **values)
+        told = self._claim.write(**values)
         self._read_to = self._next
         return told
 
@@ -286,23 +254,6 @@ class TrainingRun:
             event = TrainingEvent(job_id=self._id, message=message, figures=figures, level=level)
             session.add(event)
             session.commit()
-
-    def _job(self) -> TrainingJob:
-        with Session(self._database, expire_on_commit=False) as session:
-            return session.get_one(TrainingJob, self._id)
-
-    def _mine(self) -> Update:
-        return update(TrainingJob).where(
-            col(TrainingJob.id) == self._id,
-            col(TrainingJob.runner) == self._me,
-            col(TrainingJob.state) == TrainingState.RUNNING.value,
-        )
-
-    def _write(self, wanted: Update, **values: Any) -> bool:
-        with Session(self._database) as session:
-            done = changed(session, wanted.values(beat_at=utc_now(), **values))
-            session.commit()
-        return bool(done)
 
 
 def _as_chat(row: dict[str, Any]) -> dict[str, Any]:

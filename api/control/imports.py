@@ -12,7 +12,7 @@ from api.registry import imports
 from api.security import ForAdapters, ForLooking, caller_of
 from api.state import StateDep
 from api.text import Text
-from loraplex.entities import AdapterImport, ImportState
+from loraplex.entities import AdapterImport, WorkState
 
 router = APIRouter(prefix="/imports", tags=["adapters"])
 
@@ -33,7 +33,7 @@ class ImportOut(BaseModel):
     id: str
     source: str
     repo: str
-    state: ImportState
+    state: WorkState
     doing: str
     progress: float | None
     adapter: str

@@ -18,7 +18,7 @@ from api.registry import trainings
 from api.security import ForAdapters, ForLooking
 from api.state import StateDep
 from api.text import Text
-from loraplex.entities import TrainingEvent, TrainingJob, TrainingState
+from loraplex.entities import TrainingEvent, TrainingJob, WorkState
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"])
 
@@ -143,7 +143,7 @@ def shown(row: TrainingJob) -> dict[str, Any]:
         "batch_size": settings["batch_size"],
         "learning_rate_multiplier": settings["learning_rate"] / LEARNING_RATE,
     }
-    failed = row.state == TrainingState.FAILED
+    failed = row.state == WorkState.FAILED
     error = {"code": "training_failed", "message": row.error, "param": None} if failed else None
     method = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
     return {
@@ -160,7 +160,7 @@ def shown(row: TrainingJob) -> dict[str, Any]:
         "training_file": row.training_file,
         "validation_file": row.validation_file or None,
         "result_files": [],
-        "trained_tokens": row.tokens if row.state == TrainingState.SUCCEEDED else None,
+        "trained_tokens": row.tokens if row.state == WorkState.SUCCEEDED else None,
         "hyperparameters": hyperparameters,
         "method": method,
         "seed": settings["seed"],
@@ -173,7 +173,7 @@ def shown(row: TrainingJob) -> dict[str, Any]:
 
 def _estimate(row: TrainingJob) -> int | None:
     """Unix seconds, by the steps that were done since it began; None: nobody can know."""
-    if row.state != TrainingState.RUNNING or not row.step or row.started_at is None:
+    if row.state != WorkState.RUNNING or not row.step or row.started_at is None:
         return None
     took_s = (row.beat_at - row.started_at).total_seconds()
     left_s = took_s / row.step * (row.total_steps - row.step)

@@ -22,11 +22,11 @@ from api.security import ForAdapters, ForLooking
 from api.state import State, StateDep
 from api.text import Text
 from loraplex.entities import (
-    UNFINISHED_TRAINING,
+    UNFINISHED,
     Dataset,
     TrainingEvent,
     TrainingJob,
-    TrainingState,
+    WorkState,
 )
 
 router = APIRouter(prefix="/v2/finetuning/jobs", tags=["predibase"])
@@ -36,11 +36,11 @@ _LOOK_EACH_S = 1.0
 _MOST_STREAMS, _MOST_OF_A_TENANT = 100, 10  # of this process: each asks the database each second
 _streams: dict[WebSocket, str] = {}  # whose they are
 _STATUS = {
-    TrainingState.QUEUED: "queued",
-    TrainingState.RUNNING: "training",
-    TrainingState.SUCCEEDED: "completed",
-    TrainingState.FAILED: "errored",
-    TrainingState.CANCELLED: "canceled",
+    WorkState.QUEUED: "queued",
+    WorkState.RUNNING: "training",
+    WorkState.SUCCEEDED: "completed",
+    WorkState.FAILED: "errored",
+    WorkState.CANCELLED: "canceled",
 }
 
 
@@ -189,7 +189,7 @@ async def stream_metrics(socket: WebSocket) -> None:
             if row is None:
                 await socket.close(4404)
                 return
-            ended = row.state not in UNFINISHED_TRAINING and not told
+            ended = row.state not in UNFINISHED and not told
             for event in told:
                 seen = event.id or seen
                 if event.figures:
@@ -265,7 +265,7 @@ def version_shown(row: TrainingJob) -> dict[str, Any]:
         "tag": row.version,
         "archived": False,
         "baseModel": row.base_model,
-        "status": _STATUS[TrainingState(row.state)],
+        "status": _STATUS[WorkState(row.state)],
         "adapterPath": "",
         "description": row.notes.get("description"),
         "checkpoint": None,
@@ -289,7 +289,7 @@ def _shown(session: Session, row: TrainingJob) -> dict[str, Any]:
         "targetRepoName": repo or row.repo,
         "targetVersionTag": int(version or row.version),
         "accelerator": {"id": ""},
-        "status": _STATUS[TrainingState(row.state)],
+        "status": _STATUS[WorkState(row.state)],
         "params": dict(_params(row)),
     }
 

@@ -20,7 +20,7 @@ from api.registry import repos
 from api.requests.resolve import find_adapter
 from api.state import State
 from loraplex.compare_and_set import changed
-from loraplex.entities import UNFINISHED, AdapterImport, ImportState, utc_now
+from loraplex.entities import UNFINISHED, AdapterImport, WorkState, utc_now
 from loraplex.scopes import Scope
 from loraplex.store.sources import Allowed, Source, SourceRefused, check_allowed, parse
 
@@ -74,7 +74,7 @@ def cancel(session: Session, row: AdapterImport) -> AdapterImport:
     wanted = update(AdapterImport).where(
         col(AdapterImport.id) == row.id, col(AdapterImport.state).in_(UNFINISHED)
     )
-    done = changed(session, wanted.values(state=ImportState.CANCELLED.value, token=""))
+    done = changed(session, wanted.values(state=WorkState.CANCELLED.value, token=""))
     session.commit()
     session.refresh(row)
     if not done:
@@ -94,7 +94,7 @@ async def imported(
         if row.state in UNFINISHED:
             message = f"{source} is being fetched. Send the request again."
             raise ApiError(503, "adapter_importing", message, retry_after_s=5)
-        if row.state != ImportState.SUCCEEDED:
+        if row.state != WorkState.SUCCEEDED:
             why = (row.error or row.state).removeprefix(f"{source} ")
             raise bad_request(f"{source}: {why}", "adapter_id", "adapter_import_failed")
     return [row.adapter for row in rows]
@@ -191,11 +191,11 @@ def _latest(state: State, tenant: str, source: Source) -> AdapterImport | None:
     is under way, or has just failed. None: it is to be imported, for the first time or again."""
     newest = col(AdapterImport.created_at).desc()
     with Session(state.database, expire_on_commit=False) as session:
-        came = _of(tenant, source).where(AdapterImport.state == ImportState.SUCCEEDED)
+        came = _of(tenant, source).where(AdapterImport.state == WorkState.SUCCEEDED)
         for row in session.exec(came.order_by(newest).limit(_TRIED)):
             if find_adapter(session, tenant, row.adapter):
                 return row
-        others = (*UNFINISHED, ImportState.FAILED.value)
+        others = (*UNFINISHED, WorkState.FAILED.value)
         wanted = _of(tenant, source).where(col(AdapterImport.state).in_(others))
         last = session.exec(wanted.order_by(newest)).first()
         if last is None or last.state in UNFINISHED:

@@ -17,10 +17,10 @@ from loraplex import storage_quota
 from loraplex.compare_and_set import changed
 from loraplex.datasets import DatasetInvalid, inspect
 from loraplex.entities import (
-    UNFINISHED_TRAINING,
+    UNFINISHED,
     TrainingEvent,
     TrainingJob,
-    TrainingState,
+    WorkState,
     utc_now,
 )
 from loraplex.registry import next_version
@@ -83,7 +83,7 @@ def for_version(session: Session, tenant: str, repo: str, version: str) -> Train
         TrainingJob.tenant_id == tenant,
         TrainingJob.repo == repo,
         TrainingJob.version == int(version),
-        TrainingJob.state != TrainingState.SUCCEEDED,
+        TrainingJob.state != WorkState.SUCCEEDED,
     )
     return session.exec(wanted).first()
 
@@ -91,9 +91,9 @@ def for_version(session: Session, tenant: str, repo: str, version: str) -> Train
 def cancel(session: Session, row: TrainingJob) -> TrainingJob:
     """Raises ApiError 409 for one that has ended."""
     wanted = update(TrainingJob).where(
-        col(TrainingJob.id) == row.id, col(TrainingJob.state).in_(UNFINISHED_TRAINING)
+        col(TrainingJob.id) == row.id, col(TrainingJob.state).in_(UNFINISHED)
     )
-    end = {"state": TrainingState.CANCELLED.value, "finished_at": utc_now()}
+    end = {"state": WorkState.CANCELLED.value, "finished_at": utc_now()}
     done = changed(session, wanted.values(**end))
     if done:
         session.add(TrainingEvent(job_id=row.id, message="It was cancelled."))
@@ -115,7 +115,7 @@ def _store(state: State, tenant: str, wanted: Wanted) -> TrainingJob:
         base_model = deployment.base_model if deployment else wanted.model
         check_base_model(state, base_model)
         unfinished = select(func.count()).where(
-            col(TrainingJob.tenant_id) == tenant, col(TrainingJob.state).in_(UNFINISHED_TRAINING)
+            col(TrainingJob.tenant_id) == tenant, col(TrainingJob.state).in_(UNFINISHED)
         )
         if session.exec(unfinished).one() >= _MOST_AT_ONCE:
             message = f"At most {_MOST_AT_ONCE} jobs at once. Wait, or cancel one."

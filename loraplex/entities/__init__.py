@@ -4,12 +4,10 @@ from loraplex.entities.answers import Batch, StoredResponse, Totals, UsageRecord
 from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
 from loraplex.entities.notices import DeliveryState, Webhook, WebhookDelivery
 from loraplex.entities.registry import (
-    UNFINISHED,
     Adapter,
     AdapterImport,
     Alias,
     Dataset,
-    ImportState,
     Repo,
     StoredFile,
     Transfer,
@@ -17,16 +15,11 @@ from loraplex.entities.registry import (
 )
 from loraplex.entities.serving import Deployment, DeploymentEvent, Leadership, Replica, Revision
 from loraplex.entities.tenancy import ApiKey, Plan, Tenant
-from loraplex.entities.training import (
-    UNFINISHED_TRAINING,
-    TrainingEvent,
-    TrainingJob,
-    TrainingState,
-)
+from loraplex.entities.training import TrainingEvent, TrainingJob
+from loraplex.entities.work import UNFINISHED, WorkState
 
 __all__ = [
     "UNFINISHED",
-    "UNFINISHED_TRAINING",
     "Adapter",
     "AdapterImport",
     "Alias",
@@ -36,7 +29,6 @@ __all__ = [
     "DeliveryState",
     "Deployment",
     "DeploymentEvent",
-    "ImportState",
     "Leadership",
     "Plan",
     "Reason",
@@ -49,13 +41,13 @@ __all__ = [
     "Totals",
     "TrainingEvent",
     "TrainingJob",
-    "TrainingState",
     "Transfer",
     "TransferKind",
     "UsageRecord",
     "UtcDateTime",
     "Webhook",
     "WebhookDelivery",
+    "WorkState",
     "new_id",
     "utc_now",
 ]

@@ -7,6 +7,7 @@ from sqlalchemy import JSON, Column, Index, text
 from sqlmodel import Field, SQLModel
 
 from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
+from loraplex.entities.work import WorkState
 
 
 class Repo(SQLModel, table=True):
@@ -63,17 +64,6 @@ class Alias(SQLModel, table=True):
         return f"{self.repo}@{self.name}"
 
 
-class ImportState(StrEnum):
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-UNFINISHED = (ImportState.QUEUED.value, ImportState.RUNNING.value)
-
-
 class AdapterImport(SQLModel, table=True):
     """A version that is fetched from a hub, S3 or a folder by a task worker."""
 
@@ -95,7 +85,7 @@ class AdapterImport(SQLModel, table=True):
     repo: str
     base_model: str = ""  # instead of the one in the config
     token: str = ""  # the hub's, locked; gone with its end
-    state: str = Field(default=ImportState.QUEUED.value, index=True)
+    state: str = Field(default=WorkState.QUEUED.value, index=True)
     doing: str = Field(default="", sa_type=Reason)
     progress: float | None = None  # 0 to 1
     error: str = Field(default="", sa_type=Reason)  # why it failed

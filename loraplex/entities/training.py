@@ -1,24 +1,13 @@
 """Fine-tuning: jobs, and what they told."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import JSON, Column, Index
 from sqlmodel import Field, SQLModel
 
 from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
-
-
-class TrainingState(StrEnum):
-    QUEUED = "queued"  # also what has yielded, and what its worker died of
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-UNFINISHED_TRAINING = (TrainingState.QUEUED.value, TrainingState.RUNNING.value)
+from loraplex.entities.work import WorkState
 
 
 class TrainingJob(SQLModel, table=True):
@@ -38,7 +27,7 @@ class TrainingJob(SQLModel, table=True):
     validation_file: str = ""
     settings: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     notes: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
-    state: str = Field(default=TrainingState.QUEUED.value, index=True)
+    state: str = Field(default=WorkState.QUEUED.value, index=True)
     error: str = Field(default="", sa_type=Reason)
     adapter: str = ""  # what came of it
     step: int = 0

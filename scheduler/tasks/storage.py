@@ -10,7 +10,6 @@ from sqlmodel import Session, col, or_, select
 from loraplex.database import connect
 from loraplex.entities import (
     UNFINISHED,
-    UNFINISHED_TRAINING,
     Adapter,
     AdapterImport,
     TrainingEvent,
@@ -47,7 +46,7 @@ def _forget_ended() -> None:
         ended = (col(AdapterImport.state).not_in(UNFINISHED), col(AdapterImport.created_at) < since)
         session.execute(delete(AdapterImport).where(*ended))
         over = (
-            col(TrainingJob.state).not_in(UNFINISHED_TRAINING),
+            col(TrainingJob.state).not_in(UNFINISHED),
             col(TrainingJob.created_at) < since,
         )
         jobs = select(TrainingJob.id).where(*over)
@@ -62,7 +61,7 @@ def _clean_trainings() -> None:
         return
     folders = list(settings.training_dir.iterdir())
     with Session(_engine) as session:
-        wanted = select(TrainingJob.id).where(col(TrainingJob.state).in_(UNFINISHED_TRAINING))
+        wanted = select(TrainingJob.id).where(col(TrainingJob.state).in_(UNFINISHED))
         unfinished = set(session.exec(wanted))
     for folder in folders:
         if folder.name not in unfinished and older(folder, _UPLOAD_S):

@@ -2,15 +2,14 @@
 
 import threading
 from collections import Counter
-from datetime import timedelta
 
 from celery.signals import worker_shutting_down
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
-from loraplex.compare_and_set import changed
 from loraplex.database import connect
-from loraplex.entities import UNFINISHED_TRAINING, TrainingJob, TrainingState, utc_now
+from loraplex.entities import TrainingJob, WorkState
+from scheduler.claim import to_be_resumed
 from scheduler.tasks.app import app, settings
 
 SILENT_S = 30.0  # then its worker is taken for dead
@@ -40,34 +39,14 @@ def run_training(job_id: str) -> None:
 @app.task
 def resume_training() -> None:
     """Those that nobody runs, the oldest first."""
-    for job_id in to_be_resumed(_engine, SILENT_S):
+    for job_id in to_be_resumed(_engine, TrainingJob, SILENT_S):
         run_training.delay(job_id)
-
-
-def to_be_resumed(database: Engine, silent_s: float) -> list[str]:
-    """Each is told once within so many seconds. Who ran one and lives finds it taken away."""
-    now = utc_now()
-    before = now - timedelta(seconds=silent_s)
-    found = []
-    with Session(database) as session:
-        silent = (
-            col(TrainingJob.state).in_(UNFINISHED_TRAINING),
-            col(TrainingJob.beat_at) < before,
-        )
-        oldest = col(TrainingJob.created_at)
-        for job_id in session.exec(select(TrainingJob.id).where(*silent).order_by(oldest)).all():
-            one = update(TrainingJob).where(col(TrainingJob.id) == job_id, *silent)
-            again = one.values(state=TrainingState.QUEUED.value, runner="", beat_at=now)
-            if changed(session, again):
-                found.append(job_id)
-            session.commit()
-    return found
 
 
 def next_in_line(database: Engine, most: int) -> list[str]:
     """Those that wait: one of each tenant before a second one of any, the oldest first."""
     wanted = select(TrainingJob.tenant_id, TrainingJob.id).where(
-        TrainingJob.state == TrainingState.QUEUED
+        TrainingJob.state == WorkState.QUEUED
     )
     with Session(database) as session:
         rows = session.exec(wanted.order_by(col(TrainingJob.created_at))).all()

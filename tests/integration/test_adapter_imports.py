@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +13,12 @@ from sqlalchemy import Engine
 from sqlmodel import Session, select
 
 from loraplex.apikeys import FIRST_TENANT
-from loraplex.database import connect, migrate
-from loraplex.entities import Adapter, AdapterImport, ImportState, Repo, Tenant
+from loraplex.entities import Adapter, AdapterImport, Repo, Tenant, WorkState
 from loraplex.secret_box import SecretBox
 from loraplex.settings import ScalerSettings
 from scheduler.adapter_import import MOST_ATTEMPTS, ImportRun
-from scheduler.tasks.adapter_imports import next_in_line, to_be_resumed
+from scheduler.claim import to_be_resumed
+from scheduler.tasks.adapter_imports import next_in_line
 from tests.conftest import ADAPTERS
 from tests.fakes.hub import Hub, commit_of
 from tests.fakes.hub import hub as a_hub
@@ -30,22 +29,6 @@ FILES = {
     name: (ADAPTERS / "pirate" / name).read_bytes()
     for name in ("adapter_config.json", "adapter_model.safetensors")
 }
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> ScalerSettings:
-    return ScalerSettings(home=tmp_path, s3_sources=["s3://adapters/{tenant}"])
-
-
-@pytest.fixture
-def database(settings: ScalerSettings) -> Iterator[Engine]:
-    migrate(settings.database)
-    engine = connect(settings.database)
-    with Session(engine) as session:
-        session.add(Tenant(id=FIRST_TENANT, operator=True))
-        session.commit()
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture
@@ -136,7 +119,7 @@ def test_what_is_no_adapter_fails_with_its_reason(
     if files:
         hub.repos["org/x"] = files
     row = run(database, settings, "hub:org/x")
-    assert row.state == ImportState.FAILED and told in row.error
+    assert row.state == WorkState.FAILED and told in row.error
 
 
 def test_one_that_is_too_large_is_not_fetched(
@@ -160,17 +143,17 @@ def test_it_is_run_by_one_at_a_time(
 
     def taken_for_dead(one: ImportRun) -> None:
         if one is first:
-            assert to_be_resumed(database, -1) == [import_id]
+            assert to_be_resumed(database, AdapterImport, -1) == [import_id]
             assert heir.begin(60)
             heir.carry_out()
             assert read(database, import_id).state == "running", "it waits for the first one"
-            assert first._signs.lost.wait(10)
+            assert first._claim._signs.lost.wait(10)
 
     with monkeypatch.context() as news:
         at_first_news(news, taken_for_dead)
         first.carry_out()
     assert read(database, import_id).state == "running"
-    assert to_be_resumed(database, -1) == [import_id]
+    assert to_be_resumed(database, AdapterImport, -1) == [import_id]
     assert last.begin(60)
     last.carry_out()
     row = read(database, import_id)
@@ -194,9 +177,9 @@ def test_each_is_resumed_once_when_it_is_silent_and_two_of_a_tenant_run(
     database: Engine, settings: ScalerSettings
 ) -> None:
     ids = [ask(database, f"hub:org/{number}") for number in range(3)]
-    assert to_be_resumed(database, 60) == []
-    assert sorted(to_be_resumed(database, -1)) == sorted(ids)
-    assert to_be_resumed(database, 60) == []
+    assert to_be_resumed(database, AdapterImport, 60) == []
+    assert sorted(to_be_resumed(database, AdapterImport, -1)) == sorted(ids)
+    assert to_be_resumed(database, AdapterImport, 60) == []
     runs = [ImportRun(database, settings, each) for each in ids]
     with ThreadPoolExecutor(3) as pool:
         begun = list(pool.map(lambda run: run.begin(60), runs))
@@ -284,10 +267,10 @@ def test_one_that_is_cancelled_registers_nothing(
     def cancel(one: ImportRun) -> None:
         with Session(database) as session:
             row = session.get_one(AdapterImport, one._id)
-            row.state = ImportState.CANCELLED.value
+            row.state = WorkState.CANCELLED.value
             session.add(row)
             session.commit()
-        assert one._signs.lost.wait(10)
+        assert one._claim._signs.lost.wait(10)
 
     at_first_news(monkeypatch, cancel)
     assert run(database, settings, "hub:org/x").state == "cancelled"

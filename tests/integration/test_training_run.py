@@ -1,7 +1,7 @@
 """Fine-tuning jobs: the real program, on a tiny model, through deaths and changes of mind."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,19 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, select
 
 from loraplex.apikeys import FIRST_TENANT
-from loraplex.database import connect, migrate
 from loraplex.entities import (
     Adapter,
     StoredFile,
     Tenant,
     TrainingEvent,
     TrainingJob,
-    TrainingState,
+    WorkState,
 )
 from loraplex.registry import next_version
 from loraplex.settings import ScalerSettings
 from loraplex.store.files import FileStore
-from scheduler.tasks.training import next_in_line, to_be_resumed
+from scheduler.claim import Claim, to_be_resumed
+from scheduler.tasks.training import next_in_line
 from scheduler.training_run import MOST_ATTEMPTS, TrainingRun
 
 ROWS = [{"prompt": f"{n} plus one is ", "completion": str(n + 1)} for n in range(24)]
@@ -48,22 +48,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> str:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> ScalerSettings:
-    return ScalerSettings(home=tmp_path)
-
-
-@pytest.fixture
-def database(settings: ScalerSettings) -> Iterator[Engine]:
-    migrate(settings.database)
-    engine = connect(settings.database)
-    with Session(engine) as session:
-        session.add(Tenant(id=FIRST_TENANT, operator=True))
-        session.commit()
-    yield engine
-    engine.dispose()
 
 
 def store(database: Engine, settings: ScalerSettings, rows: list[dict[str, Any]]) -> str:
@@ -150,7 +134,7 @@ def test_it_yields_and_goes_on_to_the_same_end(
     yielding.carry_out()
     row = read(database, other)
     assert (row.state, row.runner) == ("queued", "") and 3 <= row.step < row.total_steps
-    assert to_be_resumed(database, -1) == [other]
+    assert to_be_resumed(database, TrainingJob, -1) == [other]
     heir = TrainingRun(database, settings, other, lambda: bool(wanted))
     assert heir.begin(60)
     heir.carry_out()
@@ -169,7 +153,7 @@ def test_one_that_is_cancelled_leaves_nothing(
     def cancel() -> bool:
         if read(database, job).step:
             with Session(database) as session:
-                session.get_one(TrainingJob, job).state = TrainingState.CANCELLED.value
+                session.get_one(TrainingJob, job).state = WorkState.CANCELLED.value
                 session.commit()
         return False
 
@@ -225,14 +209,14 @@ def test_a_database_that_is_away_for_a_moment_ends_no_training(
     make: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job, plain, fails = make(), TrainingRun._write, iter([False] * 3 + [True] * 2)
+    job, plain, fails = make(), Claim.write, iter([False] * 3 + [True] * 2)
 
-    def write(self: TrainingRun, wanted: Any, **values: Any) -> bool:
+    def write(self: Claim[TrainingJob], **values: Any) -> bool:
         if values.get("step") and next(fails, False):
             raise OperationalError("", {}, Exception("database is locked"))
-        return plain(self, wanted, **values)
+        return plain(self, **values)
 
-    monkeypatch.setattr(TrainingRun, "_write", write)
+    monkeypatch.setattr(Claim, "write", write)
     run = TrainingRun(database, settings, job)
     assert run.begin(60)
     run.carry_out()

@@ -1,0 +1,29 @@
+"""A home with a database in which there is the tenant that runs the platform."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from loraplex.apikeys import FIRST_TENANT
+from loraplex.database import connect, migrate
+from loraplex.entities import Tenant
+from loraplex.settings import ScalerSettings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ScalerSettings:
+    return ScalerSettings(home=tmp_path, s3_sources=["s3://adapters/{tenant}"])
+
+
+@pytest.fixture
+def database(settings: ScalerSettings) -> Iterator[Engine]:
+    migrate(settings.database)
+    engine = connect(settings.database)
+    with Session(engine) as session:
+        session.add(Tenant(id=FIRST_TENANT, operator=True))
+        session.commit()
+    yield engine
+    engine.dispose()
