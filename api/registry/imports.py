@@ -95,8 +95,8 @@ async def imported(
             message = f"{source} is being fetched. Send the request again."
             raise ApiError(503, "adapter_importing", message, retry_after_s=5)
         if row.state != WorkState.SUCCEEDED:
-            why = (row.error or row.state).removeprefix(f"{source} ")
-            raise bad_request(f"{source}: {why}", "adapter_id", "adapter_import_failed")
+            message = f"{source}: {row.error or row.state}"
+            raise bad_request(message, "adapter_id", "adapter_import_failed")
     return [row.adapter for row in rows]
 
 

@@ -1,8 +1,6 @@
 """adapters: list, add, import, show, download, archive, unarchive, rm; repos."""
 
 import io
-import json
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -13,7 +11,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from loraplex.cli.client import client, fail, out, print_table
+from loraplex.cli.client import client, fail, out, print_json, print_table
 from loraplex.cli.demo import register_adapter
 from loraplex.cli.deployments import Json
 
@@ -52,7 +50,7 @@ def list_adapters(
         return
     rows = client().call("GET", "/api/v1/adapters", params={"archived": all_})["data"]
     if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        print_json(rows)
         return
     table = Table("adapter", "base model", "rank", "targets", "size", "state", "digest")
     for a in rows:
@@ -108,7 +106,7 @@ def list_imports(as_json: Json = False) -> None:
     """Imports, the newest first."""
     rows = client().call("GET", "/api/v1/imports")["data"]
     if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        print_json(rows)
         return
     table = Table("id", "source", "repo", "state", "")
     for row in rows:
@@ -128,7 +126,7 @@ def show(ref: Ref, as_json: Json = False) -> None:
     """What a version is made of."""
     facts = client().call("GET", _path(ref))
     if as_json:
-        sys.stdout.write(json.dumps(facts) + "\n")
+        print_json(facts)
         return
     places = facts.pop("places")
     for name, value in facts.items():
@@ -174,7 +172,7 @@ def list_repos(context: typer.Context, as_json: Json = False) -> None:
         return
     rows = client().call("GET", "/api/v1/repos")["data"]
     if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        print_json(rows)
         return
     table = Table("repo", "versions", "description")
     for row in rows:

@@ -1,14 +1,12 @@
 """alias: list, set, promote, rollback, rm."""
 
-import json
-import sys
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, fail, out, print_table
+from loraplex.cli.client import client, fail, out, print_json, print_table
 from loraplex.cli.deployments import Json
 
 Ref = Annotated[str, typer.Argument(metavar="REPO@ALIAS")]
@@ -31,7 +29,7 @@ def list_aliases(repo: str, as_json: Json = False) -> None:
     """Aliases of a repo."""
     rows = client().call("GET", f"/api/v1/repos/{quote(repo, safe='')}/aliases")["data"]
     if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        print_json(rows)
         return
     table = Table("alias", "versions", "before")
     for row in rows:

@@ -1,5 +1,7 @@
 """The CLI's way to the API: where it is, with which key, and how errors are shown."""
 
+import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +24,11 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 def print_table(table: Table) -> None:
     """As wide as it must be: what doesn't fit into the window is folded by it, not cut here."""
     out.print(table, width=out.measure(table, options=out.options.update(width=10_000)).maximum)
+
+
+def print_json(value: Any) -> None:
+    """A line that programs read."""
+    sys.stdout.write(json.dumps(value) + "\n")
 
 
 def fail(message: str, code: int = 1) -> typer.Exit:

@@ -1,7 +1,5 @@
 """datasets: list, add, download, rm."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -9,7 +7,7 @@ from urllib.parse import quote
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, fail, out, print_table
+from loraplex.cli.client import client, fail, out, print_json, print_table
 from loraplex.cli.deployments import Json
 
 
@@ -28,7 +26,7 @@ def list_datasets(context: typer.Context, as_json: Json = False) -> None:
         return
     rows = client().call("GET", "/api/v1/datasets")["data"]
     if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        print_json(rows)
         return
     table = Table("dataset", "rows", "columns", "file")
     for row in rows:

@@ -1,14 +1,12 @@
 """dead-letters: requests that were given up because replicas died of them."""
 
-import json
-import sys
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 from rich.table import Column, Table
 
-from loraplex.cli.client import client, out, print_table
+from loraplex.cli.client import client, out, print_json, print_table
 from loraplex.cli.deployments import Json
 
 _PATH = "/api/v1/dead-letters"
@@ -32,7 +30,7 @@ def list_dead_letters(
     query = {"deployment": deployment} if deployment else {}
     rows = client().call("GET", _PATH, params=query)["data"]
     if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        print_json(rows)
         return
     whole = Column("request", no_wrap=True, min_width=36)  # what `show` and `retry` take
     table = Table(whole, "deployment", "at", "prompt tokens", "error")

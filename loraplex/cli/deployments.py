@@ -1,6 +1,5 @@
 """deploy, deployments, start, stop, scale, update, rm, events, explain."""
 
-import json
 import math
 import re
 import sys
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, deployment_path, fail, out, print_table
+from loraplex.cli.client import client, deployment_path, fail, out, print_json, print_table
 
 _POLL_S = 1.0
 _COMPARED_WITHIN_S = 120.0
@@ -90,7 +89,7 @@ def deployments(as_json: Json = False) -> None:
     """List the deployments."""
     rows = client().call("GET", "/api/v1/deployments")["data"]
     if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        print_json(rows)
         return
     table = Table("name", "base model", "status", "replicas", "min-max", "reason")
     for d in rows:
@@ -204,11 +203,11 @@ def events(
             return
         rows = answer["data"]
         if as_json and not follow:
-            sys.stdout.write(json.dumps(rows) + "\n")
+            print_json(rows)
         for e in rows:
             after = f"?after={e['id']}"
             if as_json and follow:  # a line each
-                sys.stdout.write(json.dumps(e) + "\n")
+                print_json(e)
                 sys.stdout.flush()
             elif not as_json:
                 _show_event(e)
@@ -241,7 +240,7 @@ def explain(
         return
     facts = client().call("GET", deployment_path(name, "/explain"))
     if as_json:
-        sys.stdout.write(json.dumps(facts) + "\n")
+        print_json(facts)
         return
     out.print(f"{name} is {facts['status']}: {_indented(facts['reason'])}")
     if facts["wanted"] is None:
@@ -266,7 +265,7 @@ def _compare(name: str, as_json: bool) -> None:
         time.sleep(_POLL_S / 2)
     found = api.call("GET", path) if answer.is_error else answer.json()
     if as_json:
-        sys.stdout.write(json.dumps(found) + "\n")
+        print_json(found)
         return
     target = found["target_wait_s"]
     out.print(

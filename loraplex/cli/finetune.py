@@ -1,7 +1,6 @@
 """finetune: train an adapter of a file; jobs: list, show, cancel."""
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from urllib.parse import quote
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import Client, client, fail, out, print_table
+from loraplex.cli.client import Client, client, fail, out, print_json, print_table
 from loraplex.cli.deployments import Json
 
 _JOBS = "/v1/fine_tuning/jobs"
@@ -77,7 +76,7 @@ def list_jobs(context: typer.Context, as_json: Json = False) -> None:
         return
     rows = client().call("GET", _JOBS, params={"limit": _PAGE})["data"]
     if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        print_json(rows)
         return
     table = Table("id", "base model", "status", "step", "loss", "adapter")
     for row in rows:

@@ -1,6 +1,5 @@
 """keys: create, list, rotate, revoke."""
 
-import json
 import re
 import sys
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ from urllib.parse import quote
 import typer
 from rich.table import Column, Table
 
-from loraplex.cli.client import client, fail, out, print_table
+from loraplex.cli.client import client, fail, out, print_json, print_table
 from loraplex.cli.deployments import Json
 from loraplex.scopes import Scope
 
@@ -48,7 +47,7 @@ def list_keys(tenant: Tenant = None, as_json: Json = False) -> None:
     query = {"tenant": tenant} if tenant else {}
     rows = client().call("GET", "/api/v1/keys", params=query)["data"]
     if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        print_json(rows)
         return
     table = Table(
         Column("id", no_wrap=True), "name", "key", "scopes", "expires", "last used", "revoked"
@@ -77,7 +76,7 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
 
 def _show_new(row: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(row) + "\n")
+        print_json(row)
         return
     sys.stdout.write(row["key"] + "\n")
     end = f", until {day(row['expires_at'])}" if row["expires_at"] else ""

@@ -1,15 +1,13 @@
 """tenants: create, list, set. plans: set, list, rm. For those who run the platform."""
 
-import json
 import math
-import sys
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, fail, out, print_table
+from loraplex.cli.client import client, fail, out, print_json, print_table
 from loraplex.cli.deployments import Json
 from loraplex.cli.keys import day
 
@@ -45,7 +43,7 @@ def list_tenants(as_json: Json = False) -> None:
     """All of the platform."""
     rows = client().call("GET", "/api/v1/tenants")["data"]
     if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        print_json(rows)
         return
     table = Table("tenant", "made", "runs the platform", "plan", "budget", "state")
     for row in rows:
@@ -96,7 +94,7 @@ def set_plan(
 def list_plans(as_json: Json = False) -> None:
     rows = client().call("GET", "/api/v1/plans")["data"]
     if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        print_json(rows)
         return
     table = Table("plan", *(name.replace("_", " ") for name in LIMITS))
     for row in rows:

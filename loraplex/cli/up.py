@@ -15,7 +15,7 @@ from rich.table import Table
 
 from loraplex import detached
 from loraplex.cli import demo
-from loraplex.cli.client import Client, err, fail, out, print_table
+from loraplex.cli.client import Client, err, fail, out, print_json, print_table
 from loraplex.embedded.record import PlatformRecord, end
 from loraplex.embedded.supervisor import CannotStart, Supervisor, clean_up
 from loraplex.embedded.valkey import NoServer
@@ -175,7 +175,7 @@ def status(
         raise typer.Exit(3)
     if record is None or not record.supervised:
         if as_json:
-            sys.stdout.write(json.dumps({"url": None, "processes": [], "deployments": []}) + "\n")
+            print_json({"url": None, "processes": [], "deployments": []})
         else:
             out.print(f"Down (home {settings.home}). Start it: loraplex up")
         raise typer.Exit(3)
@@ -188,7 +188,7 @@ def status(
     ]
     if as_json:
         facts = {"url": record.url, "api_key": record.api_key}
-        sys.stdout.write(json.dumps(facts | {"processes": processes, "deployments": rows}) + "\n")
+        print_json(facts | {"processes": processes, "deployments": rows})
         return
     out.print(f"Up: {record.url}   key {record.api_key}")
     for title, items in (("Processes", processes), ("Deployments", rows)):

@@ -1,6 +1,5 @@
 """usage: what was used, and what it cost."""
 
-import json
 import sys
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -9,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, fail, print_table
+from loraplex.cli.client import client, fail, print_json, print_table
 from loraplex.cli.deployments import Json
 from loraplex.cli.keys import seconds
 from loraplex.usage import Dimension
@@ -53,7 +52,7 @@ def usage(
         return
     found = client().call("GET", "/api/v1/usage", params=query)
     if as_json:
-        sys.stdout.write(json.dumps(found) + "\n")
+        print_json(found)
         return
     print_table(_table(found["data"], by, bucketed=bucket is not None))
 

@@ -1,6 +1,5 @@
 """webhooks: create, list, ping, log, retry, rm."""
 
-import json
 import sys
 from typing import Annotated
 from urllib.parse import quote
@@ -8,7 +7,7 @@ from urllib.parse import quote
 import typer
 from rich.table import Table
 
-from loraplex.cli.client import client, out, print_table
+from loraplex.cli.client import client, out, print_json, print_table
 from loraplex.cli.deployments import Json
 from loraplex.cli.keys import day
 
@@ -38,7 +37,7 @@ def create(
     body = {"url": url, "events": event or ["*"]}
     row = client().call("POST", "/api/v1/webhooks", json=body)
     if as_json:
-        sys.stdout.write(json.dumps(row) + "\n")
+        print_json(row)
         return
     sys.stdout.write(row["secret"] + "\n")
     text = f"{row['id']}: {' '.join(row['events'])} → {row['url']}."
@@ -48,7 +47,7 @@ def create(
 def list_webhooks(as_json: Json = False) -> None:
     rows = client().call("GET", "/api/v1/webhooks")["data"]
     if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        print_json(rows)
         return
     table = Table("id", "url", "events", "made")
     for row in rows:
@@ -66,7 +65,7 @@ def log(hook: Hook, as_json: Json = False) -> None:
     """What was sent, and how it was answered; the latest first."""
     rows = client().call("GET", _path(hook, "/deliveries"))["data"]
     if as_json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        print_json(rows)
         return
     table = Table("id", "event", "state", "tries", "answer", "next try")
     for row in rows:

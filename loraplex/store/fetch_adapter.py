@@ -45,8 +45,9 @@ def fetch(source: Source, into: Path, token: str, most_bytes: int, tell: Tell) -
     except (FetchFailed, Stopped):
         raise
     except Exception as failed:  # of the hub, of S3, of their HTTP clients, of the disk
-        reason = _first_line(failed).replace(token, "…") if token else _first_line(failed)
-        raise FetchFailed(f"{source} could not be fetched: {reason}") from failed
+        reason = _reason(source, failed)
+        reason = reason.replace(token, "…") if token else reason
+        raise FetchFailed(f"could not be fetched: {reason}") from failed
     return into / CONFIG, into / WEIGHTS
 
 
@@ -129,7 +130,7 @@ def _append(
                 here.flush()
                 _check_content(path, etag)
                 return
-    raise FetchFailed(f"{source}: {path.name} broke off again and again.")
+    raise FetchFailed(f"{path.name} broke off again and again.")
 
 
 def _check_content(path: Path, etag: str) -> None:
@@ -163,7 +164,7 @@ def _check_sizes(sizes: dict[str, int], most_bytes: int) -> None:
         raise FetchFailed(f"It has {total} bytes; at most {most_bytes} (LORAPLEX_MAX_UPLOAD_BYTES)")
 
 
-def _first_line(failed: Exception) -> str:
+def _reason(source: Source, failed: Exception) -> str:
     from huggingface_hub.errors import (
         GatedRepoError,
         RepositoryNotFoundError,
@@ -173,7 +174,7 @@ def _first_line(failed: Exception) -> str:
     if isinstance(failed, GatedRepoError):
         return "it is gated: accept its terms on the hub, and give a token (--token)"
     if isinstance(failed, RepositoryNotFoundError):
-        return "there is no such repo, or it is private and wants a token (--token)"
+        return f"there is no repo {source.name}, or it is private and wants a token (--token)"
     if isinstance(failed, RevisionNotFoundError):
         return "it has no such revision"
     return (str(failed).strip() or type(failed).__name__).splitlines()[0]
