@@ -9,7 +9,8 @@ from sqlmodel import Session
 from starlette.requests import ClientDisconnect
 
 from api.errors import ApiError, bad_request
-from api.registry import transfers, versions
+from api.registry import transfers
+from api.registry.stored_files import check_storage
 from api.state import State, StateDep
 from loraplex.entities import StoredFile, Transfer, TransferKind
 from loraplex.locked import is_locked
@@ -81,4 +82,4 @@ def _check_room(state: State, row: Transfer, more: int) -> None:
     with Session(state.database) as session:
         others = transfers.of_tenant(session, row.tenant_id)
         staged = sum(state.staging.size(each) for each in others)
-        versions.check_storage(session, state, row.tenant_id, staged + more)
+        check_storage(session, state, row.tenant_id, staged + more)

@@ -1,6 +1,9 @@
 """Locks of files and folders, which the kernel frees when their holder dies."""
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 def is_locked(descriptor: int) -> bool:
@@ -10,3 +13,11 @@ def is_locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """One process at a time; the others wait."""
+    with file.open("a") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield

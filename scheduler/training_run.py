@@ -142,7 +142,8 @@ class TrainingRun:
                 if self._stopping():
                     (self._folder / "yield").touch()
                 time.sleep(LOOK_EACH_S)
-            return process.returncode if self._follow() else None
+            mine = self._follow() and self._claim.write()
+            return process.returncode if mine else None
         finally:
             self._stop(process)
 
@@ -216,7 +217,7 @@ class TrainingRun:
                 values |= {into: facts[name] for name, into in names.items() if name in facts}
                 values["total_steps"] = facts["total_steps"]
                 self._tell(_sentence(facts), facts)
-        told = self._claim.write(**values)
+        told = self._claim.write(**values) if values else not self._claim.lost
         self._read_to = self._next
         return told
 

@@ -11,8 +11,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from sqlmodel import Session
 
-from api.errors import bad_request
 from api.registry import datasets
+from api.registry.stored_files import check_filename
 from api.security import ForAdapters, ForLooking
 from api.state import StateDep
 from loraplex.entities import Dataset
@@ -36,8 +36,7 @@ def add(
     """JSON lines, or CSV where the file's name ends so. Rows: `prompt` and `completion`, or
     `messages`, or `text`; mistakes are told with their lines."""
     filename = Path(file.filename or "data.jsonl").name
-    if len(filename) > 255 or not filename.isprintable():
-        raise bad_request("The file's name: at most 255 printable characters.", "file")
+    check_filename(filename, "file")
     with tempfile.NamedTemporaryFile() as copy:
         shutil.copyfileobj(file.file, copy)
         copy.flush()

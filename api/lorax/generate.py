@@ -77,10 +77,12 @@ class Asked:
         self._http, self._state = http, state
 
     async def answer(self, *, streamed: bool, as_list: bool = False) -> Response:
-        self.body.generation(self.deployment, {}, streamed=streamed)  # what is wrong is told first
-        caller, base_model = caller_of(self._http), self.deployment.base_model
-        refs = await refs_of(self._state, caller, self.body, base_model)
-        request = self.body.generation(self.deployment, refs, streamed=streamed)
+        # What is wrong is told before anything is imported.
+        request = self.body.generation(self.deployment, {}, streamed=streamed)
+        outside = self.body.outside(self.deployment.base_model)
+        if outside:
+            refs = await refs_of(self._state, caller_of(self._http), self.body, outside)
+            request = self.body.generation(self.deployment, refs, streamed=streamed)
         admitted = await admit_or_resume(self._state, self._http, request)
         return await answer(self._state, self._http, admitted, streamed=streamed, as_list=as_list)
 

@@ -1,6 +1,8 @@
 """LoRAX' `adapter_source`: adapters that are named by where they lie are imported by the first
 request for them, and are versions of a repo from then on."""
 
+from collections.abc import Sequence
+
 from api.errors import bad_request
 from api.keyring import Caller
 from api.lorax.schemas import GenerateRequest
@@ -9,12 +11,9 @@ from api.state import State
 
 
 async def refs_of(
-    state: State, caller: Caller, body: GenerateRequest, base_model: str
+    state: State, caller: Caller, body: GenerateRequest, outside: Sequence[str]
 ) -> dict[str, str]:
-    """As which each of them is registered, REPO/VERSION. Raises ApiError."""
-    outside = body.outside(base_model)
-    if not outside:
-        return {}
+    """As which each that comes from outside is registered, REPO/VERSION. Raises ApiError."""
     kind, token = body.parameters.adapter_source or "", body.parameters.api_token or ""
     sources = [source_of(state, caller, _spelled(state, caller, kind, each)) for each in outside]
     return dict(zip(outside, await imported(state, caller, sources, token), strict=True))

@@ -9,16 +9,16 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
-from api.registry.versions import check_storage, storing
+from api.registry.stored_files import check_filename, check_storage, storing
 from api.security import ForInference
 from api.state import State, StateDep
 from loraplex.batch_status import UNDER_WAY
 from loraplex.entities import Batch, Dataset, StoredFile
+from loraplex.store.files import blocks_of
 
 router = APIRouter(prefix="/files", tags=["files"])
 
 _MOST = 10_000  # of a tenant
-_BLOCK = 2**16
 
 Purpose = Literal["batch", "fine-tune"]
 
@@ -29,12 +29,7 @@ def create(
 ) -> dict[str, Any]:
     """Store a file; JSON lines for both purposes."""
     name = file.filename or "file"
-    if len(name) > 255 or not name.isprintable():
-        raise bad_request("The file's name: at most 255 printable characters.", "file")
-
-    def blocks() -> Iterator[bytes]:
-        while block := file.file.read(_BLOCK):
-            yield block
+    check_filename(name, "file")
 
     with Session(state.database, expire_on_commit=False) as session:
         count = select(func.count()).where(col(StoredFile.tenant_id) == tenant)
@@ -42,7 +37,7 @@ def create(
             raise ApiError(409, "too_many", f"A tenant has at most {_MOST} files. Delete some.")
         check_storage(session, state, tenant, file.size or 0)
     row = StoredFile(tenant_id=tenant, filename=name, purpose=purpose, bytes=0)
-    row.bytes = state.files.put(row.id, blocks())
+    row.bytes = state.files.put(row.id, blocks_of(file.file))
     if not row.bytes:
         state.files.delete(row.id)
         raise bad_request("The file is empty.", "file")

@@ -10,6 +10,7 @@ from sqlmodel import Session
 from api import transfers as transfer_routes
 from api.errors import ApiError, bad_request
 from api.registry import datasets, transfers
+from api.registry.stored_files import check_filename
 from api.security import ForAdapters, ForLooking
 from api.state import StateDep
 from api.text import Text
@@ -38,8 +39,7 @@ class CompleteUpload(BaseModel):
 def begin_upload(
     body: BeginUpload, http: Request, tenant: ForAdapters, state: StateDep
 ) -> dict[str, Any]:
-    if not body.fileName.isprintable():
-        raise bad_request("fileName: printable characters.", "fileName")
+    check_filename(body.fileName, "fileName")
     with Session(state.database) as session:
         transfer, secret = transfers.issue(session, tenant, TransferKind.DATASET, body.fileName)
         url = transfers.url(http, transfer, secret, transfer_routes.DATA)

@@ -3,16 +3,15 @@
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from typing import IO
+from typing import BinaryIO, cast
 
 from fastapi.responses import StreamingResponse
 
 from api.errors import ApiError
 from api.state import State
 from loraplex.entities import Adapter
+from loraplex.store.files import blocks_of
 from loraplex.store.peft_checks import CONFIG, WEIGHTS
-
-_BLOCK = 2**20
 
 
 def as_zip(state: State, version: Adapter) -> StreamingResponse:
@@ -33,10 +32,11 @@ def as_zip(state: State, version: Adapter) -> StreamingResponse:
         "content-length": str(size),
         "content-disposition": f'attachment; filename="{name}"',
     }
-    return StreamingResponse(_blocks(file), media_type="application/zip", headers=headers)
+    return StreamingResponse(
+        _blocks(cast(BinaryIO, file)), media_type="application/zip", headers=headers
+    )
 
 
-def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
     with file:
-        while block := file.read(_BLOCK):
-            yield block
+        yield from blocks_of(file)

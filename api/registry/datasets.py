@@ -1,17 +1,17 @@
 """Datasets: training data under a tenant's names for it; each is a stored file that was checked."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
-from api.registry.versions import check_storage, storing
+from api.registry.stored_files import check_storage, storing
 from api.state import State
 from loraplex.datasets import DatasetInvalid, inspect
 from loraplex.entities import Dataset, StoredFile
+from loraplex.store.files import blocks_of
 
 _NAME = re.compile(r"[A-Za-z0-9_]([\w. -]{0,126}\w)?", re.ASCII)
 
@@ -32,7 +32,8 @@ def add(state: State, tenant: str, name: str, filename: str, path: Path) -> Data
     file = StoredFile(tenant_id=tenant, filename=filename, purpose="fine-tune", bytes=0)
     row = Dataset(tenant_id=tenant, name=name, file_id=file.id, columns=[], rows=facts.rows)
     row.columns = list(facts.columns)
-    file.bytes = state.files.put(file.id, _blocks(path))
+    with path.open("rb") as content:
+        file.bytes = state.files.put(file.id, blocks_of(content))
     try:
         with storing(state, file) as session:
             session.add(file)
@@ -75,12 +76,6 @@ def delete(state: State, session: Session, row: Dataset) -> None:
     session.commit()
     if file is not None:
         state.files.delete(row.file_id)
-
-
-def _blocks(path: Path) -> Iterable[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(2**16):
-            yield block
 
 
 def _taken(name: str) -> ApiError:

