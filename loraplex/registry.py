@@ -1,6 +1,9 @@
-"""Registration of an adapter's version, by whichever process has its files."""
+"""Adapters by name, and their registration by whichever process has their files."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Engine, func
 from sqlalchemy.exc import IntegrityError
@@ -13,6 +16,7 @@ from loraplex.store.adapters import AdapterInvalid, AdapterStore, digest_of
 from loraplex.store.models import ModelStore, ModelUnavailable
 
 _TRIES = 5
+_TAG = re.compile("([1-9][0-9]{0,8})(?:@([1-9][0-9]{0,8}))?")
 
 
 class RegistrationRefused(Exception):
@@ -21,6 +25,20 @@ class RegistrationRefused(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What an adapter was made of. `version`: the number that was kept for it; `checkpoint`: it is
+    what its training had learned after so many steps."""
+
+    version: int = 0
+    checkpoint: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+
+UNKNOWN = Origin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +55,7 @@ class Registry:
         base_model: str,
         config: bytes,
         weights: bytes,
-        version: int | None = None,
+        origin: Origin = UNKNOWN,
     ) -> Adapter:
         """Check, store, and count as the next version, or as one that was kept for it; the same
         files give the one they have.
@@ -57,12 +75,15 @@ class Registry:
         new = Adapter(
             tenant_id=tenant,
             repo=repo,
-            version=version or 0,
+            version=origin.version,
+            checkpoint=origin.checkpoint,
             base_model=named,
             digest=facts.digest,
             rank=facts.rank,
             targets=facts.targets,
             size_bytes=facts.size_bytes,
+            tags=dict(origin.tags),
+            lineage=dict(origin.lineage),
         )
         for _ in range(_TRIES):  # another registration may take the same number
             with Session(self.database, expire_on_commit=False) as session:
@@ -109,14 +130,16 @@ def _next_version(session: Session, new: Adapter, limit: StorageLimit) -> Adapte
     if session.exec(repo).first() is None:
         session.add(Repo(tenant_id=new.tenant_id, name=new.repo))
         session.flush()
-    same = session.exec(
-        select(Adapter).where(
-            *mine,
+    there = select(Adapter).where(*mine, Adapter.checkpoint == new.checkpoint)
+    if new.checkpoint:  # its training may come to the same step again
+        there = there.where(Adapter.version == new.version)
+    else:
+        there = there.where(
             Adapter.digest == new.digest,
             Adapter.base_model == new.base_model,
             col(Adapter.deleted_at).is_(None),
         )
-    ).first()
+    same = session.exec(there).first()
     if same is not None:
         session.commit()
         return same
@@ -137,3 +160,20 @@ def next_version(session: Session, tenant: str, repo: str) -> int:
         TrainingJob.tenant_id == tenant, TrainingJob.repo == repo
     )
     return max(session.exec(of_versions).one() or 0, session.exec(of_jobs).one() or 0) + 1
+
+
+def find_adapter(session: Session, tenant: str, ref: str) -> Adapter | None:
+    """By `repo/version`, or `repo/version@step` for a checkpoint of its training."""
+    repo, _, tag = ref.rpartition("/")
+    named = _TAG.fullmatch(tag)
+    if not repo or named is None:
+        return None
+    return session.exec(
+        select(Adapter).where(
+            Adapter.tenant_id == tenant,
+            Adapter.repo == repo,
+            Adapter.version == int(named[1]),
+            Adapter.checkpoint == int(named[2] or 0),
+            col(Adapter.deleted_at).is_(None),
+        )
+    ).first()

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col
 
 from loraplex.entities import Adapter, AdapterImport, Tenant, WorkState
-from loraplex.registry import RegistrationRefused, Registry
+from loraplex.registry import Origin, RegistrationRefused, Registry
 from loraplex.secret_box import NotReadable, SecretBox
 from loraplex.settings import ScalerSettings
 from loraplex.store.adapters import AdapterStore
@@ -95,7 +95,8 @@ class ImportRun:
         models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
         store = AdapterStore(settings.adapters_dir)
         registry = Registry(self._database, store, models, settings.storage_limit)
-        return registry.register(row.tenant_id, row.repo, row.base_model, config, weights)
+        origin = Origin(lineage={"import": row.id, "source": row.source})
+        return registry.register(row.tenant_id, row.repo, row.base_model, config, weights, origin)
 
     def _tell(self, doing: str, progress: float | None) -> None:
         """Raises Stopped when it was cancelled, or taken over."""

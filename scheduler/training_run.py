@@ -28,13 +28,12 @@ from loraplex.entities import (
     WorkState,
     utc_now,
 )
-from loraplex.registry import RegistrationRefused, Registry
+from loraplex.registry import RegistrationRefused
 from loraplex.settings import ScalerSettings
-from loraplex.store.adapters import AdapterStore
 from loraplex.store.files import FileStore
 from loraplex.store.models import ModelBusy, ModelStore, ModelUnavailable
-from loraplex.store.peft_checks import CONFIG, WEIGHTS
 from scheduler.claim import Claim
+from scheduler.training_versions import TrainedVersions
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +63,7 @@ class TrainingRun:
         self._id = job_id
         self._folder = settings.training_dir / job_id
         self._models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
+        self._versions = TrainedVersions(database, settings, self._models)
         self._read_to = self._next = 0  # of its metrics
         self._claim = Claim(database, TrainingJob, job_id, self._folder)
 
@@ -103,7 +103,7 @@ class TrainingRun:
                 return
             if status != 0:
                 raise TrainingFailed(self._tail())
-            ref = self._register(job)
+            ref = self._versions.register(self._claim.row(), self._folder / "adapter").ref
         except ModelBusy:  # another task fetches its base model
             self._claim.write(state=WorkState.QUEUED.value, runner="", attempts=0)
         except SQLAlchemyError:  # another run goes on from the last checkpoint
@@ -176,6 +176,13 @@ class TrainingRun:
                 text = "".join(json.dumps(row) + "\n" for row in given)
                 (self._folder / _FILES[kind]).write_text(text)
         settings |= {"base_model": job.base_model, "base_folder": str(base)}
+        if job.parent:
+            parent = self._versions.folder_of(job.tenant_id, job.parent)
+            if parent is None:
+                raise TrainingFailed(f"The adapter {job.parent} is gone.")
+            # A copy: it may be deleted meanwhile.
+            settings["parent"] = str(self._folder / "parent")
+            shutil.copytree(parent, self._folder / "parent", dirs_exist_ok=True)
         fresh = self._folder / "config.new"
         fresh.write_text(json.dumps(settings))
         fresh.rename(self._folder / "config.json")
@@ -211,8 +218,10 @@ class TrainingRun:
             elif "checkpoint" in facts:
                 values["attempts"] = 0
                 self._tell(f"Checkpoint at step {facts['checkpoint']}.")
+            elif "kept" in facts:
+                self._keep(facts)
             else:
-                names = {"step": "step", "tokens": "tokens", "loss": "loss"}
+                names = {name: name for name in ("step", "tokens", "loss", "left_s")}
                 names["eval_loss"] = "validation_loss"
                 values |= {into: facts[name] for name, into in names.items() if name in facts}
                 values["total_steps"] = facts["total_steps"]
@@ -232,16 +241,20 @@ class TrainingRun:
         self._next = self._read_to + raw.rfind(b"\n") + 1
         return [json.loads(line) for line in raw[: self._next - self._read_to].splitlines()]
 
-    def _register(self, job: TrainingJob) -> str:
-        folder = self._folder / "adapter"
-        settings = self._settings
-        registry = Registry(
-            *(self._database, AdapterStore(settings.adapters_dir), self._models),
-            settings.storage_limit,
-        )
-        files = ((folder / CONFIG).read_bytes(), (folder / WEIGHTS).read_bytes())
-        made = registry.register(job.tenant_id, job.repo, job.base_model, *files, job.version)
-        return made.ref
+    def _keep(self, facts: dict[str, Any]) -> None:
+        """What an epoch has brought; without room for it the training goes on."""
+        step = facts["kept"]
+        folder = self._folder / "adapters" / str(step)
+        if not folder.exists():  # this was told before; what came after it could not be stored
+            return
+        figures = {name: value for name, value in facts.items() if name not in ("kept", "at")}
+        try:
+            ref = self._versions.keep(self._claim.row(), folder, step, figures)
+        except RegistrationRefused as refused:
+            self._tell(f"The adapter of step {step} isn't kept: {refused}", level="warn")
+        else:
+            self._tell(f"Epoch {round(facts['epoch'])} is kept as {ref}.")
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _tail(self) -> str:
         file = self._folder / "log"

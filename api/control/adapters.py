@@ -2,16 +2,17 @@
 archive and delete versions."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, UploadFile
+from fastapi import APIRouter, Form, Query, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
+from api.errors import bad_request
 from api.registry import versions
-from api.registry.archive import as_zip
+from api.registry.archive import as_zip, read_zip_or_tar
 from api.registry.whereabouts import (
     AdapterState,
     Place,
@@ -21,9 +22,14 @@ from api.registry.whereabouts import (
 )
 from api.security import ForAdapters, ForLooking
 from api.state import StateDep
+from api.text import Text
 from loraplex.entities import Adapter
 
 router = APIRouter(prefix="/adapters", tags=["adapters"])
+
+Tag = Annotated[Text, Field(min_length=1, max_length=577)]
+TagName = Annotated[Text, Field(pattern="^[^=]{1,64}$")]
+Tags = Annotated[dict[TagName, Annotated[Text, Field(max_length=512)]], Field(max_length=16)]
 
 
 class AdapterOut(BaseModel):
@@ -35,7 +41,10 @@ class AdapterOut(BaseModel):
     rank: int
     targets: list[str]
     size_bytes: int
+    checkpoint: int
     archived: bool
+    tags: dict[str, str]
+    lineage: dict[str, Any]
     created_at: datetime
 
 
@@ -47,25 +56,37 @@ class AdapterWhere(AdapterOut):
 
 
 class AdapterChange(BaseModel):
+    """`tags`: instead of those that it has."""
+
     model_config = ConfigDict(extra="forbid")
-    archived: bool
+    archived: bool | None = None
+    tags: Tags | None = None
 
 
 @router.post("", status_code=201)
 async def register(
     repo: Annotated[str, Form()],
-    adapter_config: UploadFile,
-    adapter_model: UploadFile,
     tenant: ForAdapters,
     state: StateDep,
+    adapter_config: UploadFile | None = None,
+    adapter_model: UploadFile | None = None,
+    archive: UploadFile | None = None,
     base_model: Annotated[str, Form()] = "",
 ) -> AdapterOut:
-    """Store PEFT's `adapter_config.json` and `adapter_model.safetensors` as `repo/<next version>`.
+    """Store PEFT's `adapter_config.json` and `adapter_model.safetensors`, or an archive (zip, tar)
+    that holds both, as `repo/<next version>`.
 
     The same files again give the version that they already have. `base_model` overrides the name
     in the config (a local path, say).
     """
-    config, weights = await adapter_config.read(), await adapter_model.read()
+    if archive is not None and adapter_config is None and adapter_model is None:
+        most = state.settings.max_upload_bytes
+        config, weights = await run_in_threadpool(read_zip_or_tar, archive.file, most)
+    elif adapter_config is not None and adapter_model is not None and archive is None:
+        config, weights = await adapter_config.read(), await adapter_model.read()
+    else:
+        message = "Send adapter_config and adapter_model, or archive."
+        raise bad_request(message, "adapter_config")
     new = await run_in_threadpool(
         versions.register, state, tenant, repo, base_model, config, weights
     )
@@ -74,17 +95,23 @@ async def register(
 
 @router.get("")
 async def list_adapters(
-    tenant: ForLooking, state: StateDep, archived: bool = False
+    tenant: ForLooking,
+    state: StateDep,
+    archived: bool = False,
+    tag: Annotated[list[Tag] | None, Query(max_length=16)] = None,
 ) -> dict[str, list[AdapterWhere]]:
-    """`archived`: those too."""
-
+    """`archived`: those too. `tag`: those that have it, as `name=value`, or with any value."""
     told = await told_by_replicas(state, tenant)
 
     def read() -> list[AdapterWhere]:
         found = places(told)
         with Session(state.database) as session:
             rows = versions.of_tenant(session, tenant, archived=archived)
-            return [_where(row, found.get(row.digest, [])) for row in rows]
+            return [
+                _where(row, found.get(row.digest, []))
+                for row in rows
+                if all(versions.has_tag(row, each) for each in tag or ())
+            ]
 
     return {"data": await run_in_threadpool(read)}
 
@@ -108,7 +135,10 @@ def change(
     """An archived version isn't listed; who names it still has it."""
     with Session(state.database) as session:
         row = versions.need(session, tenant, f"{repo}/{version}")
-        versions.archive(session, row, body.archived)
+        if body.archived is not None:
+            versions.archive(session, row, body.archived)
+        if body.tags is not None:
+            versions.tag(session, row, body.tags)
         return shown(row)
 
 

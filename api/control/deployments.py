@@ -23,12 +23,13 @@ from api.control.deployment_schemas import (
 from api.control.deployment_view import show, show_all
 from api.errors import ApiError, bad_request
 from api.requests.quota import check_budget
-from api.requests.resolve import find_adapter, need_deployment, need_usable, usable_by
+from api.requests.resolve import need_deployment, need_usable, usable_by
 from api.security import ForDeployments, ForLooking, caller_of
 from api.state import State, StateDep
 from loraplex import lifecycle
 from loraplex.compare_and_set import changed
 from loraplex.entities import Deployment, DeploymentEvent, Replica, Revision
+from loraplex.registry import find_adapter
 from loraplex.status import Event, Status
 from loraplex.store.models import ModelUnavailable, is_path
 

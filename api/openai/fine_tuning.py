@@ -1,11 +1,15 @@
 """/v1/fine_tuning/jobs: supervised tuning of a LoRA adapter, as OpenAI's clients ask for it.
 
-`model` is a base model or a deployment; the result, `fine_tuned_model`, is an adapter's version.
+`model` is a base model, a deployment, or an adapter that is trained further; the result,
+`fine_tuned_model`, is an adapter's version.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
@@ -15,10 +19,13 @@ from api.errors import bad_request
 from api.openai.files import page
 from api.openai.schemas import neutral
 from api.registry import trainings
+from api.registry.training_news import LOOK_EACH_S, news, watching
+from api.requests.event_stream import EventStream
+from api.requests.sse import encode
 from api.security import ForAdapters, ForLooking
-from api.state import StateDep
+from api.state import State, StateDep
 from api.text import Text
-from loraplex.entities import TrainingEvent, TrainingJob, WorkState
+from loraplex.entities import Adapter, TrainingEvent, TrainingJob, WorkState
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"])
 
@@ -119,21 +126,70 @@ def cancel(job: str, tenant: ForAdapters, state: StateDep) -> dict[str, Any]:
         return shown(trainings.cancel(session, trainings.need(session, tenant, job)))
 
 
-@router.get("/{job}/events")
-def events(
+@router.get("/{job}/checkpoints")
+def checkpoints(
     job: str,
+    tenant: ForLooking,
+    state: StateDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 10,
+    after: str | None = None,
+) -> dict[str, Any]:
+    """The newest first."""
+    with Session(state.database) as session:
+        row = trainings.need(session, tenant, job)
+        rows = [_checkpoint(row, each) for each in trainings.checkpoints(session, row)]
+        return page(rows, limit, after, reverse=True)
+
+
+@router.get("/{job}/events", response_model=None)
+async def events(
+    job: str,
+    http: Request,
     tenant: ForLooking,
     state: StateDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
     after: str | None = None,
-) -> dict[str, Any]:
-    """The newest first."""
+    stream: bool = False,
+) -> dict[str, Any] | EventStream:
+    """The newest first. `stream`: all of them, the oldest first, as Server-Sent Events until the
+    job has ended; `after`, or the header `Last-Event-ID`, is the last one that one has."""
+    if stream:
+        seen = http.headers.get("last-event-id") or after
+        return await _stream(state, tenant, job, _number(seen) if seen else 0)
+    return await run_in_threadpool(_events, state, tenant, job, limit, after)
+
+
+def _events(state: State, tenant: str, job: str, limit: int, after: str | None) -> dict[str, Any]:
     with Session(state.database) as session:
         row = trainings.need(session, tenant, job)
         before = _number(after) if after is not None else None
         found = trainings.latest_events(session, row.id, before, limit + 1)
     shown_ = [_event(each) for each in found[:limit]]
     return {"object": "list", "data": shown_, "has_more": len(found) > limit}
+
+
+async def _stream(state: State, tenant: str, job: str, seen: int) -> EventStream:
+    """Raises ApiError."""
+    with watching(tenant):  # what is wrong has a status of its own
+        await news(state, tenant, job, seen)
+
+    async def told() -> AsyncIterator[bytes]:
+        at, ended = seen, False
+        with watching(tenant):
+            while not ended:
+                _, found, ended = await news(state, tenant, job, at)
+                for event in found:
+                    at = event.id or at
+                    yield encode(_event(event), f"ftevent-{event.id}")
+                if not ended:
+                    await asyncio.sleep(LOOK_EACH_S)
+            yield b"data: [DONE]\n\n"
+
+    return EventStream(told(), ping=15, heartbeat=_heartbeat)
+
+
+async def _heartbeat() -> bytes:
+    return b": it runs\n"
 
 
 def shown(row: TrainingJob) -> dict[str, Any]:
@@ -168,16 +224,33 @@ def shown(row: TrainingJob) -> dict[str, Any]:
         "user_provided_suffix": row.repo,
         "metadata": row.notes,
         "progress": {"step": row.step, "total_steps": row.total_steps, "loss": row.loss},
+        "trained_from": row.parent or None,
     }
 
 
 def _estimate(row: TrainingJob) -> int | None:
-    """Unix seconds, by the steps that were done since it began; None: nobody can know."""
-    if row.state != WorkState.RUNNING or not row.step or row.started_at is None:
+    """Unix seconds; None: nobody can know."""
+    if row.state != WorkState.RUNNING or row.left_s is None:
         return None
-    took_s = (row.beat_at - row.started_at).total_seconds()
-    left_s = took_s / row.step * (row.total_steps - row.step)
-    return int(row.beat_at.timestamp() + left_s)
+    return int(row.beat_at.timestamp() + row.left_s)
+
+
+def _checkpoint(job: TrainingJob, row: Adapter) -> dict[str, Any]:
+    figures = row.lineage
+    metrics = {
+        "step": figures.get("steps"),
+        "train_loss": figures.get("loss"),
+        "valid_loss": figures.get("validation_loss"),
+    }
+    return {
+        "id": row.id,
+        "object": "fine_tuning.job.checkpoint",
+        "created_at": int(row.created_at.timestamp()),
+        "fine_tuned_model_checkpoint": row.ref,
+        "fine_tuning_job_id": job.id,
+        "step_number": figures.get("steps"),
+        "metrics": {name: value for name, value in metrics.items() if value is not None},
+    }
 
 
 def _event(row: TrainingEvent) -> dict[str, Any]:

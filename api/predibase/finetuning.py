@@ -18,13 +18,12 @@ from api.control.training_schemas import LEARNING_RATE, Module, TrainingSettings
 from api.errors import ApiError, bad_request
 from api.keyring import Caller
 from api.registry import trainings
+from api.registry.training_news import LOOK_EACH_S, news, watching
 from api.security import ForAdapters, ForLooking
 from api.state import State, StateDep
 from api.text import Text
 from loraplex.entities import (
-    UNFINISHED,
     Dataset,
-    TrainingEvent,
     TrainingJob,
     WorkState,
 )
@@ -32,9 +31,6 @@ from loraplex.entities import (
 router = APIRouter(prefix="/v2/finetuning/jobs", tags=["predibase"])
 
 STREAM = "/v2/finetuning/jobs/{job}/metrics/stream"
-_LOOK_EACH_S = 1.0
-_MOST_STREAMS, _MOST_OF_A_TENANT = 100, 10  # of this process: each asks the database each second
-_streams: dict[WebSocket, str] = {}  # whose they are
 _STATUS = {
     WorkState.QUEUED: "queued",
     WorkState.RUNNING: "training",
@@ -102,7 +98,7 @@ class JobCreate(BaseModel):
     dataset: Text = Field(min_length=1, max_length=256)
     repo: Text
     description: Text | None = Field(None, max_length=1024)
-    continueFromVersion: Annotated[Any, AfterValidator(_unset)] = None
+    continueFromVersion: Text | None = Field(None, max_length=128)
     computeSpec: Annotated[Any, AfterValidator(_unset)] = None
 
 
@@ -117,14 +113,15 @@ async def create(
     body: JobCreate, http: Request, tenant: ForAdapters, state: StateDep
 ) -> dict[str, Any]:
     params = body.params
-    if params.base_model is None:
+    model = body.continueFromVersion or params.base_model
+    if model is None:
         raise bad_request("params.base_model is missing.", "params.base_model")
-    check_path(http, params.base_model)
+    check_path(http, model)
     job = await trainings.begin(
         state,
         tenant,
         trainings.Wanted(
-            model=params.base_model,
+            model=model,
             repo=body.repo,
             training=body.dataset.removeprefix("file_uploads/"),
             settings=params.settings(),
@@ -176,40 +173,35 @@ async def stream_metrics(socket: WebSocket) -> None:
     if caller is None:
         await socket.close(4401)
         return
-    job, seen = socket.path_params["job"], 0
-    mine = sum(tenant == caller.tenant for tenant in _streams.values())
-    if mine >= _MOST_OF_A_TENANT or len(_streams) >= _MOST_STREAMS:
-        await socket.close(4429)
-        return
-    await socket.accept()
-    _streams[socket] = caller.tenant
     try:
-        while True:
-            row, told = await run_in_threadpool(_news, state, caller.tenant, job, seen)
-            if row is None:
-                await socket.close(4404)
-                return
-            ended = row.state not in UNFINISHED and not told
-            for event in told:
-                seen = event.id or seen
-                if event.figures:
-                    await socket.send_json(_message(row, event.figures, ended=False))
-            if ended:
-                await socket.send_json(_message(row, {}, ended=True))
-                await socket.close(1000)
-                return
-            if await _gone(socket):
-                return
+        with watching(caller.tenant):
+            await socket.accept()
+            await _send_news(state, socket, caller.tenant, socket.path_params["job"])
     except WebSocketDisconnect:
         return
-    finally:
-        del _streams[socket]
+    except ApiError as refused:
+        await socket.close(4000 + refused.status)
+
+
+async def _send_news(state: State, socket: WebSocket, tenant: str, job: str) -> None:
+    seen, ended = 0, False
+    while not ended:
+        row, told, ended = await news(state, tenant, job, seen)
+        for event in told:
+            seen = event.id or seen
+            if event.figures:
+                await socket.send_json(_message(row, event.figures, ended=False))
+        if ended:
+            await socket.send_json(_message(row, {}, ended=True))
+            await socket.close(1000)
+        elif await _gone(socket):
+            return
 
 
 async def _gone(socket: WebSocket) -> bool:
     """Within a pause; what it says is nothing to us."""
     try:
-        async with asyncio.timeout(_LOOK_EACH_S):
+        async with asyncio.timeout(LOOK_EACH_S):
             while (await socket.receive())["type"] != "websocket.disconnect":
                 pass
     except TimeoutError:
@@ -223,17 +215,6 @@ async def _caller(state: State, socket: WebSocket) -> Caller | None:
         return await run_in_threadpool(state.keyring.find, key)
     except ApiError:
         return None
-
-
-def _news(
-    state: State, tenant: str, job: str, seen: int
-) -> tuple[TrainingJob | None, list[TrainingEvent]]:
-    """The row first: what is told after it belongs to it, too."""
-    with Session(state.database, expire_on_commit=False) as session:
-        row = session.get(TrainingJob, job)
-        if row is None or row.tenant_id != tenant:
-            return None, []
-        return row, trainings.events(session, job, seen)
 
 
 def _message(row: TrainingJob, figures: dict[str, Any], *, ended: bool) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from sqlmodel.sql.expression import SelectOfScalar
 from api.errors import ApiError, bad_request
 from api.keyring import Caller
 from api.registry import repos
-from api.requests.resolve import find_adapter
 from api.state import State
 from loraplex.compare_and_set import changed
 from loraplex.entities import UNFINISHED, AdapterImport, WorkState, utc_now
+from loraplex.registry import find_adapter
 from loraplex.scopes import Scope
 from loraplex.store.sources import Allowed, Source, SourceRefused, check_allowed, parse
 

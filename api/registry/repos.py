@@ -7,6 +7,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import func, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, or_, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from api.errors import ApiError, bad_request
 from loraplex.entities import Adapter, Alias, Repo, utc_now
@@ -61,17 +62,21 @@ def list_all(session: Session, tenant: str, most: int) -> list[Repo]:
     return list(session.exec(wanted.order_by(col(Repo.created_at).desc()).limit(most)))
 
 
+def _versions(tenant: str) -> SelectOfScalar[Adapter]:
+    return select(Adapter).where(
+        Adapter.tenant_id == tenant, Adapter.checkpoint == 0, col(Adapter.deleted_at).is_(None)
+    )
+
+
 def versions(session: Session, tenant: str, repo: str) -> list[Adapter]:
     """Those that are not deleted, archived ones too."""
-    wanted = select(Adapter).where(
-        Adapter.tenant_id == tenant, Adapter.repo == repo, col(Adapter.deleted_at).is_(None)
-    )
+    wanted = _versions(tenant).where(Adapter.repo == repo)
     return list(session.exec(wanted.order_by(col(Adapter.version))))
 
 
 def all_versions(session: Session, tenant: str) -> defaultdict[str, list[Adapter]]:
     """The same of all repos, by their names."""
-    wanted = select(Adapter).where(Adapter.tenant_id == tenant, col(Adapter.deleted_at).is_(None))
+    wanted = _versions(tenant)
     found: defaultdict[str, list[Adapter]] = defaultdict(list)
     for version in session.exec(wanted.order_by(col(Adapter.version))):
         found[version.repo].append(version)

@@ -11,26 +11,28 @@ from api.control.training_schemas import TrainingSettings
 from api.errors import ApiError, bad_request
 from api.openai.files import need_file
 from api.registry import datasets, repos
-from api.requests.resolve import find_usable
+from api.requests.resolve import find_named, find_usable
 from api.state import State
 from loraplex import storage_quota
 from loraplex.compare_and_set import changed
 from loraplex.datasets import DatasetInvalid, inspect
 from loraplex.entities import (
     UNFINISHED,
+    Adapter,
     TrainingEvent,
     TrainingJob,
     WorkState,
     utc_now,
 )
-from loraplex.registry import next_version
+from loraplex.registry import find_adapter, next_version
 
 _MOST_AT_ONCE = 20  # of a tenant
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`model`: a base model, or a deployment of one. Files: ids, or names of datasets."""
+    """`model`: a base model, a deployment of one, or an adapter that it goes on from, also as
+    `deployment:adapter`. Files: ids, or names of datasets."""
 
     model: str
     repo: str
@@ -59,12 +61,6 @@ def of_tenant(session: Session, tenant: str) -> list[TrainingJob]:
     """The oldest first."""
     wanted = select(TrainingJob).where(TrainingJob.tenant_id == tenant)
     return list(session.exec(wanted.order_by(col(TrainingJob.created_at), col(TrainingJob.id))))
-
-
-def events(session: Session, job: str, after: int = 0, most: int = 1000) -> list[TrainingEvent]:
-    """The oldest first."""
-    wanted = select(TrainingEvent).where(TrainingEvent.job_id == job, col(TrainingEvent.id) > after)
-    return list(session.exec(wanted.order_by(col(TrainingEvent.id)).limit(most)))
 
 
 def latest_events(session: Session, job: str, before: int | None, most: int) -> list[TrainingEvent]:
@@ -111,8 +107,7 @@ def _store(state: State, tenant: str, wanted: Wanted) -> TrainingJob:
     if wanted.validation:
         validation = _checked(state, tenant, wanted.validation, "validation_file")
     with Session(state.database, expire_on_commit=False) as session:
-        deployment = find_usable(session, tenant, wanted.model)
-        base_model = deployment.base_model if deployment else wanted.model
+        base_model, parent = _begins_at(session, tenant, wanted)
         check_base_model(state, base_model)
         unfinished = select(func.count()).where(
             col(TrainingJob.tenant_id) == tenant, col(TrainingJob.state).in_(UNFINISHED)
@@ -129,12 +124,48 @@ def _store(state: State, tenant: str, wanted: Wanted) -> TrainingJob:
             version=next_version(session, tenant, wanted.repo),
             training_file=training,
             validation_file=validation,
+            parent=parent,
             settings=wanted.settings.for_the_program(),
             notes=wanted.notes,
         )
         session.add(row)
         session.commit()
         return row
+
+
+def _begins_at(session: Session, tenant: str, wanted: Wanted) -> tuple[str, str]:
+    """Base model and, where it goes on from one, adapter. Raises ApiError."""
+    name, _, ref = wanted.model.partition(":")
+    deployment = find_usable(session, tenant, name)
+    if deployment is not None and not ref:
+        return deployment.base_model, ""
+    named = find_named(session, tenant, ref if deployment else wanted.model)
+    if named is None:
+        if deployment is not None:
+            raise bad_request(f"There is no adapter {ref[:80]!r}.", "model")
+        return wanted.model, ""
+    given = sorted({"rank", "alpha", "target_modules"} & wanted.settings.model_fields_set)
+    if given:
+        message = f"{named[0][0].ref} has its own {', '.join(given)}: leave them out."
+        raise bad_request(message, "lora")
+    if len(named) > 1:
+        raise bad_request(f"{wanted.model!r} is several versions; name one.", "model")
+    adapter = named[0][0]
+    return adapter.base_model, adapter.ref
+
+
+def checkpoints(session: Session, row: TrainingJob) -> list[Adapter]:
+    """The oldest first; the end last."""
+    wanted = select(Adapter).where(
+        Adapter.tenant_id == row.tenant_id,
+        Adapter.repo == row.repo,
+        Adapter.version == row.version,
+        col(Adapter.checkpoint) > 0,
+        col(Adapter.deleted_at).is_(None),
+    )
+    found = list(session.exec(wanted.order_by(col(Adapter.checkpoint))))
+    end = find_adapter(session, row.tenant_id, row.adapter)
+    return [*found, end] if end is not None else found
 
 
 def _checked(state: State, tenant: str, named: str, param: str) -> str:

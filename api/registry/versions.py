@@ -1,14 +1,14 @@
 """Versions of adapters: `repo/1`, `repo/2` … Registered once, never changed."""
 
+from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError
 from api.registry import repos
-from api.requests.resolve import find_adapter
 from api.state import State
 from loraplex import storage_quota
 from loraplex.entities import Adapter, Alias, utc_now
-from loraplex.registry import RegistrationRefused
+from loraplex.registry import RegistrationRefused, find_adapter
 
 _PARAMS = {"base_model": "base_model", "adapter_refused": "adapter"}
 
@@ -36,7 +36,9 @@ def need(session: Session, tenant: str, ref: str) -> Adapter:
 
 
 def of_tenant(session: Session, tenant: str, *, archived: bool) -> list[Adapter]:
-    wanted = select(Adapter).where(Adapter.tenant_id == tenant, col(Adapter.deleted_at).is_(None))
+    wanted = select(Adapter).where(
+        Adapter.tenant_id == tenant, Adapter.checkpoint == 0, col(Adapter.deleted_at).is_(None)
+    )
     if not archived:
         wanted = wanted.where(col(Adapter.archived).is_(False))
     return list(session.exec(wanted.order_by(col(Adapter.repo), col(Adapter.version))))
@@ -48,15 +50,34 @@ def archive(session: Session, version: Adapter, archived: bool) -> None:
     session.commit()
 
 
+def tag(session: Session, version: Adapter, tags: dict[str, str]) -> None:
+    version.tags = tags
+    session.add(version)
+    session.commit()
+
+
+def has_tag(version: Adapter, wanted: str) -> bool:
+    """`name=value`, or `name` with any value."""
+    name, given, value = wanted.partition("=")
+    return name in version.tags and (not given or version.tags[name] == value)
+
+
 def delete(session: Session, version: Adapter) -> None:
-    """Answers under way go on: the files stay until none can need them. Raises ApiError 409 while
-    an alias means it."""
+    """With its training's checkpoints. Answers under way go on: the files stay until none can need
+    them. Raises ApiError 409 while an alias means it."""
     storage_quota.lock(session, version.tenant_id)  # no alias comes to mean it meanwhile
     wanted = select(Alias).where(Alias.tenant_id == version.tenant_id, Alias.repo == version.repo)
     for alias in session.exec(wanted):
-        if str(version.version) in alias.weights:
+        if version.tag in alias.weights:
             message = f"{alias.ref} is {version.ref}: move or delete the alias first."
             raise ApiError(409, "conflict", message)
-    version.deleted_at = utc_now()
-    session.add(version)
+    with_it = [
+        col(Adapter.tenant_id) == version.tenant_id,
+        col(Adapter.repo) == version.repo,
+        col(Adapter.version) == version.version,
+        col(Adapter.deleted_at).is_(None),
+    ]
+    if version.checkpoint:
+        with_it.append(col(Adapter.checkpoint) == version.checkpoint)
+    session.execute(update(Adapter).where(*with_it).values(deleted_at=utc_now()))
     session.commit()

@@ -1,6 +1,5 @@
 """The `model` of a request → a deployment and, where named, an adapter's digest."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
 from loraplex.entities import Adapter, Alias, Deployment
+from loraplex.registry import find_adapter
 from loraplex.status import ADMITTING, Status
 from loraplex.store.merging import Merge
 
@@ -164,27 +164,13 @@ def _target(deployment: Deployment, found: Named | None) -> Target:
 def find_named(session: Session, tenant: str, ref: str) -> Named | None:
     """What `repo/version` or `repo@alias` means."""
     repo, at, name = ref.partition("@")
-    if not at:
+    if not at or "/" in repo:
         adapter = find_adapter(session, tenant, ref)
         return [(adapter, 1)] if adapter else None
     alias = session.get(Alias, (tenant, repo, name))
     weights = alias.weights if alias else {}
     found = [(find_adapter(session, tenant, f"{repo}/{v}"), w) for v, w in weights.items()]
     return [(adapter, weight) for adapter, weight in found if adapter is not None] or None
-
-
-def find_adapter(session: Session, tenant: str, ref: str) -> Adapter | None:
-    repo, _, version = ref.rpartition("/")
-    if not repo or not re.fullmatch("[1-9][0-9]{0,8}", version):
-        return None
-    return session.exec(
-        select(Adapter).where(
-            Adapter.tenant_id == tenant,
-            Adapter.repo == repo,
-            Adapter.version == int(version),
-            col(Adapter.deleted_at).is_(None),
-        )
-    ).first()
 
 
 def _unknown(model: str) -> ApiError:

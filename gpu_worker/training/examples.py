@@ -86,6 +86,16 @@ def _last(messages: Sequence[dict[str, Any]], tokenizer: Any) -> list[Part]:
     return [(before, False, False), (said, False, True)]
 
 
+def pack(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
+    """One after another, [1, all]: positions that begin anew tell transformers' attention where
+    each begins, so that it sees itself only. The first token of each is nobody's to foretell."""
+    ids = [i for each in batch for i in each.ids]
+    labels = [label for each in batch for label in (IGNORED, *each.labels[1:])]
+    positions = [position for each in batch for position in range(len(each.ids))]
+    rows = {"input_ids": ids, "labels": labels, "position_ids": positions}
+    return {name: torch.tensor([row]) for name, row in rows.items()}
+
+
 def collate(batch: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
     """Padded on the right: [rows, longest]."""
     width = max(len(each.ids) for each in batch)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -27,6 +27,7 @@ from transformers import (
 
 from gpu_worker.training.config import (
     ADAPTER,
+    ADAPTERS,
     CHECKPOINTS,
     METRICS,
     TRAIN,
@@ -34,7 +35,7 @@ from gpu_worker.training.config import (
     YIELD,
     TrainingConfig,
 )
-from gpu_worker.training.examples import Tokenized, collate
+from gpu_worker.training.examples import Tokenized, collate, pack
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +58,19 @@ def train(folder: Path, config: TrainingConfig) -> bool:
         Tokenized(folder / VALIDATION, tokenizer, config.max_length) if has_validation else None
     )
     reports = Reports(folder, config.checkpoint_s)
-    stops = config.early_stopping is not None and validation is not None
+    callbacks: list[TrainerCallback] = [reports]
+    if config.early_stopping is not None and validation is not None:
+        callbacks.append(EarlyStoppingCallback(config.early_stopping))
+    if config.checkpoints:
+        callbacks.append(Epochs(folder, config.base_model, evaluates=validation is not None))
+    together = pack if config.packing else partial(collate, pad=_pad(tokenizer))
     trainer = Trainer(
         model=_model(config, cuda),
         args=_arguments(folder, config, training, evaluates=validation is not None, cuda=cuda),
         train_dataset=training,
         eval_dataset=validation,
-        data_collator=partial(collate, pad=_pad(tokenizer)),
-        callbacks=[reports, *([EarlyStoppingCallback(config.early_stopping)] if stops else [])],
+        data_collator=together,
+        callbacks=callbacks,
     )
     last = latest(folder / CHECKPOINTS)
     log.info("from %s", last or "the beginning")
@@ -92,6 +98,8 @@ def _model(config: TrainingConfig, cuda: bool) -> Any:
     dtype = torch.bfloat16 if cuda else torch.float32
     base = AutoModelForCausalLM.from_pretrained(config.base_folder, dtype=dtype)
     base.config.use_cache = False
+    if config.parent:
+        return PeftModel.from_pretrained(base, config.parent, is_trainable=True)
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
@@ -121,6 +129,7 @@ def _arguments(
         eval_strategy="epoch" if evaluates else "no",
         save_strategy="best" if config.early_stopping and evaluates else "no",  # else by time
         save_total_limit=2,
+        restore_callback_states_from_checkpoint=True,  # early stopping's patience
         load_best_model_at_end=bool(config.early_stopping and evaluates),
         metric_for_best_model="eval_loss" if evaluates else None,
         seed=config.seed,
@@ -138,6 +147,8 @@ def _arguments(
 
 def _rows_at_once(config: TrainingConfig, data: Tokenized, cuda: bool) -> int:
     """A divisor of the batch, so that a step's rows fit into memory."""
+    if config.gradient_accumulation_steps:
+        return config.batch_size // config.gradient_accumulation_steps
     longest = max(len(each.ids) for each in data.examples)
     fit = max(1, _MOST_TOKENS_AT_ONCE["cuda" if cuda else "cpu"] // longest)
     return max(
@@ -156,11 +167,13 @@ class Reports(TrainerCallback):
     def __init__(self, folder: Path, checkpoint_s: float) -> None:
         self._folder = folder
         self._checkpoint_s = checkpoint_s
+        self._begun = 0  # the step
         self._kept_at = self._begun_at = self._told_at = time.monotonic()
         self.stopped = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._tell({"begun": state.global_step, "total_steps": state.max_steps})
+        self._begun_at, self._begun = time.monotonic(), state.global_step
+        tell(self._folder, {"begun": state.global_step, "total_steps": state.max_steps})
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         names = ("loss", "eval_loss", "learning_rate", "grad_norm")
@@ -171,7 +184,14 @@ class Reports(TrainerCallback):
         if found and ("eval_loss" in found or self._is_due(state.global_step, state.max_steps)):
             tokens = int(state.num_input_tokens_seen)
             at = {"step": state.global_step, "epoch": state.epoch, "tokens": tokens}
-            self._tell(at | {"total_steps": state.max_steps} | found)
+            ahead = {"total_steps": state.max_steps, "left_s": self._left_s(state)}
+            tell(self._folder, at | ahead | found)
+
+    def _left_s(self, state: Any) -> float:
+        """As fast as it has been since it was begun, or resumed."""
+        done = max(1, state.global_step - self._begun)
+        took_s = time.monotonic() - self._begun_at
+        return round(took_s / done * (state.max_steps - state.global_step), 1)
 
     def _is_due(self, step: int, last: int) -> bool:
         """Some thousand reports at most, however long it takes."""
@@ -192,8 +212,36 @@ class Reports(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._tell({"checkpoint": state.global_step})
+        tell(self._folder, {"checkpoint": state.global_step})
 
-    def _tell(self, facts: dict[str, Any]) -> None:
-        with (self._folder / METRICS).open("a") as file:
-            file.write(json.dumps(facts | {"at": time.time()}) + "\n")
+
+class Epochs(TrainerCallback):
+    """Keeps what was learned by each epoch's end but the last, when it was evaluated."""
+
+    def __init__(self, folder: Path, base_model: str, *, evaluates: bool) -> None:
+        self._folder = folder
+        self._base_model = base_model
+        self._evaluates = evaluates
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        if not self._evaluates:
+            self._keep(state, model, {})
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, model: Any, metrics: Any, **_: Any
+    ) -> None:
+        self._keep(state, model, {"validation_loss": float(metrics["eval_loss"])})
+
+    def _keep(self, state: Any, model: Any, figures: dict[str, float]) -> None:
+        if state.global_step >= state.max_steps:
+            return
+        losses = [each["loss"] for each in state.log_history if "loss" in each]
+        found = figures | ({"loss": float(losses[-1])} if losses else {})
+        save(model, self._folder / ADAPTERS / str(state.global_step), self._base_model)
+        epoch = {"kept": state.global_step, "epoch": state.epoch}
+        tell(self._folder, epoch | {k: v for k, v in found.items() if math.isfinite(v)})
+
+
+def tell(folder: Path, facts: dict[str, Any]) -> None:
+    with (folder / METRICS).open("a") as file:
+        file.write(json.dumps(facts | {"at": time.time()}) + "\n")

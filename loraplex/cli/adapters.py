@@ -4,7 +4,7 @@ import io
 import time
 import zipfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
         ("download", download),
         ("archive", archive),
         ("unarchive", unarchive),
+        ("tag", tag),
         ("rm", remove),
     ):
         group.command(name)(command)
@@ -43,12 +44,15 @@ def register(app: typer.Typer) -> None:
 def list_adapters(
     context: typer.Context,
     all_: Annotated[bool, typer.Option("--all", help="Archived ones, too.")] = False,
+    tag: Annotated[list[str] | None, typer.Option(help="That have it: NAME or NAME=VALUE.")] = None,
     as_json: Json = False,
 ) -> None:
     """List adapters; see the commands for more."""
     if context.invoked_subcommand:
         return
-    rows = client().call("GET", "/api/v1/adapters", params={"archived": all_})["data"]
+    rows = client().call("GET", "/api/v1/adapters", params={"archived": all_, "tag": tag or []})[
+        "data"
+    ]
     if as_json:
         print_json(rows)
         return
@@ -64,10 +68,12 @@ def list_adapters(
 
 def add(
     repo: str,
-    folder: Annotated[Path, typer.Argument(help="PEFT's config and safetensors lie there.")],
+    folder: Annotated[
+        Path, typer.Argument(help="PEFT's config and safetensors lie there; or an archive of it.")
+    ],
     base_model: Annotated[str, typer.Option(help="Instead of the one in the config.")] = "",
 ) -> None:
-    """Register a PEFT LoRA folder as the next version of a repo."""
+    """Register a PEFT LoRA as the next version of a repo."""
     out.print(register_adapter(client(), repo, folder, base_model))
 
 
@@ -130,11 +136,16 @@ def show(ref: Ref, as_json: Json = False) -> None:
         return
     places = facts.pop("places")
     for name, value in facts.items():
-        out.print(f"{name:11} {', '.join(value) if isinstance(value, list) else value}")
-
+        out.print(f"{name:11} {_shown(value)}")
     for place in places:
         reason = f": {place['reason']}" if place["reason"] else ""
         out.print(f"  {place['deployment']} {place['replica']} {place['tier']}{reason}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={each}" for name, each in value.items())
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def download(
@@ -158,6 +169,22 @@ def archive(ref: Ref) -> None:
 def unarchive(ref: Ref) -> None:
     """List it again."""
     client().call("PATCH", _path(ref), json={"archived": False})
+
+
+def tag(
+    ref: Ref,
+    tags: Annotated[list[str], typer.Argument(metavar="NAME=VALUE…", help="NAME= takes it away.")],
+) -> None:
+    """Change a version's tags."""
+    api = client()
+    found = api.call("GET", _path(ref))["tags"]
+    for each in tags:
+        name, equals, value = each.partition("=")
+        if not equals:
+            raise fail(f"{each!r}: NAME=VALUE, such as stage=prod.")
+        found[name] = value
+    kept = {name: value for name, value in found.items() if value}
+    api.call("PATCH", _path(ref), json={"tags": kept})
 
 
 def remove(ref: Ref) -> None:

@@ -47,7 +47,13 @@ def _ask(client: Client, model: str) -> list[str]:
 
 
 def register_adapter(client: Client, repo: str, folder: Path, base_model: str = "") -> str:
-    """Upload a PEFT folder; returns its ref (the same files give the same version)."""
+    """Upload a PEFT folder, or an archive of one; returns its ref (the same files give the same
+    version)."""
+    data = {"repo": repo, "base_model": base_model}
+    if folder.is_file():
+        with folder.open("rb") as archive:
+            sent = {"archive": (folder.name, archive)}
+            return str(client.call("POST", "/api/v1/adapters", data=data, files=sent)["ref"])
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise fail(f"{folder} has no {name}.")
@@ -55,7 +61,6 @@ def register_adapter(client: Client, repo: str, folder: Path, base_model: str = 
         "adapter_config": (folder / "adapter_config.json").read_bytes(),
         "adapter_model": (folder / "adapter_model.safetensors").read_bytes(),
     }
-    data = {"repo": repo, "base_model": base_model}
     return str(client.call("POST", "/api/v1/adapters", data=data, files=files)["ref"])
 
 

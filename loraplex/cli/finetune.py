@@ -62,12 +62,19 @@ def follow(job: Annotated[str, typer.Argument(metavar="ID")]) -> None:
             number = int(event["id"].rpartition("-")[2])
             if number > seen:
                 seen = number
-                out.print(event["message"])
+                out.print(f"{event['message']}{_left(event)}")
         if row["status"] in ("succeeded", "failed", "cancelled"):
             break
         time.sleep(0.5)
     if row["status"] != "succeeded":
         raise fail(f"{job} {row['status']}")
+
+
+def _left(event: dict[str, Any]) -> str:
+    left_s = (event["data"] or {}).get("left_s")
+    if not left_s:
+        return ""
+    return f", {left_s:.0f} s left" if left_s < 100 else f", {left_s / 60:.0f} min left"
 
 
 def list_jobs(context: typer.Context, as_json: Json = False) -> None:

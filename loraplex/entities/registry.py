@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import JSON, Column, Index, text
 from sqlmodel import Field, SQLModel
@@ -23,29 +24,41 @@ class Repo(SQLModel, table=True):
 
 
 class Adapter(SQLModel, table=True):
-    """One version of a repo: immutable LoRA weights, identified by their digest.
+    """One version of a repo: immutable LoRA weights, identified by their digest; or a checkpoint of
+    the training that was to make it.
 
     The row stays when the version is deleted: its number never comes to mean something else.
     """
 
-    __table_args__ = (Index("uq_adapter_version", "tenant_id", "repo", "version", unique=True),)
+    __table_args__ = (
+        Index("uq_adapter_version", "tenant_id", "repo", "version", "checkpoint", unique=True),
+    )
 
     id: str = Field(default_factory=lambda: new_id("ada"), primary_key=True)
     tenant_id: str = Field(foreign_key="tenant.id", index=True)
     repo: str
     version: int
+    checkpoint: int = 0  # steps of its training; 0: the version itself
     base_model: str
     digest: str = Field(index=True)  # SHA-256 of config and weights
     rank: int
     targets: list[str] = Field(sa_column=Column(JSON, nullable=False))
     size_bytes: int
     archived: bool = False  # not listed; served to who names it
+    tags: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    # What it was made of: `source` of an import; `job`, `dataset`, `parent` and figures of a
+    # training.
+    lineage: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     deleted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
     @property
     def ref(self) -> str:
-        return f"{self.repo}/{self.version}"
+        return f"{self.repo}/{self.tag}"
+
+    @property
+    def tag(self) -> str:
+        return f"{self.version}@{self.checkpoint}" if self.checkpoint else str(self.version)
 
 
 class Alias(SQLModel, table=True):

@@ -23,6 +23,7 @@ class TrainingJob(SQLModel, table=True):
     base_model: str
     repo: str
     version: int  # that it is to become
+    parent: str = ""  # the adapter that it goes on from
     training_file: str  # id
     validation_file: str = ""
     settings: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
@@ -32,6 +33,7 @@ class TrainingJob(SQLModel, table=True):
     adapter: str = ""  # what came of it
     step: int = 0
     total_steps: int = 0
+    left_s: float | None = None  # until its end, as its speed is
     tokens: int = 0  # learned from
     loss: float | None = None  # the latest
     validation_loss: float | None = None

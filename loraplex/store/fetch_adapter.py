@@ -11,12 +11,14 @@ from typing import Any
 
 import httpx
 
+from loraplex.store.archives import ArchiveRefused, is_archive, unpack
 from loraplex.store.models import Tell
 from loraplex.store.peft_checks import CONFIG, MAX_CONFIG, WEIGHTS
 from loraplex.store.sources import Source, SourceKind
 
 log = logging.getLogger(__name__)
 
+_ARCHIVE = "archive"
 _BLOCK = 2**20
 _TRIES = 5
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -33,7 +35,8 @@ class Stopped(Exception):
 
 
 def fetch(source: Source, into: Path, token: str, most_bytes: int, tell: Tell) -> tuple[Path, Path]:
-    """Config and weights. `token`: the hub's, for private ones. Raises FetchFailed, Stopped."""
+    """Config and weights, of a folder or an archive. `token`: the hub's, for private ones. Raises
+    FetchFailed, Stopped."""
     into.mkdir(parents=True, exist_ok=True)
     ways: dict[SourceKind, Callable[[], None]] = {
         SourceKind.HUB: lambda: _from_hub(source, into, token, most_bytes, tell),
@@ -42,8 +45,12 @@ def fetch(source: Source, into: Path, token: str, most_bytes: int, tell: Tell) -
     }
     try:
         ways[source.kind]()
+        if is_archive(source.name):
+            return unpack(into / _ARCHIVE, into, most_bytes)
     except (FetchFailed, Stopped):
         raise
+    except ArchiveRefused as refused:
+        raise FetchFailed(str(refused)) from refused
     except Exception as failed:  # of the hub, of S3, of their HTTP clients, of the disk
         reason = _reason(source, failed)
         reason = reason.replace(token, "…") if token else reason
@@ -74,15 +81,16 @@ def _from_s3(source: Source, into: Path, most_bytes: int, tell: Tell) -> None:
     import s3fs
 
     remote = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
-    folder = source.name.removeprefix("s3://")
-    found = {
-        name: remote.info(f"{folder}/{name}")
-        for name in (CONFIG, WEIGHTS)
-        if remote.exists(f"{folder}/{name}")
-    }
-    _check_sizes({name: int(info["size"]) for name, info in found.items()}, most_bytes)
-    for name, info in found.items():
-        blocks = partial(_s3_blocks, remote, f"{folder}/{name}")
+    named = source.name.removeprefix("s3://")
+    if is_archive(named):
+        found = {_ARCHIVE: (named, remote.info(named))}
+        _check_size(int(found[_ARCHIVE][1]["size"]), most_bytes)
+    else:
+        paths = {name: f"{named}/{name}" for name in (CONFIG, WEIGHTS)}
+        found = {n: (path, remote.info(path)) for n, path in paths.items() if remote.exists(path)}
+        _check_sizes({name: int(info["size"]) for name, (_, info) in found.items()}, most_bytes)
+    for name, (path, info) in found.items():
+        blocks = partial(_s3_blocks, remote, path)
         _append(blocks, into / name, int(info["size"]), str(info["ETag"]), source, tell)
 
 
@@ -146,6 +154,10 @@ def _check_content(path: Path, etag: str) -> None:
 
 def _from_folder(source: Source, into: Path, most_bytes: int) -> None:
     folder = Path(source.name)
+    if is_archive(source.name):
+        _check_size(folder.stat().st_size, most_bytes)
+        shutil.copyfile(folder, into / _ARCHIVE)
+        return
     files = [folder / name for name in (CONFIG, WEIGHTS)]
     _check_sizes({f.name: f.stat().st_size for f in files if f.is_file()}, most_bytes)
     for file in files:
@@ -159,7 +171,10 @@ def _check_sizes(sizes: dict[str, int], most_bytes: int) -> None:
         raise FetchFailed(_NO_WEIGHTS)
     if sizes[CONFIG] > MAX_CONFIG:
         raise FetchFailed(f"{CONFIG} has {sizes[CONFIG]} bytes; at most {MAX_CONFIG}.")
-    total = sizes[CONFIG] + sizes[WEIGHTS]
+    _check_size(sizes[CONFIG] + sizes[WEIGHTS], most_bytes)
+
+
+def _check_size(total: int, most_bytes: int) -> None:
     if total > most_bytes:
         raise FetchFailed(f"It has {total} bytes; at most {most_bytes} (LORAPLEX_MAX_UPLOAD_BYTES)")
 

@@ -1,6 +1,7 @@
 """Where adapters are imported from, as users write it, and what an operator allows.
 
-`hub:org/name` or `hub:org/name@revision`, `s3://bucket/folder`, a folder on the server (`/data/x`).
+`hub:org/name` or `hub:org/name@revision`, `s3://bucket/folder`, a folder on the server (`/data/x`);
+of the latter two also an archive (`/data/x.zip`).
 """
 
 import re

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from loraplex.apikeys import FIRST_TENANT
 from loraplex.entities import (
@@ -21,6 +21,7 @@ from loraplex.entities import (
     TrainingJob,
     WorkState,
 )
+from loraplex.entities.columns import new_id
 from loraplex.registry import next_version
 from loraplex.settings import ScalerSettings
 from loraplex.store.files import FileStore
@@ -143,6 +144,63 @@ def test_it_yields_and_goes_on_to_the_same_end(
     assert len(begun) == 2 and "step 0 " in begun[0] and "step 0 " not in begun[1]
     same = [weights(database, settings, ref) for ref in ("sums/1", "others/1")]
     assert same[0] == same[1], "as if nothing had happened"
+
+
+def test_epochs_are_kept_as_checkpoints_and_one_can_be_gone_on_from(
+    database: Engine, settings: ScalerSettings, make: Callable[..., str]
+) -> None:
+    job = make(settings=SETTINGS | {"epochs": 4, "checkpoints": 2, "validation_split": 0.25})
+    run = TrainingRun(database, settings, job)
+    assert run.begin(60)
+    run.carry_out()
+    with Session(database, expire_on_commit=False) as session:
+        rows = session.exec(select(Adapter).order_by(col(Adapter.checkpoint))).all()
+    assert [(r.ref, r.deleted_at is None) for r in rows] == [
+        ("sums/1", True),
+        ("sums/1@5", False),
+        ("sums/1@10", True),
+        ("sums/1@15", True),
+    ]
+    assert len({row.digest for row in rows}) == 4
+    end, kept = rows[0].lineage, rows[2].lineage
+    assert end["job"] == job and end["steps"] == 20 and end["validation_loss"] > 0
+    assert (kept["steps"], kept["epoch"]) == (10, 2.0) and kept["validation_loss"] > 0
+    assert read(database, job).left_s == 0
+
+    same = make(repo="on", parent="sums/1@10", settings=SETTINGS | {"rank": 64, "max_steps": 1})
+    run = TrainingRun(database, settings, same)
+    assert run.begin(60)
+    run.carry_out()
+    with Session(database) as session:
+        further = session.exec(select(Adapter).where(Adapter.repo == "on")).one()
+        assert further.rank == SETTINGS["rank"], "the parent's"
+        assert further.lineage["parent"] == "sums/1@10"
+    first, learned = (
+        [e.figures["loss"] for e in events(database, each) if e.figures and "loss" in e.figures]
+        for each in (same, job)
+    )
+    assert first[0] < learned[0], "it goes on from what was learned"
+
+
+def test_packed_rows_are_learned_from_as_padded_ones(
+    database: Engine, settings: ScalerSettings, make: Callable[..., str]
+) -> None:
+    uneven = [{"prompt": "a " * (1 + n % 7), "completion": "b " * (1 + n % 3)} for n in range(24)]
+    file = store(database, settings, uneven)
+
+    def losses(**changes: Any) -> list[float]:
+        job = make(training_file=file, repo=new_id("r"), settings=SETTINGS | changes)
+        run = TrainingRun(database, settings, job)
+        assert run.begin(60)
+        run.carry_out()
+        row = read(database, job)
+        assert row.state == "succeeded", row.error
+        told = [e.figures for e in events(database, job) if e.figures]
+        return [row.tokens, *(each["loss"] for each in told)]
+
+    padded = losses()
+    assert losses(packing=True) == pytest.approx(padded, rel=1e-4)
+    assert losses(gradient_accumulation_steps=4) == pytest.approx(padded, rel=1e-4)
 
 
 def test_one_that_is_cancelled_leaves_nothing(

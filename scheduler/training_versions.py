@@ -1,0 +1,70 @@
+"""The adapters that come of a fine-tuning job: its end, and checkpoints of epochs before it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, update
+from sqlmodel import Session, col, select
+
+from loraplex.entities import Adapter, Dataset, TrainingJob, utc_now
+from loraplex.registry import Origin, Registry, find_adapter
+from loraplex.settings import ScalerSettings
+from loraplex.store.adapters import AdapterStore
+from loraplex.store.models import ModelStore
+from loraplex.store.peft_checks import CONFIG, WEIGHTS
+
+
+class TrainedVersions:
+    def __init__(self, database: Engine, settings: ScalerSettings, models: ModelStore) -> None:
+        self._database = database
+        self._store = AdapterStore(settings.adapters_dir)
+        self._registry = Registry(database, self._store, models, settings.storage_limit)
+
+    def folder_of(self, tenant: str, ref: str) -> Path | None:
+        """Of a version or checkpoint that is there."""
+        with Session(self._database) as session:
+            found = find_adapter(session, tenant, ref)
+        return self._store.folder(found.digest) if found and self._store.use(found.digest) else None
+
+    def register(self, job: TrainingJob, folder: Path) -> Adapter:
+        """The end of a job. Raises RegistrationRefused."""
+        figures = {"steps": job.step, "tokens": job.tokens, "loss": job.loss}
+        if job.validation_loss is not None:
+            figures["validation_loss"] = job.validation_loss
+        return self._register(job, folder, 0, figures)
+
+    def keep(self, job: TrainingJob, folder: Path, step: int, figures: Mapping[str, Any]) -> str:
+        """As `repo/version@step`; beyond as many as are wanted, the oldest go. Raises
+        RegistrationRefused."""
+        kept = self._register(job, folder, step, {"steps": step, **figures})
+        of_job = (
+            col(Adapter.tenant_id) == job.tenant_id,
+            col(Adapter.repo) == job.repo,
+            col(Adapter.version) == job.version,
+            col(Adapter.checkpoint) > 0,
+            col(Adapter.deleted_at).is_(None),
+        )
+        newest = select(Adapter.id).where(*of_job).order_by(col(Adapter.checkpoint).desc())
+        with Session(self._database) as session:
+            surplus = session.exec(newest.offset(job.settings["checkpoints"])).all()
+            gone = update(Adapter).where(col(Adapter.id).in_(surplus))
+            session.execute(gone.values(deleted_at=utc_now()))
+            session.commit()
+        return kept.ref
+
+    def _register(
+        self, job: TrainingJob, folder: Path, checkpoint: int, figures: Mapping[str, Any]
+    ) -> Adapter:
+        with Session(self._database) as session:
+            named = select(Dataset.name).where(Dataset.file_id == job.training_file)
+            dataset = session.exec(named).first() or job.training_file
+        lineage = {"job": job.id, "dataset": dataset, **figures}
+        if job.parent:
+            lineage["parent"] = job.parent
+        return self._registry.register(
+            *(job.tenant_id, job.repo, job.base_model),
+            (folder / CONFIG).read_bytes(),
+            (folder / WEIGHTS).read_bytes(),
+            Origin(job.version, checkpoint, tags=job.notes, lineage=lineage),
+        )
