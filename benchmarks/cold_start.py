@@ -94,11 +94,12 @@ def _touch(tensor: torch.Tensor) -> None:
 
 
 @contextlib.contextmanager
-def platform(home: Path, model: Path) -> Iterator[Path]:
+def platform(home: Path, model: Path, **settings: str) -> Iterator[Path]:
     """Up in a home of its own; nothing is left at the end."""
     home.mkdir()
     (home / "models").symlink_to(model.parent)
-    environment = os.environ | {"LORAPLEX_HOME": str(home), "LORAPLEX_PORT": str(free_port())}
+    own = {"LORAPLEX_HOME": str(home), "LORAPLEX_PORT": str(free_port())}
+    environment = os.environ | own | settings
     command = [sys.executable, "-m", "loraplex.cli.app"]
     quiet: dict[str, Any] = {"env": environment, "check": True, "stdout": subprocess.DEVNULL}
     subprocess.run([*command, "up", "--detach", "--no-demo"], **quiet)

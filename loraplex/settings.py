@@ -246,6 +246,17 @@ class ScalerSettings(Settings):
     training_jobs: int = Field(
         1, ge=0, description="Fine-tuning jobs that run at once; others wait. 0: none is run."
     )
+    training_host: str = Field(
+        "local",
+        description="The host of the fleet that task workers run on: fine-tuning takes places "
+        "there that replicas don't want. One that the fleet doesn't have: it runs beside it.",
+    )
+    training_yield_s: float = Field(
+        30.0,
+        gt=0,
+        description="A job whose place is wanted writes a checkpoint within so long, or is killed "
+        "and goes on from its last one.",
+    )
     budget_check_s: float = Field(
         60.0, gt=0, description="Seconds between two looks at what tenants have spent."
     )

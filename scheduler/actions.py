@@ -186,6 +186,29 @@ class Note:
     inputs: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class PlaceTraining:
+    """A fine-tuning job's place, then ask for its run; the same again asks again."""
+
+    job: str
+    host: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class YieldTraining:
+    """Tell a job to write a checkpoint and leave its place."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class FreeTraining:
+    """A job that nobody runs leaves its place at once; nothing where somebody runs it after all."""
+
+    job: str
+
+
 Action = (
     Move
     | Serve
@@ -206,13 +229,18 @@ Action = (
     | ForgetLane
     | Retire
     | Note
+    | PlaceTraining
+    | YieldTraining
+    | FreeTraining
 )
 
 
 def of(action: Action) -> str:
-    """The deployment that an action is about; of an orphan, its own id."""
+    """The deployment that an action is about; of an orphan, its own id, of a training the job."""
     if isinstance(action, EndOrphan):
         return action.id
+    if isinstance(action, PlaceTraining | YieldTraining | FreeTraining):
+        return action.job
     if isinstance(action, Order | ScaleToZero | OpenGate | ShutGate | AnswerStranded):
         return action.lane.deployment_id
     if isinstance(action, ForgetReplica):

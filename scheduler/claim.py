@@ -48,28 +48,35 @@ class Claim(Generic[Row]):
         """It was cancelled, or is another one's."""
         return self._signs.lost.is_set()
 
-    def take(
-        self, silent_s: float, most: int, lock: str, *others: ColumnElement[bool], **also: Any
-    ) -> bool:
+    def take(self, silent_s: float, most: int, lock: str, *others: ColumnElement[bool]) -> bool:
         """False: it has ended, another one runs it that gave a sign within so long, or `most` of
         the `others` run. They are counted and taken by one at a time, under a tenant's `lock`."""
-        table, now = self._table, utc_now()
+        table = self._table
         running = select(func.count()).where(
             col(table.state) == WorkState.RUNNING.value, col(table.id) != self._id, *others
         )
-        silent = col(table.beat_at) < now - timedelta(seconds=silent_s)
+        silent = col(table.beat_at) < utc_now() - timedelta(seconds=silent_s)
         free = or_(col(table.state) == WorkState.QUEUED.value, silent)
-        wanted = update(table).where(
-            col(table.id) == self._id, col(table.state).in_(UNFINISHED), free
-        )
-        mine = {"state": WorkState.RUNNING.value, "runner": self._me, "beat_at": now}
         with Session(self._database) as session:
             storage_quota.lock(session, lock)
             if session.exec(running).one() >= most:
                 return False
-            attempts = col(table.attempts) + 1
-            done = changed(session, wanted.values(attempts=attempts, **mine, **also))
-            session.commit()
+            return self._taken(session, free)
+
+    def take_if(self, *allowed: ColumnElement[bool], **also: Any) -> bool:
+        """The same of one that waits, where the row itself says that it may be run."""
+        queued = col(self._table.state) == WorkState.QUEUED.value
+        with Session(self._database) as session:
+            return self._taken(session, queued, *allowed, **also)
+
+    def _taken(self, session: Session, *free: ColumnElement[bool], **also: Any) -> bool:
+        table = self._table
+        wanted = update(table).where(
+            col(table.id) == self._id, col(table.state).in_(UNFINISHED), *free
+        )
+        mine = {"state": WorkState.RUNNING.value, "runner": self._me, "beat_at": utc_now()}
+        done = changed(session, wanted.values(attempts=col(table.attempts) + 1, **mine, **also))
+        session.commit()
         return bool(done)
 
     @contextmanager
@@ -98,6 +105,14 @@ class Claim(Generic[Row]):
             done = changed(session, mine.values(beat_at=utc_now(), **values))
             session.commit()
         return bool(done)
+
+    def leave(self, **values: Any) -> None:
+        """Whatever its state is now, if no other run has taken it."""
+        table = self._table
+        mine = update(table).where(col(table.id) == self._id, col(table.runner) == self._me)
+        with Session(self._database) as session:
+            session.execute(mine.values(**values))
+            session.commit()
 
     def row(self) -> Row:
         with Session(self._database, expire_on_commit=False) as session:

@@ -11,6 +11,7 @@ from loraplex.status import Status
 from scheduler.drivers.base import Running
 from scheduler.placement import Place
 from scheduler.scaling import Scaling
+from scheduler.trainings import TrainingFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,3 +177,4 @@ class World:
     orphans: Sequence[str] = ()  # processes that no row wants
     unread: frozenset[str] = frozenset()  # deployments whose rows can't be understood
     taken: frozenset[Place] = frozenset()  # by orphans and the unread: nobody may start there yet
+    trainings: Sequence[TrainingFacts] = ()  # those that have a place, or want one

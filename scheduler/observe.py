@@ -1,11 +1,11 @@
-"""The database, Redis and the driver → one `World`: three queries, one round trip, one listing."""
+"""The database, Redis and the driver → one `World`: four queries, one round trip, one listing."""
 
 import logging
 from collections.abc import Mapping
 
 from loraplex.broker.interface import SeenLane
 from loraplex.broker.scaler import ScalerBroker
-from loraplex.entities import Deployment, Replica
+from loraplex.entities import Deployment, Replica, TrainingJob, WorkState
 from loraplex.keys import Lane
 from scheduler.drivers.base import Driver, Running
 from scheduler.facts import (
@@ -19,6 +19,7 @@ from scheduler.placement import Place
 from scheduler.rows import SqlRows
 from scheduler.scaling import Scaling
 from scheduler.schedules import in_force
+from scheduler.trainings import TrainingFacts
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,20 @@ def observe(rows: SqlRows, broker: ScalerBroker, driver: Driver) -> World:
         unread=unread,
         taken=rows.places(ending)
         | {Place(r.host, r.slot) for name in unread for r in loaded.replicas.get(name, ())},
+        trainings=[training_facts(row) for row in loaded.trainings],
+    )
+
+
+def training_facts(row: TrainingJob) -> TrainingFacts:
+    return TrainingFacts(
+        id=row.id,
+        tenant=row.tenant_id,
+        state=WorkState(row.state),
+        place=Place(row.host, row.slot or 0) if row.host else None,
+        created_at=row.created_at.timestamp(),
+        placed_at=row.placed_at.timestamp() if row.placed_at else None,
+        sign_at=row.beat_at.timestamp(),
+        yielding=row.yielding,
     )
 
 

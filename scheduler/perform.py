@@ -43,6 +43,13 @@ class Rows(Protocol):
         self, deployment: str, kind: str, reason: str, inputs: Mapping[str, float]
     ) -> None: ...
 
+    def place_training(self, job: str, host: str, slot: int) -> bool:
+        """False: it doesn't wait for one any more."""
+
+    def yield_training(self, job: str) -> None: ...
+    def free_training(self, job: str) -> None:
+        """Nothing when somebody runs it."""
+
 
 class Lanes(Protocol):
     """Redis, the same. All raise Deposed."""
@@ -62,6 +69,7 @@ class Tasks(Protocol):
     def prepare(self, deployment: str) -> None: ...
     def start(self, replica: str) -> None: ...
     def stop(self, replica: str) -> None: ...
+    def train(self, job: str) -> None: ...
 
 
 class Performer:
@@ -161,3 +169,16 @@ class Performer:
     @_do.register
     def _(self, it: do.Note) -> None:
         self._rows.note(it.deployment, it.kind, it.reason, it.inputs)
+
+    @_do.register
+    def _(self, it: do.PlaceTraining) -> None:
+        if self._rows.place_training(it.job, it.host, it.slot):
+            self._tasks.train(it.job)
+
+    @_do.register
+    def _(self, it: do.YieldTraining) -> None:
+        self._rows.yield_training(it.job)
+
+    @_do.register
+    def _(self, it: do.FreeTraining) -> None:
+        self._rows.free_training(it.job)

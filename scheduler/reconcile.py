@@ -21,6 +21,7 @@ from scheduler.plan import Plan, in_place, plan, plan_beside
 from scheduler.scaling import Decision, Law, Observation, Scaling
 from scheduler.settle import Settled, serving, settle
 from scheduler.starts import NEVER_ASKED, Counted, Remembered, expected_start_s
+from scheduler.trainings import TrainingRules, share_out
 from scheduler.wind_down import order, retire, stragglers, wind_down
 
 PREPARE_AGAIN_S, PREPARE_AT_LEAST_EACH_S = 15.0, 300.0
@@ -33,6 +34,7 @@ class Rules:
     law: Law = decide
     slots: int = 32  # requests that a replica runs at once, before any has said it
     cold_start_s: float = 30.0  # believed before one was measured
+    trainings: TrainingRules = field(default_factory=TrainingRules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,26 @@ def reconcile(world: World, memory: Mapping[str, Remembered], rules: Rules) -> L
         with look.isolated(case.facts):
             look.actions += _act(case, room, free, world, look)
     look.actions.extend(do.EndOrphan(name) for name in world.orphans)
+    look.actions.extend(_trainings(world, allowed, rules, look))
     return look
+
+
+def _trainings(
+    world: World, allowed: Mapping[str, int], rules: Rules, look: Look
+) -> Iterator[do.Action]:
+    """What replicas leave over. They come from the places that they have, and may have."""
+    if not (world.trainings and world.driver_heard):
+        return
+    has = {name: len(rows) for name, rows in world.replicas.items()}
+    needed = sum(max(allowed.get(name, 0), has.get(name, 0)) for name in {*allowed, *has})
+    intended = {Place(a.host, a.slot) for a in look.actions if isinstance(a, do.Intend)}
+    taken = _taken(world) | intended
+    yield from share_out(world.trainings, needed, taken, rules.fleet, rules.trainings, world.now)
+
+
+def _taken(world: World) -> set[Place]:
+    """By replicas."""
+    return {Place(r.host, r.slot) for rows in world.replicas.values() for r in rows} | world.taken
 
 
 def _examine(
@@ -222,8 +243,7 @@ def _surge(case: _Case, world: World) -> int:
 def _free_places(world: World, fleet: Fleet) -> Iterator[Place]:
     if not world.driver_heard:
         return iter(())  # who knows which processes have ended
-    taken = {Place(r.host, r.slot) for rows in world.replicas.values() for r in rows}
-    return fleet.free(taken | world.taken)
+    return fleet.free(_taken(world) | {t.place for t in world.trainings if t.place})
 
 
 def _act(

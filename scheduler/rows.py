@@ -7,9 +7,9 @@ where a later leader has written, nothing is changed and `Deposed` is raised.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Engine, Update, delete, or_, update
+from sqlalchemy import Engine, Update, and_, delete, or_, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
@@ -18,6 +18,8 @@ from loraplex.batch_status import UNDER_WAY
 from loraplex.broker.interface import Deposed
 from loraplex.compare_and_set import changed
 from loraplex.entities import (
+    NO_PLACE,
+    UNFINISHED,
     Batch,
     Deployment,
     DeploymentEvent,
@@ -25,13 +27,16 @@ from loraplex.entities import (
     Replica,
     Revision,
     StoredResponse,
+    TrainingJob,
     UsageRecord,
     WebhookDelivery,
+    WorkState,
 )
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status
 from scheduler.actions import FailedStarts, Intend
 from scheduler.placement import Place
+from scheduler.trainings import SILENT_S
 
 # A deleted deployment is looked at for so long, or while it has replicas.
 DELETED_LINGERS_S = 3600.0
@@ -46,6 +51,7 @@ class Loaded:
     deployments: list[Deployment]
     revisions: dict[str, list[Revision]]  # those that aren't retired, by deployment
     replicas: dict[str, list[Replica]]  # those that aren't gone, by deployment, oldest first
+    trainings: list[TrainingJob]  # those that have a place, or want one
 
 
 class SqlRows:
@@ -63,7 +69,7 @@ class SqlRows:
             return row.epoch if row else 0
 
     def load(self) -> Loaded:
-        """Three queries, whatever there is."""
+        """Four queries, whatever there is."""
         with Session(self._database, expire_on_commit=False) as session:
             replicas: dict[str, list[Replica]] = {}
             for replica in session.exec(
@@ -85,7 +91,10 @@ class SqlRows:
             for revision in session.exec(select(Revision).where(~col(Revision.retired))):
                 if revision.deployment_id in revisions:
                     revisions[revision.deployment_id].append(revision)
-            return Loaded(deployments, revisions, replicas)
+            unfinished = col(TrainingJob.state).in_(UNFINISHED)
+            placed = col(TrainingJob.host) != ""
+            trainings = session.exec(select(TrainingJob).where(or_(unfinished, placed))).all()
+            return Loaded(deployments, revisions, replicas, list(trainings))
 
     def places(self, replicas: Sequence[str]) -> frozenset[Place]:
         """Where replicas are or were."""
@@ -163,14 +172,20 @@ class SqlRows:
             pass
 
     def became_ready(self, replica: str, served: int) -> None:
-        with self._moving(replica, ReplicaState.READY) as (session, row, its):
+        with self._moving(replica, ReplicaState.READY) as moving:
+            if moving is None:
+                return
+            session, row, its = moving
             if row.ready_at is None:
                 row.ready_at = self._time()
             if served:
                 session.execute(its.values(failed_starts=0, retry_at=None, served=served))
 
     def gone(self, replica: str, reason: str, failed: FailedStarts | None) -> None:
-        with self._moving(replica, ReplicaState.GONE) as (session, row, its):
+        with self._moving(replica, ReplicaState.GONE) as moving:
+            if moving is None:
+                return
+            session, row, its = moving
             row.gone_at, row.reason = self._time(), reason
             if failed is not None:
                 retry_at = datetime.fromtimestamp(failed.retry_at, UTC)
@@ -180,10 +195,16 @@ class SqlRows:
     @contextmanager
     def _moving(
         self, replica: str, state: ReplicaState
-    ) -> Iterator[tuple[Session, Replica, Update]]:
-        """A replica's row, and the start of an update of its deployment's, in one transaction."""
+    ) -> Iterator[tuple[Session, Replica, Update] | None]:
+        """A replica's row, and the start of an update of its deployment's, in one transaction.
+        None: it is gone, which is final. A former leader may say so after this one has looked, and
+        before this one has written anything."""
         with self._fenced() as session:
             row = session.get_one(Replica, replica)
+            if row.state == ReplicaState.GONE:
+                session.rollback()
+                yield None
+                return
             row.state, row.asked_at = state.value, self._time()
             yield session, row, update(Deployment).where(col(Deployment.id) == row.deployment_id)
             session.commit()
@@ -200,6 +221,38 @@ class SqlRows:
         with self._fenced() as session:
             row = session.get_one(Deployment, deployment)
             lifecycle.note(session, row, kind, actor="scaler", reason=reason, inputs=inputs)
+
+    def place_training(self, job: str, host: str, slot: int) -> bool:
+        now = self._time()
+        waits = update(TrainingJob).where(
+            col(TrainingJob.id) == job,
+            col(TrainingJob.state) == WorkState.QUEUED.value,
+            or_(
+                col(TrainingJob.host) == "",
+                and_(col(TrainingJob.host) == host, col(TrainingJob.slot) == slot),
+            ),
+        )
+        with self._fenced() as session:
+            done = changed(session, waits.values(host=host, slot=slot, placed_at=now, beat_at=now))
+            session.commit()
+        return bool(done)
+
+    def yield_training(self, job: str) -> None:
+        mine = update(TrainingJob).where(col(TrainingJob.id) == job)
+        with self._fenced() as session:
+            session.execute(mine.values(yielding=True))
+            session.commit()
+
+    def free_training(self, job: str) -> None:
+        """One that waits for its worker, or whose worker is silent."""
+        silent = col(TrainingJob.beat_at) < self._time() - timedelta(seconds=SILENT_S)
+        queued = col(TrainingJob.state) == WorkState.QUEUED.value
+        mine = update(TrainingJob).where(col(TrainingJob.id) == job, or_(queued, silent))
+        with self._fenced() as session:
+            session.execute(mine.values(NO_PLACE))
+            died = mine.where(col(TrainingJob.state) == WorkState.RUNNING.value)
+            session.execute(died.values(state=WorkState.QUEUED.value, runner=""))
+            session.commit()
 
     def prune(self) -> None:
         """Drop what no page shows: events of long ago, and bills that are older still."""

@@ -33,10 +33,12 @@ from scheduler.tasks.adapter_imports import SILENT_S, import_adapter, resume_imp
 from scheduler.tasks.budgets import check_budgets
 from scheduler.tasks.compare import compare_laws
 from scheduler.tasks.deliveries import deliver
+from scheduler.tasks.evaluations import score_evaluation
 from scheduler.tasks.imports import prepare_deployment
 from scheduler.tasks.replicas import start_replica, stop_replica
 from scheduler.tasks.storage import clean_storage
-from scheduler.tasks.training import resume_training, run_training
+from scheduler.tasks.training import run_training
+from scheduler.trainings import TrainingRules
 from scheduler.usage import UsageCollector
 from scheduler.webhooks import Webhooks
 
@@ -61,6 +63,9 @@ class CeleryTasks:
     def start(self, replica: str) -> None:
         start_replica.delay(replica)
 
+    def train(self, job: str) -> None:
+        run_training.delay(job)
+
     def stop(self, replica: str) -> None:
         now = time.monotonic()
         self._stops = {name: at for name, at in self._stops.items() if now - at < ASK_AGAIN_S}
@@ -84,6 +89,7 @@ class Scaler:
             fleet=fleet_of(settings),
             limits=Limits(settings.start_timeout_s, settings.drain_timeout_s),
             cold_start_s=settings.cold_start_s,
+            trainings=TrainingRules(settings.training_host, settings.training_jobs),
         )
         self._webhooks = Webhooks(database, deliver.delay)
         self._relay = EventRelay(database, self._broker, settings.redis_url, self._webhooks)
@@ -161,7 +167,6 @@ class Scaler:
             (check_budgets, self._settings.budget_check_s),
             (clean_storage, _STORAGE_EACH_S),
             (resume_imports, SILENT_S / 2),
-            (resume_training, SILENT_S),
         ):
             if time.monotonic() >= self._routines_from.get(task.name, 0.0):
                 self._routines_from[task.name] = time.monotonic() + each_s
@@ -172,8 +177,8 @@ class Scaler:
             compare_laws.delay(deployment)
         for import_id in self._broker.asked_imports():
             import_adapter.delay(import_id)
-        for job in self._broker.asked_trainings():
-            run_training.delay(job)
+        for evaluation in self._broker.asked_scorings():
+            score_evaluation.delay(evaluation)
 
     def _aside(self, what: str, job: Callable[[], None]) -> None:
         """What fails beside the look must not end this scaler's leadership."""

@@ -20,8 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col
 
 from loraplex import datasets
-from loraplex.apikeys import FIRST_TENANT
 from loraplex.entities import (
+    NO_PLACE,
     StoredFile,
     TrainingEvent,
     TrainingJob,
@@ -56,7 +56,7 @@ class TrainingRun:
         job_id: str,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`stopping`: its place is wanted for something else."""
+        """`stopping`: its worker is to end."""
         self._stopping = stopping
         self._database = database
         self._settings = settings
@@ -65,21 +65,24 @@ class TrainingRun:
         self._models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
         self._versions = TrainedVersions(database, settings, self._models)
         self._read_to = self._next = 0  # of its metrics
+        self._began = False  # its program has loaded what it needs
         self._claim = Claim(database, TrainingJob, job_id, self._folder)
 
-    def begin(self, silent_s: float) -> bool:
-        """As `Claim.take`: of all jobs, whoever's they are, as many run at once as may."""
+    def begin(self) -> bool:
+        """Where it has a place, and nobody runs it."""
         started = func.coalesce(col(TrainingJob.started_at), utc_now())
-        most = self._settings.training_jobs
-        return self._claim.take(silent_s, most, FIRST_TENANT, started_at=started)
+        return self._claim.take_if(col(TrainingJob.host) != "", started_at=started)
 
     def carry_out(self) -> None:
         """To its end, until it yields, or as long as it stays its own."""
-        with self._claim.held() as held:
-            if held:
-                self._carry_out()
-            else:
-                log.info("%s is still held by another run", self._id)
+        try:
+            with self._claim.held() as held:
+                if held:
+                    self._carry_out()
+                else:
+                    log.info("%s is still held by another run", self._id)
+        finally:
+            self._claim.leave(**NO_PLACE)
 
     def _carry_out(self) -> None:
         job = self._claim.row()
@@ -95,17 +98,17 @@ class TrainingRun:
                 return
             if status == _YIELDED:
                 self._tell("It gave its place away, and goes on when there is one again.")
-                self._claim.write(state=WorkState.QUEUED.value, runner="")
+                self._wait_again(attempts=0)
                 return
             if status < 0:
                 self._tell(f"Its program was killed (signal {-status}); is there memory enough?")
-                self._claim.write(state=WorkState.QUEUED.value, runner="")
+                self._wait_again()
                 return
             if status != 0:
                 raise TrainingFailed(self._tail())
             ref = self._versions.register(self._claim.row(), self._folder / "adapter").ref
         except ModelBusy:  # another task fetches its base model
-            self._claim.write(state=WorkState.QUEUED.value, runner="", attempts=0)
+            self._wait_again(attempts=0)
         except SQLAlchemyError:  # another run goes on from the last checkpoint
             raise
         except (TrainingFailed, RegistrationRefused, ModelUnavailable) as failed:
@@ -116,8 +119,11 @@ class TrainingRun:
         else:
             self._end(WorkState.SUCCEEDED, adapter=ref)
 
+    def _wait_again(self, **values: Any) -> None:
+        self._claim.write(state=WorkState.QUEUED.value, runner="", **NO_PLACE, **values)
+
     def _end(self, state: WorkState, **values: Any) -> None:
-        if self._claim.write(state=state.value, finished_at=utc_now(), **values):
+        if self._claim.write(state=state.value, finished_at=utc_now(), **NO_PLACE, **values):
             what = values.get("error") or f"{values['adapter']} can be used."
             self._tell(what, level="error" if state is WorkState.FAILED else "info")
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -136,16 +142,25 @@ class TrainingRun:
                 command, stdout=output, stderr=output, env=os.environ | quiet
             )
         try:
+            asked_at = None
             while process.poll() is None:
                 if not self._followed():
                     return None
-                if self._stopping():
+                if asked_at is None and (self._stopping() or self._claim.row().yielding):
+                    asked_at = time.monotonic()
                     (self._folder / "yield").touch()
+                if asked_at is not None and self._is_late(asked_at):
+                    process.kill()  # it goes on from its last checkpoint
                 time.sleep(LOOK_EACH_S)
             mine = self._follow() and self._claim.write()
-            return process.returncode if mine else None
+            left = process.returncode < 0 and asked_at is not None
+            return (_YIELDED if left else process.returncode) if mine else None
         finally:
             self._stop(process)
+
+    def _is_late(self, asked_at: float) -> bool:
+        """Before its first step there is nothing to keep."""
+        return not self._began or time.monotonic() - asked_at > self._settings.training_yield_s
 
     def _stop(self, process: "subprocess.Popen[bytes]") -> None:
         if process.poll() is None:
@@ -213,6 +228,7 @@ class TrainingRun:
         values: dict[str, Any] = {}
         for facts in self._news():
             if "begun" in facts:
+                self._began = True
                 values |= {"step": facts["begun"], "total_steps": facts["total_steps"]}
                 self._tell(f"Begins at step {facts['begun']} of {facts['total_steps']}.")
             elif "checkpoint" in facts:

@@ -21,7 +21,7 @@ async def ask_comparison(name: str, tenant: ForDeployments, state: StateDep) -> 
     """Run the deployment's recorded traffic under other scaling laws. Read it with GET."""
     deployment = await run_in_threadpool(_deployment, state, tenant, name)
     await state.broker.ask_comparison(deployment.id)
-    await state.broker.wake_scaler(deployment.lane)
+    await state.broker.wake_scaler(deployment.lane.name)
     return {"status": "running"}
 
 

@@ -124,7 +124,7 @@ async def change(
 
     deployment = await run_in_threadpool(write)
     state.resolver.forget()
-    await state.broker.wake_scaler(deployment.lane)
+    await state.broker.wake_scaler(deployment.lane.name)
     return await show(state, deployment)
 
 

@@ -55,12 +55,7 @@ def create(
         expires_at=utc_now() + _WINDOW,
     )
     with Session(state.database, expire_on_commit=False) as session:
-        wanted = select(func.count()).where(
-            col(Batch.tenant_id) == tenant, col(Batch.status).in_(UNDER_WAY)
-        )
-        if session.exec(wanted).one() >= _MOST_UNDER_WAY:
-            message = f"{_MOST_UNDER_WAY} batches are under way already. Wait for some."
-            raise ApiError(429, "too_many_batches", message, retry_after_s=60)
+        check_room(session, tenant)
         session.add(row)
         session.commit()
     return shown(row)
@@ -104,6 +99,16 @@ def cancel(batch_id: str, tenant: ForInference, state: StateDep) -> dict[str, An
             message = f"Batch {batch_id!r} is {row.status}: there is nothing to cancel."
             raise ApiError(409, "conflict", message)
         return shown(row)
+
+
+def check_room(session: Session, tenant: str) -> None:
+    """Raises ApiError 429."""
+    wanted = select(func.count()).where(
+        col(Batch.tenant_id) == tenant, col(Batch.status).in_(UNDER_WAY)
+    )
+    if session.exec(wanted).one() >= _MOST_UNDER_WAY:
+        message = f"{_MOST_UNDER_WAY} batches are under way already. Wait for some."
+        raise ApiError(429, "too_many_batches", message, retry_after_s=60)
 
 
 def _need(state: State, tenant: str, batch_id: str) -> Batch:

@@ -45,7 +45,7 @@ class Wanted:
 async def begin(state: State, tenant: str, wanted: Wanted) -> TrainingJob:
     """What is wrong with the files is told here, with lines. Raises ApiError."""
     row = await run_in_threadpool(_store, state, tenant, wanted)
-    await state.broker.ask_training(row.id)
+    await state.broker.wake_scaler(row.id)
     return row
 
 

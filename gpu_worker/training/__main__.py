@@ -13,6 +13,7 @@ from gpu_worker.training.config import YIELD, YIELDED, read
 
 def main(folder: Path) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    os.nice(19)  # on a CPU, whoever serves goes first
     threading.Thread(target=_watch_parent, args=[os.getppid()], daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: (folder / YIELD).touch())
     from gpu_worker.training.run import train  # torch takes seconds: SIGTERM is heard before

@@ -32,7 +32,7 @@ from loraplex.keys import (
     DECISIONS,
     GROUP,
     IMPORTS,
-    TRAININGS,
+    SCORINGS,
     WAKE_CHANNEL,
     Lane,
     reply_channel,
@@ -274,9 +274,9 @@ class ApiBroker:
         """Have an adapter fetched, soon; without Redis a minute later."""
         await self._ask(IMPORTS, import_id)
 
-    async def ask_training(self, job_id: str) -> None:
-        """Have a fine-tuning job run, the same way."""
-        await self._ask(TRAININGS, job_id)
+    async def ask_scoring(self, evaluation: str) -> None:
+        """Have an evaluation's answers scored, soon."""
+        await self._ask(SCORINGS, evaluation)
 
     async def _ask(self, key: str, what: str) -> None:
         with suppress(*Unavailable):
@@ -301,12 +301,12 @@ class ApiBroker:
         state = "shut" if shut_reason else "open"
         with suppress(*Unavailable):
             await self._scripts.call("gate", keys=[lane.gate], args=[state, shut_reason or "", ""])
-            await self.wake_scaler(lane)
+            await self.wake_scaler(lane.name)
 
-    async def wake_scaler(self, lane: Lane) -> None:
+    async def wake_scaler(self, why: str) -> None:
         """A hint: the scaler looks once a second by itself."""
         with suppress(*Unavailable):
-            await cast(Any, self._redis.publish(WAKE_CHANNEL, lane.name))
+            await cast(Any, self._redis.publish(WAKE_CHANNEL, why))
 
     async def aclose(self) -> None:
         await self._redis.aclose()

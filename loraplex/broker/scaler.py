@@ -22,7 +22,7 @@ from loraplex.keys import (
     LEADER,
     LEARNED,
     PUBLISHED,
-    TRAININGS,
+    SCORINGS,
     WAKE_CHANNEL,
     Lane,
     reply_channel,
@@ -203,9 +203,9 @@ class ScalerBroker:
         """Imports that were asked for; they are told once."""
         return self._asked(IMPORTS)
 
-    def asked_trainings(self) -> list[str]:
-        """The same of fine-tuning jobs."""
-        return self._asked(TRAININGS)
+    def asked_scorings(self) -> list[str]:
+        """Evaluations that are to be scored, the same way."""
+        return self._asked(SCORINGS)
 
     def _asked(self, key: str) -> list[str]:
         names = cast(list[bytes] | None, self._redis.lpop(key, 10))

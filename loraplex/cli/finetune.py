@@ -38,9 +38,9 @@ def finetune(
 ) -> None:
     """Train a LoRA adapter. Ctrl-C leaves it running."""
     api = client()
-    files = {"training_file": _file(api, data)}
+    files = {"training_file": send_rows(api, data)}
     if validation:
-        files["validation_file"] = _file(api, validation)
+        files["validation_file"] = send_rows(api, validation)
     body = {"model": base, "suffix": repo, "lora": _settings(set_ or []), **files}
     job = api.call("POST", _JOBS, json=body)["id"]
     if detach:
@@ -101,7 +101,7 @@ def cancel(job: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     out.print(f"{job} is cancelled.")
 
 
-def _file(api: Client, named: str) -> str:
+def send_rows(api: Client, named: str) -> str:
     """The id of a file that is sent now, or a dataset's name."""
     path = Path(named)
     if not path.is_file():

@@ -2,6 +2,7 @@
 
 from loraplex.entities.answers import Batch, StoredResponse, Totals, UsageRecord
 from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
+from loraplex.entities.evaluation import Evaluation
 from loraplex.entities.notices import DeliveryState, Webhook, WebhookDelivery
 from loraplex.entities.registry import (
     Adapter,
@@ -15,10 +16,11 @@ from loraplex.entities.registry import (
 )
 from loraplex.entities.serving import Deployment, DeploymentEvent, Leadership, Replica, Revision
 from loraplex.entities.tenancy import ApiKey, Plan, Tenant
-from loraplex.entities.training import TrainingEvent, TrainingJob
+from loraplex.entities.training import NO_PLACE, TrainingEvent, TrainingJob
 from loraplex.entities.work import UNFINISHED, WorkState
 
 __all__ = [
+    "NO_PLACE",
     "UNFINISHED",
     "Adapter",
     "AdapterImport",
@@ -29,6 +31,7 @@ __all__ = [
     "DeliveryState",
     "Deployment",
     "DeploymentEvent",
+    "Evaluation",
     "Leadership",
     "Plan",
     "Reason",

@@ -9,6 +9,8 @@ from sqlmodel import Field, SQLModel
 from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
 from loraplex.entities.work import WorkState
 
+NO_PLACE: dict[str, Any] = {"host": "", "slot": None, "yielding": False}
+
 
 class TrainingJob(SQLModel, table=True):
     """An adapter that is made of a file: the next version of a repo, when it has succeeded."""
@@ -37,6 +39,10 @@ class TrainingJob(SQLModel, table=True):
     tokens: int = 0  # learned from
     loss: float | None = None  # the latest
     validation_loss: float | None = None
+    host: str = Field(default="", index=True)  # of its place of the fleet; "": it has none
+    slot: int | None = None
+    placed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)  # when it last got one
+    yielding: bool = False  # it is to leave it
     runner: str = ""
     attempts: int = 0  # begun without a checkpoint since
     beat_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)

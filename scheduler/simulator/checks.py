@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loraplex.entities.work import WorkState
 from loraplex.keys import Lane
 from loraplex.replica_state import ReplicaState
 from loraplex.status import ADMITTING, Status
 from scheduler.drivers.base import ReplicaSpec
-from scheduler.simulator.rows import DeploymentRow
+from scheduler.placement import Place
+from scheduler.simulator.rows import DeploymentRow, ReplicaRow
 
 if TYPE_CHECKING:
     from scheduler.simulator.scenario import Scenario
@@ -57,6 +59,17 @@ class Checks:
         row = self._run.tables.deployments[name]
         self._problem("double start", row, f"{spec.id} at the place of {other}")
 
+    def training_begins(self, place: Place) -> None:
+        """So it does for a training, and no more of them run than may."""
+        run = self._run
+        for process in run.replicas.driver.list():
+            row = run.tables.replicas[process.replica]
+            if process.alive and Place(row.host, row.slot) == place:
+                self.problems.append(f"crowded: a training at the place of {row.id}")
+        others = [each.place for each in run.trainings.running.values()]
+        if place in others or len(others) >= run.rules.trainings.most:
+            self.problems.append(f"crowded: {len(others)} other trainings, at {others}, {place}")
+
     def _problem(self, kind: str, row: DeploymentRow, what: str) -> None:
         text = f"{kind}: {row.id} ({row.status}) at {self._run.loop.now:.0f} s: {what}"
         if len(self.problems) < 20 and not any(
@@ -101,9 +114,11 @@ class Checks:
             self._problem("below min", row, f"{ready} of {low} serve, there were {had}")
         self._had_min[row.id] = low if served and ready >= low else 0
 
+    def _living(self) -> list[ReplicaRow]:
+        return [row for rows in self._run.tables.living.values() for row in rows.values()]
+
     def _fleet_is_full(self) -> bool:
-        living = sum(len(rows) for rows in self._run.tables.living.values())
-        return living >= self._run.rules.fleet.size
+        return len(self._living()) >= self._run.rules.fleet.size
 
     def intended(self, row: DeploymentRow) -> None:
         """With each replica that is meant: no more than the law may want, and a rollout's; those
@@ -151,6 +166,11 @@ class Checks:
         for process in run.replicas.driver.list():
             if process.replica not in known:
                 self.problems.append(f"orphan: {process.replica}")
+        free = run.rules.fleet.free({Place(r.host, r.slot) for r in self._living()})
+        room = any(place.host == run.rules.trainings.host for place in free)
+        for training in run.trainings.rows.values():
+            if training.state != WorkState.SUCCEEDED and room:
+                self.problems.append(f"stuck: training {training}")
         for job in run.jobs:
             if job.ended_at is None:
                 self.problems.append(f"lost job: came at {job.at:.1f} s, taken {job.taken_at}")

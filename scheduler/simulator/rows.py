@@ -13,6 +13,7 @@ from scheduler.drivers.base import Running
 from scheduler.facts import ReplicaFacts, World, deployment_facts, replica_facts
 from scheduler.placement import Place
 from scheduler.scaling import Scaling
+from scheduler.simulator.trainings import SimTrainings
 
 
 @dataclass(slots=True)
@@ -66,6 +67,7 @@ class Tables:
     """What all scalers and tasks share."""
 
     time: Callable[[], float]  # Redis' clock
+    trainings: SimTrainings
     deployments: dict[str, DeploymentRow] = field(default_factory=dict)
     replicas: dict[str, ReplicaRow] = field(default_factory=dict)  # those that are gone, too
     living: dict[str, dict[str, ReplicaRow]] = field(default_factory=dict)  # by deployment
@@ -143,17 +145,21 @@ class SimRows:
     def set_state(self, replica: str, state: ReplicaState) -> None:
         self._fence()
         row = self._tables.replicas[replica]
-        row.state, row.asked_at = state, self._tables.time()
+        if row.state != ReplicaState.GONE:  # which is final
+            row.state, row.asked_at = state, self._tables.time()
 
     def became_ready(self, replica: str, served: int) -> None:
         self.set_state(replica, ReplicaState.READY)
-        if served:
+        if served and self._tables.replicas[replica].state != ReplicaState.GONE:
             succeeded = {"failed_starts": 0, "retry_at": None, "served": served}
             self._change(self._tables.replicas[replica].deployment, succeeded)
 
     def gone(self, replica: str, reason: str, failed: FailedStarts | None) -> None:
-        self.set_state(replica, ReplicaState.GONE)
         row = self._tables.replicas[replica]
+        if row.state == ReplicaState.GONE:
+            self._fence()
+            return
+        self.set_state(replica, ReplicaState.GONE)
         self._tables.living[row.deployment].pop(replica, None)
         if failed is not None and failed.target == self._tables.deployments[row.deployment].target:
             fields = {"failed_starts": failed.count, "retry_at": failed.retry_at}
@@ -167,6 +173,18 @@ class SimRows:
 
     def note(self, deployment: str, kind: str, reason: str, inputs: Mapping[str, float]) -> None:
         self._fence()
+
+    def place_training(self, job: str, host: str, slot: int) -> bool:
+        self._fence()
+        return self._tables.trainings.place(job, host, slot)
+
+    def yield_training(self, job: str) -> None:
+        self._fence()
+        self._tables.trainings.rows[job].yielding = True
+
+    def free_training(self, job: str) -> None:
+        self._fence()
+        self._tables.trainings.free(job)
 
 
 def lanes_of(tables: Tables) -> set[Lane]:
@@ -204,6 +222,7 @@ def world_of(
             for name in orphans
             if processes and processes[name].alive
         ),
+        trainings=tables.trainings.facts(),
     )
 
 

@@ -4,6 +4,7 @@ in which all must come right. `checks.py` judges it."""
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 
 import redis
@@ -23,6 +24,8 @@ from scheduler.simulator.replicas import SimReplicas
 from scheduler.simulator.rows import DeploymentRow, Tables
 from scheduler.simulator.scalers import Leader, SimScaler
 from scheduler.simulator.tasks import SimTasks, TaskFaults
+from scheduler.simulator.trainings import SimTrainings, TrainingRow
+from scheduler.trainings import TrainingRules
 
 TRAFFIC_S = 400.0
 QUIET_S = 500.0  # longer than the longest back-off, drain and start timeouts together
@@ -78,8 +81,11 @@ class Scenario:
         self.shared = SharedLanes(lambda: self.loop.now)
         self.shared.fencing = broken.fencing
         self.shared.idle_gate = broken.idle_gate
+        self.trainings = SimTrainings(self.loop, self.shared.time, random.Random(seed))
         self.tables = Tables(
-            self.shared.time, fencing=broken.fencing, unique_names=broken.unique_names
+            *(self.shared.time, self.trainings),
+            fencing=broken.fencing,
+            unique_names=broken.unique_names,
         )
         self.replicas = SimReplicas(self.loop, self.shared, self._start_plan, SLOTS)
         self.task_faults = TaskFaults(slowest_s=0.3, longest_end_s=3.0)
@@ -90,7 +96,11 @@ class Scenario:
         count = self.random.randint(1, 4)
         size = 2 * count + self.random.choice((1, 3, 50))
         self.rules = broken.rules(
-            Rules(Fleet({"a": size // 2, "b": size - size // 2}), LIMITS, slots=SLOTS)
+            Rules(
+                *(Fleet({"a": size // 2, "b": size - size // 2}), LIMITS),
+                slots=SLOTS,
+                trainings=TrainingRules("a", 2),
+            )
         )
         self.scalers: list[SimScaler] = []
         self.start_fault: tuple[str, float] = ("", 0.0)  # kind, until
@@ -105,6 +115,7 @@ class Scenario:
         self.shared.closed = self.checks.closed
         self.shared.answered = self.checks.answered
         self.replicas.crowded = self.checks.crowded
+        self.trainings.crowded = self.checks.training_begins
         self.tables.intended = self.checks.intended
         self.shared.wake = lambda lane: self._wake()
         for _ in range(2):
@@ -113,6 +124,7 @@ class Scenario:
     def run(self) -> Verdict:
         self._plan_traffic()
         self._plan_users()
+        self._plan_trainings()
         self._plan_faults()
         self.checks.watch()
         self.loop.run(TRAFFIC_S + QUIET_S)
@@ -195,6 +207,15 @@ class Scenario:
                 self.refused += 1
 
         self.loop.at(at, lambda: look(3))
+
+    def _plan_trainings(self) -> None:
+        """With workers that die; by a generator of their own, so that the rest is as it was."""
+        draw = self.trainings.random
+        for number in range(draw.randint(0, 4)):
+            row = TrainingRow(f"ft-{number}", draw.uniform(20.0, 120.0), draw.choice("ab"))
+            self.loop.at(draw.uniform(0.0, TRAFFIC_S), partial(self.trainings.add, row))
+        for _ in range(draw.randint(0, 3)):
+            self.loop.at(draw.uniform(0.0, TRAFFIC_S), self.trainings.kill)
 
     def _plan_users(self) -> None:
         for row in self.tables.deployments.values():

@@ -53,6 +53,9 @@ class SimTasks:
     def stop(self, replica: str) -> None:
         self._queue(lambda: self._stop(replica))
 
+    def train(self, job: str) -> None:
+        self._queue(lambda: self._tables.trainings.begin(job))
+
     def prepare(self, deployment: str) -> None:
         row = self._tables.deployments[deployment]
         self._queue(lambda: self._fetch(row))

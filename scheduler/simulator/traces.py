@@ -16,6 +16,8 @@ from scheduler.simulator.replicas import SimReplicas
 from scheduler.simulator.rows import DeploymentRow, Tables
 from scheduler.simulator.scalers import Leader, SimScaler
 from scheduler.simulator.tasks import SimTasks, TaskFaults
+from scheduler.simulator.trainings import SimTrainings, TrainingRow
+from scheduler.trainings import TrainingRules
 
 _TAIL = 5000  # jobs that may still run at the end
 
@@ -52,17 +54,27 @@ def run(
     cold_start_s: float,
     deployments: int = 1,
     fleet: int = 10_000,
+    trainings: Sequence[TrainingRow] = (),
 ) -> Outcome:
-    """`arrivals` in order of time. It ends, and replicas count, until the last job has ended."""
+    """`arrivals` in order of time. It ends, and replicas count, until the last job has ended.
+    `trainings`: from the beginning, on what replicas leave over; they tell what became of them."""
     loop = Loop()
     shared = SharedLanes(lambda: loop.now)
-    tables = Tables(shared.time)
+    random_ = random.Random(0)
+    tables = Tables(shared.time, SimTrainings(loop, shared.time, random_))
+    for training in trainings:
+        tables.trainings.add(training)
     rows = [DeploymentRow(f"dep-{i}", "m", scaling, models={1: "m"}) for i in range(deployments)]
     tables.deployments = {row.id: row for row in rows}
     replicas = SimReplicas(loop, shared, lambda spec: StartPlan(cold_start_s), slots)
-    random_ = random.Random(0)
     tasks = SimTasks(loop, tables, replicas, random_, TaskFaults(slowest_s=0.0))
-    rules = Rules(Fleet({"local": fleet}), law=law, slots=slots, cold_start_s=cold_start_s)
+    rules = Rules(
+        Fleet({"local": fleet}),
+        law=law,
+        slots=slots,
+        cold_start_s=cold_start_s,
+        trainings=TrainingRules(most=fleet),
+    )
     scaler = SimScaler("one", loop, Leader(), shared, tables, replicas, tasks, rules, random_)
     shared.wake = lambda lane: scaler.wake()
     shared.heard = lambda lane: replicas.take(lane)

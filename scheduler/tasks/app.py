@@ -6,6 +6,7 @@ from loraplex.keys import CELERY_PREFIX
 from loraplex.settings import ScalerSettings
 
 settings = ScalerSettings()
+_SLOW = ("imports", "adapter_imports", "deliveries", "budgets", "evaluations", "storage")
 
 app = Celery("loraplex", broker=settings.redis_url)
 app.conf.update(
@@ -14,6 +15,7 @@ app.conf.update(
         "scheduler.tasks.budgets",
         "scheduler.tasks.compare",
         "scheduler.tasks.deliveries",
+        "scheduler.tasks.evaluations",
         "scheduler.tasks.imports",
         "scheduler.tasks.replicas",
         "scheduler.tasks.storage",
@@ -29,7 +31,14 @@ app.conf.update(
     # replica.
     task_routes={
         f"scheduler.tasks.{name}.*": {"queue": "imports"}
-        for name in ("imports", "adapter_imports", "deliveries", "budgets", "storage")
+        for name in (
+            "imports",
+            "adapter_imports",
+            "deliveries",
+            "budgets",
+            "evaluations",
+            "storage",
+        )
     }
     | {"scheduler.tasks.training.run_training": {"queue": "training"}},
     worker_prefetch_multiplier=1,

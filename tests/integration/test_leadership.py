@@ -14,18 +14,20 @@ from loraplex.broker.interface import Deposed
 from loraplex.broker.scaler import FORGOTTEN_AFTER_S, ScalerBroker
 from loraplex.broker.worker import WorkerBroker
 from loraplex.database import connect, migrate
-from loraplex.entities import Deployment, DeploymentEvent, Replica, Revision, Tenant
+from loraplex.entities import Deployment, DeploymentEvent, Replica, Revision, Tenant, TrainingJob
 from loraplex.keys import BUS_PREFIX, EPOCH, LEADER, Lane
 from loraplex.messages import ReplicaReport
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status
 from scheduler.actions import FailedStarts, Intend
+from scheduler.claim import Claim
 from scheduler.drivers.base import ReplicaSpec
 from scheduler.drivers.fake import FakeDriver
 from scheduler.event_relay import EXCHANGE, EventRelay
-from scheduler.observe import observe
+from scheduler.observe import observe, training_facts
 from scheduler.placement import Place
 from scheduler.rows import SqlRows
+from scheduler.trainings import TrainingFacts
 from scheduler.webhooks import Webhooks
 
 INTENT = Intend("rep-1-1", "dep-1", 1, 1, "local", 0)
@@ -92,6 +94,51 @@ def test_a_deposed_leader_writes_nothing(database: Engine) -> None:
         assert session.get_one(Replica, "rep-1-1").state == ReplicaState.STARTING
         assert session.get(Replica, "rep-1-2") is None
     assert new.latest_epoch() == 2
+
+
+def test_a_replica_that_a_former_leader_gave_up_stays_gone(database: Engine) -> None:
+    """It says so after the new one has looked, and before that one has written anything."""
+    old, new = rows(database, 1), rows(database, 2)
+    assert old.intend(INTENT)
+    old.gone("rep-1-1", "stopped", None)
+    new.became_ready("rep-1-1", served=1)
+    new.set_state("rep-1-1", ReplicaState.DRAINING)
+    new.gone("rep-1-1", "again", FailedStarts(1, 2000.0, 1))
+    with Session(database) as session:
+        row = session.get_one(Replica, "rep-1-1")
+        assert (row.state, row.reason, row.ready_at) == ("gone", "stopped", None)
+        deployment = session.get_one(Deployment, "dep-1")
+        assert (deployment.served, deployment.failed_starts) == (0, 0)
+
+
+def test_a_training_has_one_place_and_leaves_it(database: Engine) -> None:
+    leader = rows(database, 1)
+    job = TrainingJob(
+        tenant_id="t", base_model="m", repo="r", version=1, training_file="f", settings={}
+    )
+    with Session(database, expire_on_commit=False) as session:
+        session.add(job)
+        session.commit()
+    assert leader.place_training(job.id, "local", 0)
+    assert leader.place_training(job.id, "local", 0), "asked for again"
+    assert not leader.place_training(job.id, "local", 1)
+    claim = Claim(database, TrainingJob, job.id, Path())
+    assert claim.take_if() and not leader.place_training(job.id, "local", 0)
+    leader.free_training(job.id)
+    leader.yield_training(job.id)
+    (facts,) = observe_trainings(leader)
+    assert facts.yielding and facts.place == Place("local", 0), "somebody runs it"
+    leader.now = facts.sign_at + 60
+    leader.free_training(job.id)
+    (facts,) = observe_trainings(leader)
+    assert (facts.state, facts.place, facts.yielding) == ("queued", None, False)
+    assert not claim.write(), "it is not its any more"
+    with pytest.raises(Deposed):
+        rows(database, 0).place_training(job.id, "local", 0)
+
+
+def observe_trainings(leader: SqlRows) -> list[TrainingFacts]:
+    return [training_facts(row) for row in leader.load().trainings]
 
 
 def test_a_change_that_came_meanwhile_is_not_taken_back(database: Engine) -> None:

@@ -16,7 +16,6 @@ from loraplex.apikeys import FIRST_TENANT
 from loraplex.entities import (
     Adapter,
     StoredFile,
-    Tenant,
     TrainingEvent,
     TrainingJob,
     WorkState,
@@ -25,8 +24,7 @@ from loraplex.entities.columns import new_id
 from loraplex.registry import next_version
 from loraplex.settings import ScalerSettings
 from loraplex.store.files import FileStore
-from scheduler.claim import Claim, to_be_resumed
-from scheduler.tasks.training import next_in_line
+from scheduler.claim import Claim
 from scheduler.training_run import MOST_ATTEMPTS, TrainingRun
 
 ROWS = [{"prompt": f"{n} plus one is ", "completion": str(n + 1)} for n in range(24)]
@@ -71,6 +69,7 @@ def make(database: Engine, settings: ScalerSettings, tiny: str) -> Callable[...,
             "repo": "sums",
             "training_file": file,
             "settings": SETTINGS,
+            "host": "local",
         }
         with Session(database) as session:
             fields |= changes
@@ -86,6 +85,14 @@ def make(database: Engine, settings: ScalerSettings, tiny: str) -> Callable[...,
 def read(database: Engine, job: str) -> TrainingJob:
     with Session(database, expire_on_commit=False) as session:
         return session.get_one(TrainingJob, job)
+
+
+def change(database: Engine, job: str, **values: Any) -> None:
+    with Session(database) as session:
+        row = session.get_one(TrainingJob, job)
+        for name, value in values.items():
+            setattr(row, name, value)
+        session.commit()
 
 
 def events(database: Engine, job: str) -> list[TrainingEvent]:
@@ -106,7 +113,7 @@ def test_a_job_becomes_a_version_and_tells_its_loss(
 ) -> None:
     job = make(settings=SETTINGS | {"validation_split": 0.25})
     run = TrainingRun(database, settings, job)
-    assert run.begin(60) and not TrainingRun(database, settings, job).begin(60)
+    assert run.begin() and not TrainingRun(database, settings, job).begin()
     run.carry_out()
     row = read(database, job)
     assert (row.state, row.error, row.adapter) == ("succeeded", "", "sums/1")
@@ -123,21 +130,29 @@ def test_a_job_becomes_a_version_and_tells_its_loss(
 def test_it_yields_and_goes_on_to_the_same_end(
     database: Engine, settings: ScalerSettings, make: Callable[..., str]
 ) -> None:
-    whole = make()
+    longer = SETTINGS | {"epochs": 10}
+    whole = make(settings=longer)
     run = TrainingRun(database, settings, whole)
-    assert run.begin(60)
+    assert run.begin()
     run.carry_out()
 
-    other = make(repo="others")
-    wanted: list[bool] = []
-    yielding = TrainingRun(database, settings, other, lambda: read(database, other).step >= 3)
-    assert yielding.begin(60)
+    other = make(repo="others", settings=longer)
+
+    def ask() -> bool:
+        """As the scaler does, when its place is wanted."""
+        if read(database, other).step >= 3:
+            change(database, other, yielding=True)
+        return False
+
+    yielding = TrainingRun(database, settings, other, ask)
+    assert yielding.begin()
     yielding.carry_out()
     row = read(database, other)
     assert (row.state, row.runner) == ("queued", "") and 3 <= row.step < row.total_steps
-    assert to_be_resumed(database, TrainingJob, -1) == [other]
-    heir = TrainingRun(database, settings, other, lambda: bool(wanted))
-    assert heir.begin(60)
+    assert (row.host, row.slot, row.yielding) == ("", None, False)
+    change(database, other, host="local", slot=0)
+    heir = TrainingRun(database, settings, other)
+    assert heir.begin()
     heir.carry_out()
     assert read(database, other).state == "succeeded"
     begun = [e.message for e in events(database, other) if e.message.startswith("Begins")]
@@ -151,7 +166,7 @@ def test_epochs_are_kept_as_checkpoints_and_one_can_be_gone_on_from(
 ) -> None:
     job = make(settings=SETTINGS | {"epochs": 4, "checkpoints": 2, "validation_split": 0.25})
     run = TrainingRun(database, settings, job)
-    assert run.begin(60)
+    assert run.begin()
     run.carry_out()
     with Session(database, expire_on_commit=False) as session:
         rows = session.exec(select(Adapter).order_by(col(Adapter.checkpoint))).all()
@@ -169,7 +184,7 @@ def test_epochs_are_kept_as_checkpoints_and_one_can_be_gone_on_from(
 
     same = make(repo="on", parent="sums/1@10", settings=SETTINGS | {"rank": 64, "max_steps": 1})
     run = TrainingRun(database, settings, same)
-    assert run.begin(60)
+    assert run.begin()
     run.carry_out()
     with Session(database) as session:
         further = session.exec(select(Adapter).where(Adapter.repo == "on")).one()
@@ -191,7 +206,7 @@ def test_packed_rows_are_learned_from_as_padded_ones(
     def losses(**changes: Any) -> list[float]:
         job = make(training_file=file, repo=new_id("r"), settings=SETTINGS | changes)
         run = TrainingRun(database, settings, job)
-        assert run.begin(60)
+        assert run.begin()
         run.carry_out()
         row = read(database, job)
         assert row.state == "succeeded", row.error
@@ -210,18 +225,40 @@ def test_one_that_is_cancelled_leaves_nothing(
 
     def cancel() -> bool:
         if read(database, job).step:
-            with Session(database) as session:
-                session.get_one(TrainingJob, job).state = WorkState.CANCELLED.value
-                session.commit()
+            change(database, job, state=WorkState.CANCELLED.value)
         return False
 
     run = TrainingRun(database, settings, job, cancel)
-    assert run.begin(60)
+    assert run.begin()
     run.carry_out()
-    assert read(database, job).state == "cancelled"
+    row = read(database, job)
+    assert (row.state, row.host) == ("cancelled", "")
     with Session(database) as session:
         assert not session.exec(select(Adapter)).all()
     assert not (settings.training_dir / job).exists()
+
+
+def test_one_that_does_not_leave_in_time_is_killed_and_goes_on(
+    database: Engine, settings: ScalerSettings, make: Callable[..., str]
+) -> None:
+    job = make(settings=SETTINGS | {"epochs": 500})
+    hurried = settings.model_copy(update={"training_yield_s": 0.1})
+
+    def stop_it() -> bool:
+        """Its program hangs, then its place is wanted."""
+        if read(database, job).step:
+            for process in psutil.process_iter():
+                if job in " ".join(process.cmdline()):
+                    process.suspend()
+            change(database, job, yielding=True)
+        return False
+
+    run = TrainingRun(database, hurried, job, stop_it)
+    assert run.begin()
+    run.carry_out()
+    row = read(database, job)
+    assert (row.state, row.host, row.attempts) == ("queued", "", 0)
+    assert "gave its place away" in events(database, job)[-1].message
 
 
 def test_what_cannot_be_trained_fails_with_its_reason(
@@ -235,30 +272,20 @@ def test_what_cannot_be_trained_fails_with_its_reason(
     ):
         job = make(**changes)
         run = TrainingRun(database, settings, job)
-        assert run.begin(60)
+        assert run.begin()
         run.carry_out()
         row = read(database, job)
         assert row.state == "failed" and told in row.error, row.error
 
 
-def test_as_many_run_as_may_whoever_asks_at_once(
+def test_one_run_has_it_whoever_asks_and_none_without_a_place(
     database: Engine, settings: ScalerSettings, make: Callable[..., str]
 ) -> None:
-    two = settings.model_copy(update={"training_jobs": 2})
-    runs = [TrainingRun(database, two, make()) for _ in range(8)]
+    job, waits = make(), make(host="")
+    runs = [TrainingRun(database, settings, job) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(lambda run: run.begin(60), runs)) == 2
-
-
-def test_tenants_take_turns(
-    database: Engine, settings: ScalerSettings, make: Callable[..., str]
-) -> None:
-    with Session(database) as session:
-        session.add(Tenant(id="other"))
-        session.commit()
-    mine = [make() for _ in range(3)]
-    theirs = make(tenant_id="other", version=9)
-    assert next_in_line(database, 3) == [mine[0], theirs, mine[1]]
+        assert sum(pool.map(lambda run: run.begin(), runs)) == 1
+    assert not TrainingRun(database, settings, waits).begin()
 
 
 def test_a_database_that_is_away_for_a_moment_ends_no_training(
@@ -276,7 +303,7 @@ def test_a_database_that_is_away_for_a_moment_ends_no_training(
 
     monkeypatch.setattr(Claim, "write", write)
     run = TrainingRun(database, settings, job)
-    assert run.begin(60)
+    assert run.begin()
     run.carry_out()
     assert read(database, job).state == "succeeded"
 
@@ -294,7 +321,7 @@ def test_one_whose_program_is_killed_waits_for_another_run(
         return False
 
     run = TrainingRun(database, settings, job, kill)
-    assert run.begin(60)
+    assert run.begin()
     run.carry_out()
     assert read(database, job).state == "queued"
     assert "killed" in events(database, job)[-1].message

@@ -1,4 +1,5 @@
-"""what adapters were made of: checkpoints, lineage, tags; trainings that go on from an adapter"""
+"""what adapters were made of: checkpoints, lineage, tags; trainings that go on from an adapter, and
+have places of the fleet"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,11 +23,19 @@ def upgrade() -> None:
     with op.batch_alter_table("trainingjob") as batch:
         batch.add_column(sa.Column("parent", sa.String(), nullable=False, server_default=""))
         batch.add_column(sa.Column("left_s", sa.Float()))
+        batch.add_column(sa.Column("host", sa.String(), nullable=False, server_default=""))
+        batch.add_column(sa.Column("slot", sa.Integer()))
+        batch.add_column(sa.Column("placed_at", sa.DateTime(timezone=True)))
+        batch.add_column(sa.Column("yielding", sa.Boolean(), nullable=False, server_default="0"))
+    op.create_index("ix_trainingjob_host", "trainingjob", ["host"])
 
 
 def downgrade() -> None:
     """Checkpoints are forgotten: an earlier release would take them for versions."""
+    op.drop_index("ix_trainingjob_host", "trainingjob")
     with op.batch_alter_table("trainingjob") as batch:
+        for name in ("yielding", "placed_at", "slot", "host"):
+            batch.drop_column(name)
         batch.drop_column("left_s")
         batch.drop_column("parent")
     op.execute("DELETE FROM adapter WHERE checkpoint <> 0")
