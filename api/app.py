@@ -15,9 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors, transfers
 from api.batches.runner import BatchRunner
+from api.captures.recorder import Recorder
 from api.control import (
     adapters,
     aliases,
+    captures,
     comparison,
     datasets,
     dead_letters,
@@ -49,7 +51,7 @@ from api.requests.queues import Queues
 from api.requests.resolver import Resolver
 from api.security import authenticated, is_open
 from api.state import State, StateDep
-from loraplex import __version__
+from loraplex import __version__, redaction
 from loraplex.broker.api import ApiBroker
 from loraplex.broker.connection import connect_async
 from loraplex.broker.limiter import Limiter
@@ -66,10 +68,14 @@ from loraplex.store.staging import Staging
 log = logging.getLogger(__name__)
 
 _KEYS_WRITTEN_EACH_S = 30.0
+_MOST_EXCHANGES = 1000  # that wait to be stored
 _UPLOADS = ("/api/v1/adapters", "/api/v1/datasets", "/v1/files", "/transfers/")
 
 
 def build(settings: ApiSettings) -> FastAPI:
+    """Raises ValueError for a setting that can't be."""
+    redact = redaction.load(settings.redact)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect_async(settings.redis_url)
@@ -101,9 +107,11 @@ def build(settings: ApiSettings) -> FastAPI:
             imports=ImportEnds(database),
             staging=Staging(settings.uploads_dir),
             secrets=SecretBox(settings.secret_key, settings.secret_key_file),
+            exchanges=asyncio.Queue(_MOST_EXCHANGES),
         )
         runner = BatchRunner(app.state.loraplex)
-        works = (inflight.run(), _keep_used(keyring), runner.run())
+        recorder = Recorder(app.state.loraplex, redact)
+        works = (inflight.run(), _keep_used(keyring), runner.run(), recorder.run())
         tasks = [asyncio.create_task(work) for work in works]
         yield
         for task in tasks:
@@ -141,6 +149,7 @@ def build(settings: ApiSettings) -> FastAPI:
         repos,
         datasets,
         evaluations,
+        captures,
         requests,
         dead_letters,
         keys,

@@ -1,5 +1,7 @@
 """What the process holds between requests: made in the lifespan, reached through `app.state`."""
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -23,6 +25,7 @@ from loraplex.store.staging import Staging
 
 if TYPE_CHECKING:
     from api.registry.imports import ImportEnds
+    from api.requests.exchange import Exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,12 @@ class State:
     imports: "ImportEnds"
     staging: Staging
     secrets: SecretBox
+    exchanges: "asyncio.Queue[Exchange]"
+
+    def keep(self, exchange: "Exchange") -> None:
+        """If there is room: it is a sample."""
+        with suppress(asyncio.QueueFull):
+            self.exchanges.put_nowait(exchange)
 
 
 async def state_of(request: Request) -> State:

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
         description="How long the files of a deleted adapter, and uploads that nobody completed, "
         "are kept, in seconds: longer than any request takes.",
     )
+    capture_days: float = Field(
+        30.0, gt=0, description="How long captured exchanges are kept, in days."
+    )
     s3_sources: list[str] = Field(
         [],
         description="Where in S3 adapters may be imported from, with the server's credentials, as "
@@ -154,6 +157,14 @@ class ApiSettings(Settings):
         description="An API key that was revoked at another API process may work for so long.",
     )
     max_body_bytes: int = Field(16 * 2**20, gt=0, description="Largest request body, in bytes.")
+    redact: str = Field(
+        "",
+        description="A Python function, `package.module:function`, that each captured exchange "
+        "goes through before it is stored (loraplex/redaction.py).",
+    )
+    capture_most: int = Field(
+        10_000, ge=1, description="Captured exchanges that are kept of a deployment: the newest."
+    )
     max_merges: int = Field(
         100, ge=0, description="Different merged adapters that a tenant may ask for in a day."
     )

@@ -23,11 +23,21 @@ class AliasChange(BaseModel):
     versions: dict[Annotated[int, Field(ge=1, lt=10**9)], Annotated[int, Field(ge=1, le=1_000_000)]]
 
 
+class ShadowChange(BaseModel):
+    """A version that is asked the same, at low priority; its answers are kept with the others'."""
+
+    model_config = ConfigDict(extra="forbid")
+    version: int = Field(ge=1, lt=10**9)
+    percent: float = Field(gt=0, le=100)
+
+
 class AliasOut(BaseModel):
     ref: str
     base_model: str
     versions: dict[int, int]
     previous: dict[int, int]
+    shadow: int | None
+    shadow_percent: float
     changed_at: datetime
 
 
@@ -75,6 +85,31 @@ async def roll_back(repo: str, alias: str, tenant: ForAdapters, state: StateDep)
     return await _changed(state, await run_in_threadpool(act))
 
 
+@router.put("/{alias}/shadow")
+async def shadow(
+    repo: str, alias: str, body: ShadowChange, tenant: ForAdapters, state: StateDep
+) -> AliasOut:
+    """Copies of a share of its requests, asked when nothing waits: a sample, not a promise. Both
+    answers are among its deployment's exchanges."""
+    return await _shadow(state, tenant, repo, alias, body.version, body.percent)
+
+
+@router.delete("/{alias}/shadow")
+async def unshadow(repo: str, alias: str, tenant: ForAdapters, state: StateDep) -> AliasOut:
+    return await _shadow(state, tenant, repo, alias, None, 0.0)
+
+
+async def _shadow(
+    state: State, tenant: str, repo: str, alias: str, version: int | None, percent: float
+) -> AliasOut:
+    def act() -> AliasOut:
+        with Session(state.database) as session:
+            row = aliases.need(session, tenant, repo, alias)
+            return shown(aliases.shadow(session, row, version, percent))
+
+    return await _changed(state, await run_in_threadpool(act))
+
+
 @router.delete("/{alias}", status_code=204)
 async def delete(repo: str, alias: str, tenant: ForAdapters, state: StateDep) -> None:
     def act() -> None:
@@ -97,5 +132,7 @@ def shown(row: Alias) -> AliasOut:
         base_model=row.base_model,
         versions={int(v): w for v, w in row.weights.items()},
         previous={int(v): w for v, w in row.previous.items()},
+        shadow=row.shadow,
+        shadow_percent=row.shadow_percent,
         changed_at=row.changed_at,
     )

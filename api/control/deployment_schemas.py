@@ -110,6 +110,9 @@ class DeploymentCreate(BaseModel):
     priority: int = Field(0, ge=-100, le=100, description="Who yields on a full fleet: the lower.")
     engine: EngineSettings = Field(default_factory=EngineSettings)
     shared: bool = Field(False, description="Every tenant may query it; operators make such ones.")
+    capture: float = Field(
+        0.0, ge=0, le=1, description="Share of its owner's requests that is kept with the answers."
+    )
     limits: LimitsBody = Field(
         default_factory=LimitsBody, description="What each tenant may ask of it."
     )
@@ -129,6 +132,7 @@ class DeploymentPatch(BaseModel):
     priority: int | None = Field(None, ge=-100, le=100)
     engine: EngineSettings | None = Field(None, description="Replaces all of the engine settings.")
     shared: bool | None = None
+    capture: float | None = Field(None, ge=0, le=1)
     limits: LimitsBody | None = Field(None, description="Replaces all of the limits.")
 
 
@@ -172,6 +176,7 @@ class DeploymentOut(BaseModel):
     schedules: list[Schedule]
     priority: int
     shared: bool
+    capture: float
     limits: LimitsBody
     engine: dict[str, str]
     revision: int

@@ -1,5 +1,6 @@
 """/api/v1/repos: names under which adapters have versions."""
 
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
@@ -7,16 +8,19 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from api.control.adapters import AdapterOut, shown
 from api.control.deployment_schemas import Description
 from api.registry import repos
 from api.security import ForAdapters, ForLooking
 from api.state import StateDep
-from loraplex.entities import Adapter, Repo
+from loraplex.entities import Adapter, Repo, UsageRecord
+from loraplex.version_figures import Figures, figures
 
 router = APIRouter(prefix="/repos", tags=["adapters"])
+
+_MOST_RECORDS = 100_000
 
 
 class RepoCreate(BaseModel):
@@ -57,6 +61,25 @@ def get(name: str, tenant: ForLooking, state: StateDep) -> RepoOut:
     with Session(state.database) as session:
         row = repos.need(session, tenant, name)
         return _shown(row, repos.versions(session, tenant, row.name))
+
+
+@router.get("/{name}/figures")
+def version_figures(
+    name: str,
+    tenant: ForLooking,
+    state: StateDep,
+    hours: Annotated[float, Query(gt=0, le=24 * 365)] = 24,
+) -> dict[str, list[Figures]]:
+    """How each version did lately: the newest 100,000 answers at most."""
+    with Session(state.database) as session:
+        repo = repos.need(session, tenant, name).name
+        wanted = select(UsageRecord).where(
+            UsageRecord.tenant_id == tenant,
+            col(UsageRecord.at) >= int(time.time() - hours * 3600),
+            col(UsageRecord.adapter).startswith(f"{repo}/", autoescape=True),
+        )
+        newest = wanted.order_by(col(UsageRecord.at).desc()).limit(_MOST_RECORDS)
+        return {"data": figures(session.exec(newest).all())}
 
 
 @router.delete("/{name}", status_code=204)

@@ -65,6 +65,17 @@ def roll_back(session: Session, tenant: str, alias: Alias) -> Alias:
     return _stored(session, alias)
 
 
+def shadow(session: Session, alias: Alias, version: int | None, percent: float) -> Alias:
+    """None: none any more. Raises ApiError 400 for a version of another base model, 404."""
+    if version is not None:
+        row = versions.need(session, alias.tenant_id, f"{alias.repo}/{version}")
+        if row.base_model != alias.base_model:
+            message = f"{row.ref} is for {row.base_model}, {alias.ref} for {alias.base_model}."
+            raise bad_request(message, "version")
+    alias.shadow, alias.shadow_percent = version, percent
+    return _stored(session, alias)
+
+
 def need(session: Session, tenant: str, repo: str, name: str) -> Alias:
     """Locked until the session ends. Raises ApiError 404."""
     named = repos.need(session, tenant, repo).name

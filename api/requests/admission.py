@@ -11,6 +11,7 @@ from sqlmodel import Session
 from api.errors import ApiError, redis_away
 from api.keyring import Caller
 from api.requests import quota
+from api.requests.exchange import Exchange, exchange_of
 from api.requests.inflight import Ongoing
 from api.requests.jobs import JobMaker, fingerprint
 from api.requests.lanes import lanes_of, served_by
@@ -45,6 +46,7 @@ class Admitted:
     received: list[int] | None = None  # positions of its answers that the client has
     place: Place | None = None  # in the queue, when it came; None: there was none
     standing: Mapping[str, str] = field(default_factory=dict)  # headers: what is left of its limits
+    exchange: Exchange | None = None  # it is kept, or asked of another version too
 
     @property
     def shown(self) -> Shown:
@@ -116,7 +118,10 @@ async def _admit(
             return await known()
         raise
     place = await _place(state, deployment, ongoing)
-    return Admitted(served, ongoing, place=place, standing=standing)
+    exchange = None
+    if not background:
+        exchange = exchange_of(request, caller, resolved, shown.adapter, state.keep)
+    return Admitted(served, ongoing, place=place, standing=standing, exchange=exchange)
 
 
 def _over_limit(refused: BaseException) -> bool:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from api.errors import ApiError, generation_failed
 from api.requests.admission import Admitted
 from api.requests.detokenize import Detokenizer
+from api.requests.exchange import Exchange
 from api.requests.inflight import Inflight
 from api.requests.tool_calls import CallPart, ToolCallParser
 from api.requests.tool_families import FAMILIES
@@ -54,6 +55,7 @@ class Generation:
         self._tokenizer = admitted.served.tokenizer
         self._answers = admitted.ongoing.answers
         self._received = admitted.received or [-1] * len(self._answers)
+        self._exchange = admitted.exchange
 
     def pieces(self) -> AsyncIterator[list[tuple[int, Piece]]]:
         """Pieces of all answers, as many as are there, each with the index of its answer.
@@ -62,7 +64,19 @@ class Generation:
         all it needs: that frees its slots.
         """
         found = self._pieces(0) if len(self._answers) == 1 else self._merged()
-        return self._with_prompts(found) if self._shown.scored else found
+        if self._shown.scored:
+            found = self._with_prompts(found)
+        return self._watched(found, self._exchange) if self._exchange else found
+
+    @staticmethod
+    async def _watched(
+        found: AsyncIterator[list[tuple[int, Piece]]], exchange: Exchange
+    ) -> AsyncIterator[list[tuple[int, Piece]]]:
+        async for pieces in found:
+            for _, piece in pieces:
+                exchange.add(piece.text, calls=bool(piece.calls))
+            yield pieces
+        exchange.end()
 
     async def _merged(self) -> AsyncIterator[list[tuple[int, Piece]]]:
         queue: asyncio.Queue[list[tuple[int, Piece]] | Exception | None] = asyncio.Queue(_AHEAD)

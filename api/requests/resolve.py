@@ -15,12 +15,20 @@ from loraplex.store.merging import Merge
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`others`: what an alias may mean besides, and the weights of all, `adapter`'s first."""
+    """`others`: what an alias may mean besides, and the weights of all, `adapter`'s first.
+    `shadow`: a version that a share of its requests goes to, too."""
 
     deployment: Deployment
     adapter: Adapter | None
     others: Sequence[Adapter] = ()
     weights: Sequence[int] = (1,)
+    shadow: "Shadow | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    version: str  # repo/version
+    percent: float
 
 
 def resolve(session: Session, tenant: str, model: str) -> Target:
@@ -43,7 +51,7 @@ def resolve(session: Session, tenant: str, model: str) -> Target:
                 f"{deployment.base_model}.",
                 "model",
             )
-        return _target(deployment, found)
+        return _target(deployment, found, find_shadow(session, tenant, ref))
     found = find_named(session, tenant, model)
     adapter = found[0][0] if found else None
     base_model = adapter.base_model if adapter else model
@@ -58,7 +66,7 @@ def resolve(session: Session, tenant: str, model: str) -> Target:
     ).all()
     if candidates:  # one that serves, and one's own before a shared one
         best = min(candidates, key=lambda d: (d.status not in ADMITTING, d.tenant_id != tenant))
-        return _target(best, found)
+        return _target(best, found, find_shadow(session, tenant, model))
     if adapter is not None:
         raise ApiError(
             404,
@@ -152,13 +160,23 @@ def usable_by(session: Session, tenant: str) -> list[Deployment]:
 Named = Sequence[tuple[Adapter, int]]  # with weights
 
 
-def _target(deployment: Deployment, found: Named | None) -> Target:
+def _target(deployment: Deployment, found: Named | None, shadow: Shadow | None) -> Target:
     if not found:
         return Target(deployment, None)
     (adapter, _), *others = found
-    return Target(
-        deployment, adapter, [each for each, _ in others], [weight for _, weight in found]
-    )
+    weights = [weight for _, weight in found]
+    return Target(deployment, adapter, [each for each, _ in others], weights, shadow)
+
+
+def find_shadow(session: Session, tenant: str, ref: str) -> Shadow | None:
+    """Of `repo@alias`."""
+    repo, at, name = ref.partition("@")
+    alias = session.get(Alias, (tenant, repo, name)) if at and "/" not in repo else None
+    if alias is None or alias.shadow is None:
+        return None
+    version = f"{repo}/{alias.shadow}"
+    there = find_adapter(session, tenant, version) is not None
+    return Shadow(version, alias.shadow_percent) if there else None
 
 
 def find_named(session: Session, tenant: str, ref: str) -> Named | None:

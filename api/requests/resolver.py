@@ -18,7 +18,7 @@ from sqlmodel import Session
 from api.errors import ApiError
 from api.requests.merges import Merges
 from api.requests.models import ServedModel, ServedModels
-from api.requests.resolve import merge_parts, resolve
+from api.requests.resolve import Shadow, merge_parts, resolve
 from loraplex.entities import Deployment
 from loraplex.not_serving import not_serving
 from loraplex.status import ADMITTING, Status
@@ -44,11 +44,13 @@ BASE = Variant("", None)
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """`variants`: what an adapter's name means, several where an alias is split."""
+    """`variants`: what an adapter's name means, several where an alias is split; `shadow`: what is
+    asked besides."""
 
     deployment: Deployment
     served: ServedModel
     variants: tuple[Variant, ...] = (BASE,)
+    shadow: Shadow | None = None
 
     def variant(self, key: str) -> Variant:
         """By weights; the same for the same key."""
@@ -144,7 +146,7 @@ class Resolver:
             return Resolved(deployment, served)
         weighted = zip((target.adapter, *target.others), target.weights, strict=True)
         variants = tuple(Variant(a.ref, a.digest, weight) for a, weight in weighted)
-        return Resolved(deployment, served, variants)
+        return Resolved(deployment, served, variants, target.shadow)
 
     def served_for(self, deployment: Deployment) -> ServedModel:
         """Raises ApiError while its base model isn't here."""

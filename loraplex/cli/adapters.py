@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="adapters")
     repos = typer.Typer(invoke_without_command=True, help="List repos, or remove one.")
     repos.callback()(list_repos)
+    repos.command("figures")(repo_figures)
     repos.command("rm")(remove_repo)
     app.add_typer(repos, name="repos")
 
@@ -205,6 +206,26 @@ def list_repos(context: typer.Context, as_json: Json = False) -> None:
     for row in rows:
         numbers = ", ".join(str(each["version"]) for each in row["versions"])
         table.add_row(row["name"], numbers, row["description"])
+    print_table(table)
+
+
+def repo_figures(
+    name: str,
+    hours: Annotated[float, typer.Option(help="The last ones.")] = 24,
+    as_json: Json = False,
+) -> None:
+    """How each version does: answers, failures, tokens, seconds."""
+    path = f"/api/v1/repos/{quote(name, safe='')}/figures"
+    rows = client().call("GET", path, params={"hours": hours})["data"]
+    if as_json:
+        print_json(rows)
+        return
+    names = ["answers", "failed", "completion_tokens", "first_token_p50_s", "first_token_p95_s"]
+    names += ["duration_p50_s", "tokens_per_s_p50"]
+    table = Table("version", *(each.replace("_", " ") for each in names))
+    for row in rows:
+        values = ("" if row[each] is None else f"{row[each]:g}" for each in names)
+        table.add_row(row["version"], *values)
     print_table(table)
 
 

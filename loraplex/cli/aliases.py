@@ -1,4 +1,4 @@
-"""alias: list, set, promote, rollback, rm."""
+"""alias: list, set, promote, rollback, shadow, rm."""
 
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
         ("set", set_),
         ("promote", promote),
         ("rollback", roll_back),
+        ("shadow", shadow),
         ("rm", remove),
     ):
         group.command(name)(command)
@@ -63,6 +64,22 @@ def roll_back(ref: Ref) -> None:
     _show(client().call("POST", f"{_path(ref)}/rollback"))
 
 
+def shadow(
+    ref: Ref,
+    version: Annotated[str, typer.Argument(help="That is asked the same; off: none any more.")],
+    percent: Annotated[float, typer.Option(help="Of the traffic.")] = 5.0,
+) -> None:
+    """Ask another version the same, when nothing waits; see: loraplex captures list."""
+    path = f"{_path(ref)}/shadow"
+    if version == "off":
+        _show(client().call("DELETE", path))
+        return
+    number = version.rpartition("/")[2]
+    if not number.isdecimal():
+        raise fail(f"{version!r}: VERSION, such as 3, or off.")
+    _show(client().call("PUT", path, json={"version": int(number), "percent": percent}))
+
+
 def remove(ref: Ref) -> None:
     """Delete an alias; its versions stay."""
     client().call("DELETE", _path(ref))
@@ -70,7 +87,8 @@ def remove(ref: Ref) -> None:
 
 
 def _show(row: dict[str, Any]) -> None:
-    out.print(f"{row['ref']} is {_shares(row['versions'])}")
+    shadow = f", shadowed by {row['shadow']} ({row['shadow_percent']:g} %)" if row["shadow"] else ""
+    out.print(f"{row['ref']} is {_shares(row['versions'])}{shadow}")
 
 
 def _shares(weights: dict[str, int]) -> str:

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsError
 from loraplex.cli import (
     adapters,
     aliases,
+    captures,
     chat,
     datasets,
     dead_letters,
@@ -37,6 +38,7 @@ for module in (
     adapters,
     aliases,
     datasets,
+    captures,
     finetune,
     evaluate,
     chat,

@@ -3,6 +3,7 @@
 from loraplex.entities.answers import Batch, StoredResponse, Totals, UsageRecord
 from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
 from loraplex.entities.evaluation import Evaluation
+from loraplex.entities.exchange import CapturedExchange
 from loraplex.entities.notices import DeliveryState, Webhook, WebhookDelivery
 from loraplex.entities.registry import (
     Adapter,
@@ -27,6 +28,7 @@ __all__ = [
     "Alias",
     "ApiKey",
     "Batch",
+    "CapturedExchange",
     "Dataset",
     "DeliveryState",
     "Deployment",

@@ -70,6 +70,8 @@ class Alias(SQLModel, table=True):
     base_model: str  # of all of its versions
     weights: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))  # by version
     previous: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))  # to roll back to
+    shadow: int | None = None  # the version that is asked, too
+    shadow_percent: float = 0.0  # of the traffic
     changed_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
     @property

@@ -43,6 +43,7 @@ class Deployment(SQLModel, table=True):
     )
     priority: int = 0  # who yields where the fleet is full
     shared: bool = False  # the platform's: every tenant may query it
+    capture: float = 0.0  # share of its owner's requests that is kept with their answers
     # What each tenant may ask of it, as in `Plan`.
     limits: dict[str, int] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     revision: int = 1  # whose lane requests go to

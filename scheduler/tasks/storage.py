@@ -12,10 +12,13 @@ from loraplex.entities import (
     UNFINISHED,
     Adapter,
     AdapterImport,
+    CapturedExchange,
+    Deployment,
     TrainingEvent,
     TrainingJob,
     utc_now,
 )
+from loraplex.status import Status
 from loraplex.store.adapter_folders import AdapterFolders, older
 from loraplex.store.staging import Staging
 from scheduler.tasks.app import app, settings
@@ -35,6 +38,7 @@ def clean_storage() -> None:
     uploads = Staging(settings.uploads_dir).forget_older(_UPLOAD_S)
     _forget_ended()
     _clean_trainings()
+    _forget_exchanges()
     if removed or uploads:
         log.info("removed: %d adapters' files, %d uploads", removed, uploads)
 
@@ -52,6 +56,16 @@ def _forget_ended() -> None:
         jobs = select(TrainingJob.id).where(*over)
         session.execute(delete(TrainingEvent).where(col(TrainingEvent.job_id).in_(jobs)))
         session.execute(delete(TrainingJob).where(*over))
+        session.commit()
+
+
+def _forget_exchanges() -> None:
+    """What was captured long ago, and of deployments that were deleted."""
+    since = utc_now() - timedelta(days=settings.capture_days)
+    gone = select(Deployment.id).where(Deployment.status == Status.DELETED)
+    old = or_(col(CapturedExchange.at) < since, col(CapturedExchange.deployment_id).in_(gone))
+    with Session(_engine) as session:
+        session.execute(delete(CapturedExchange).where(old))
         session.commit()
 
 

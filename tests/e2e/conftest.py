@@ -145,6 +145,7 @@ def platform(
         LORAPLEX_PRICES='{"*": 3.6}',
         LORAPLEX_BUDGET_CHECK_S="1",
         LORAPLEX_CALLBACK_HOSTS='["127.0.0.1"]',
+        LORAPLEX_REDACT="tests.fakes.redact:redact",
         LORAPLEX_S3_SOURCES='["s3://adapters/{tenant}"]',
         HF_ENDPOINT=hub.url,
         **s3,
