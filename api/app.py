@@ -59,7 +59,7 @@ from loraplex.database import connect
 from loraplex.registry import Registry
 from loraplex.secret_box import SecretBox
 from loraplex.settings import ApiSettings
-from loraplex.store.adapters import AdapterStore
+from loraplex.store.adapters import store_of
 from loraplex.store.files import FileStore
 from loraplex.store.merged import MergedAdapters
 from loraplex.store.models import ModelStore
@@ -86,7 +86,7 @@ def build(settings: ApiSettings) -> FastAPI:
         keyring = Keyring(database, settings.key_cache_s)
         models_here = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
         served = ServedModels()
-        adapter_store = AdapterStore(settings.adapters_dir)
+        adapter_store = store_of(settings)
         most, most_bytes = settings.max_merges, settings.max_upload_bytes
         merged = MergedAdapters(adapter_store, settings.merged_dir, most, most_bytes)
         merges = Merges(merged, database, settings.storage_limit)

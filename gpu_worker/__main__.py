@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,8 +78,6 @@ def _load(settings: WorkerSettings, broker: WorkerBroker, split: Split) -> "Engi
 
     from gpu_worker.engine.config import EngineConfig
     from gpu_worker.engine.engine import Engine
-    from loraplex.store.adapter_cache import AdapterCache
-    from loraplex.store.adapter_folders import AdapterFolders
 
     split.imported()
     torch.set_num_threads(settings.threads)
@@ -95,10 +93,7 @@ def _load(settings: WorkerSettings, broker: WorkerBroker, split: Split) -> "Engi
         deterministic=settings.deterministic,
         findings=settings.findings_dir,
     )
-    locate = AdapterFolders(settings.adapters_dir).folder
-    if settings.adapter_disk is not None:
-        quota = int(settings.adapter_disk_gib * 2**30)
-        locate = AdapterCache(locate, settings.adapter_disk, quota).folder
+    locate = _locate(settings)
     Prefetch(broker, locate)
     engine = Engine(models.fetch(broker.lane.base_model), config, locate)
     for name, digest in settings.preload.items():
@@ -107,6 +102,22 @@ def _load(settings: WorkerSettings, broker: WorkerBroker, split: Split) -> "Engi
     split.loaded()
     log.info("ready after %.1f s", split.ready_after_s)
     return engine
+
+
+def _locate(settings: WorkerSettings) -> Callable[[str], Path]:
+    """An adapter's folder by its digest: the store's own, or a copy on a disk of this machine."""
+    from loraplex.store.adapter_cache import AdapterCache, Folders, Source
+    from loraplex.store.adapter_folders import AdapterFolders
+    from loraplex.store.remote_adapters import RemoteAdapters
+
+    locate, disk = AdapterFolders(settings.adapters_dir).folder, settings.adapter_disk
+    source: Source = Folders(locate)
+    if settings.adapter_store:
+        source = RemoteAdapters(settings.adapter_store)
+        disk = disk or settings.home / "adapter-copies"
+    if disk is None:
+        return locate
+    return AdapterCache(source, disk, int(settings.adapter_disk_gib * 2**30)).folder
 
 
 def _serve(

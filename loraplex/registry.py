@@ -88,7 +88,9 @@ class Registry:
         for _ in range(_TRIES):  # another registration may take the same number
             with Session(self.database, expire_on_commit=False) as session:
                 try:
-                    return _next_version(session, new, self.limit)
+                    made = _next_version(session, new, self.limit)
+                    self.adapters.ensure(made.digest)
+                    return made
                 except IntegrityError:
                     session.rollback()
                 except storage_quota.StorageFull as full:

@@ -62,6 +62,11 @@ class Settings(BaseSettings):
         description="How long the files of a deleted adapter, and uploads that nobody completed, "
         "are kept, in seconds: longer than any request takes.",
     )
+    adapter_store: str = Field(
+        "",
+        description="Where adapters are kept for many machines, as fsspec has it: "
+        "`s3://bucket/adapters`. Unset: in the home folder.",
+    )
     capture_days: float = Field(
         30.0, gt=0, description="How long captured exchanges are kept, in days."
     )

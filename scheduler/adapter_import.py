@@ -17,7 +17,7 @@ from loraplex.entities import Adapter, AdapterImport, Tenant, WorkState
 from loraplex.registry import Origin, RegistrationRefused, Registry
 from loraplex.secret_box import NotReadable, SecretBox
 from loraplex.settings import ScalerSettings
-from loraplex.store.adapters import AdapterStore
+from loraplex.store.adapters import store_of
 from loraplex.store.fetch_adapter import FetchFailed, Stopped, fetch
 from loraplex.store.models import ModelStore
 from loraplex.store.sources import Allowed, SourceRefused, check_allowed, parse
@@ -93,7 +93,7 @@ class ImportRun:
         if not self._claim.write():
             raise Stopped
         models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
-        store = AdapterStore(settings.adapters_dir)
+        store = store_of(settings)
         registry = Registry(self._database, store, models, settings.storage_limit)
         origin = Origin(lineage={"import": row.id, "source": row.source})
         return registry.register(row.tenant_id, row.repo, row.base_model, config, weights, origin)

@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 from loraplex.entities import Adapter, Dataset, TrainingJob, utc_now
 from loraplex.registry import Origin, Registry, find_adapter
 from loraplex.settings import ScalerSettings
-from loraplex.store.adapters import AdapterStore
+from loraplex.store.adapters import store_of
 from loraplex.store.models import ModelStore
 from loraplex.store.peft_checks import CONFIG, WEIGHTS
 
@@ -18,14 +18,15 @@ from loraplex.store.peft_checks import CONFIG, WEIGHTS
 class TrainedVersions:
     def __init__(self, database: Engine, settings: ScalerSettings, models: ModelStore) -> None:
         self._database = database
-        self._store = AdapterStore(settings.adapters_dir)
+        self._store = store_of(settings)
         self._registry = Registry(database, self._store, models, settings.storage_limit)
 
     def folder_of(self, tenant: str, ref: str) -> Path | None:
         """Of a version or checkpoint that is there."""
         with Session(self._database) as session:
             found = find_adapter(session, tenant, ref)
-        return self._store.folder(found.digest) if found and self._store.use(found.digest) else None
+        there = found is not None and self._store.use(found.digest)
+        return self._store.locate(found.digest) if found and there else None
 
     def register(self, job: TrainingJob, folder: Path) -> Adapter:
         """The end of a job. Raises RegistrationRefused."""

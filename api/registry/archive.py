@@ -18,15 +18,19 @@ from loraplex.store.peft_checks import CONFIG, WEIGHTS
 
 def as_zip(state: State, version: Adapter) -> StreamingResponse:
     """Raises ApiError 404 when its files were removed meanwhile."""
-    folder = state.adapters.folder(version.digest)
     file = tempfile.TemporaryFile()  # noqa: SIM115 (has no name: gone with whoever reads it)
     try:
+        folder = state.adapters.locate(version.digest)
         with zipfile.ZipFile(file, "w") as archive:
             for name in (CONFIG, WEIGHTS):  # weights don't shrink: stored as they are
                 archive.write(folder / name, name)
     except FileNotFoundError as gone:
         file.close()
         raise ApiError(404, "not_found", f"The files of {version.ref!r} are gone.") from gone
+    except OSError as away:
+        file.close()
+        message = f"The files of {version.ref!r} can't be read: {away}"
+        raise ApiError(503, "storage_unavailable", message, retry_after_s=10) from away
     size = file.tell()
     file.seek(0)
     name = f"{version.repo}-{version.tag}.zip"

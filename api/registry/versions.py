@@ -25,6 +25,9 @@ def register(
         code = "invalid_value" if refused.code == "base_model" else refused.code
         param = _PARAMS.get(refused.code)
         raise ApiError(status, code, str(refused), param=param) from refused
+    except OSError as away:
+        message = f"It is not stored: {away}"
+        raise ApiError(503, "storage_unavailable", message, retry_after_s=10) from away
 
 
 def need(session: Session, tenant: str, ref: str) -> Adapter:

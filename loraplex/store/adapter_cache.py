@@ -10,9 +10,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
 
 from loraplex.locked import locked
 from loraplex.store.adapters import digest_of
@@ -25,12 +26,35 @@ _UNFINISHED = "fetching-"
 _ABANDONED_S = 3600.0  # a fetch that takes longer belongs to a replica that was killed
 
 
+class Source(Protocol):
+    """Where adapters lie. All raise OSError where it doesn't have one, or is away."""
+
+    def sizes(self, digest: str) -> Mapping[str, int]:
+        """Of its files: a copy of others is damaged. Empty: a copy is believed."""
+
+    def copy(self, digest: str, name: str, into: Path) -> None: ...
+    def folder(self, digest: str) -> Path:
+        """To be read as it is, where there is no room for a copy."""
+
+
+class Folders:
+    """On a disk that is far away, as `locate` finds them."""
+
+    def __init__(self, locate: Callable[[str], Path]) -> None:
+        self.folder = locate
+
+    def sizes(self, digest: str) -> Mapping[str, int]:
+        return {name: (self.folder(digest) / name).stat().st_size for name in (CONFIG, WEIGHTS)}
+
+    def copy(self, digest: str, name: str, into: Path) -> None:
+        shutil.copyfile(self.folder(digest) / name, into)
+
+
 class AdapterCache:
     """Folders under `root`, named by digest, as `AdapterStore` has them."""
 
-    def __init__(self, store: Callable[[str], Path], root: Path, quota_bytes: int) -> None:
-        """`store`: the folder of an adapter, by its digest, wherever it lies."""
-        self._store = store
+    def __init__(self, source: Source, root: Path, quota_bytes: int) -> None:
+        self._source = source
         self._root = root
         self._quota = quota_bytes
         root.mkdir(parents=True, exist_ok=True)
@@ -41,8 +65,7 @@ class AdapterCache:
         Raises AdapterInvalid for an adapter that was damaged on its way, OSError when the store
         doesn't have it.
         """
-        source, copy = self._store(digest), self._root / digest
-        sizes = {name: (source / name).stat().st_size for name in (CONFIG, WEIGHTS)}
+        sizes, copy = self._source.sizes(digest), self._root / digest
         with self._lock():
             if _use(copy, sizes):
                 return copy
@@ -50,8 +73,8 @@ class AdapterCache:
             with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=self._root) as scratch:
                 fresh = Path(scratch) / digest
                 fresh.mkdir()
-                for name in sizes:
-                    shutil.copyfile(source / name, fresh / name)
+                for name in (CONFIG, WEIGHTS):
+                    self._source.copy(digest, name, fresh / name)
                     _to_disk(fresh / name)
                 if digest_of(fresh / CONFIG, fresh / WEIGHTS) != digest:
                     reason = f"The files of adapter {digest[:12]} don't match its digest."
@@ -66,7 +89,7 @@ class AdapterCache:
                 return copy
         except OSError as full:
             log.warning("no local copy of adapter %s: %s", digest[:12], full)
-            return source
+            return self._source.folder(digest)
 
     def _make_room(self, scratch: Path) -> None:
         """Remove the least recently used copies beyond the quota, and what the killed left."""
@@ -90,14 +113,14 @@ class AdapterCache:
         return locked(self._root / ".lock")
 
 
-def _use(copy: Path, sizes: dict[str, int]) -> bool:
+def _use(copy: Path, sizes: Mapping[str, int]) -> bool:
     """Mark a copy as used now. False: there is none that is whole."""
     try:
         whole = all((copy / name).stat().st_size == size for name, size in sizes.items())
+        if whole:
+            os.utime(copy / WEIGHTS)
     except FileNotFoundError:
         return False
-    if whole:
-        os.utime(copy / WEIGHTS)
     return whole
 
 

@@ -25,6 +25,10 @@ def older(path: Path, seconds: float) -> bool:
         return False
 
 
+def is_digest(name: str) -> bool:
+    return _DIGEST.fullmatch(name) is not None
+
+
 class AdapterFolders:
     """Folders under `root`, named by digest, each with PEFT's two files."""
 
@@ -33,7 +37,7 @@ class AdapterFolders:
 
     def folder(self, digest: str) -> Path:
         """Where an adapter lies. Raises ValueError: what is no digest could leave the store."""
-        if not _DIGEST.fullmatch(digest):
+        if not is_digest(digest):
             raise ValueError(f"not a digest: {digest!r}")
         return self.root / digest
 
@@ -50,9 +54,7 @@ class AdapterFolders:
     def unused(self, seconds: float) -> list[str]:
         """Digests that were neither stored nor used for so long."""
         return [
-            each.name
-            for each in self._folders()
-            if _DIGEST.fullmatch(each.name) and older(each, seconds)
+            each.name for each in self._folders() if is_digest(each.name) and older(each, seconds)
         ]
 
     def remove_unfinished(self, seconds: float) -> None:

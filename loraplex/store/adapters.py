@@ -12,6 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from loraplex.settings import Settings
 from loraplex.store.adapter_folders import UNFINISHED, AdapterFolders
 from loraplex.store.peft_checks import (
     CONFIG,
@@ -21,6 +22,7 @@ from loraplex.store.peft_checks import (
     check_tensors,
     parse_config,
 )
+from loraplex.store.remote_adapters import RemoteAdapters
 
 __all__ = ["AdapterFacts", "AdapterInvalid", "AdapterStore"]
 
@@ -43,7 +45,12 @@ _RELATED = {
 
 
 class AdapterStore(AdapterFolders):
-    """Folders of adapters that were checked."""
+    """Folders of adapters that were checked. With a `remote` the truth is there, and these are
+    copies."""
+
+    def __init__(self, root: Path, remote: RemoteAdapters | None = None) -> None:
+        super().__init__(root)
+        self.remote = remote
 
     @staticmethod
     def base_model_of(config: bytes) -> str:
@@ -53,19 +60,60 @@ class AdapterStore(AdapterFolders):
     def put(self, config: bytes, weights: bytes, base_model_folder: Path | None) -> AdapterFacts:
         """Check and store an adapter; the same content is stored once. Raises AdapterInvalid."""
         facts = inspect(config, weights, base_model_folder)
-        if self.use(facts.digest):
-            return facts
-        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=self.root) as scratch:
+        if not super().use(facts.digest):
+            self._keep(facts.digest, config, weights)
+        self.ensure(facts.digest)
+        return facts
+
+    def ensure(self, digest: str) -> None:
+        """That what is here is in the remote store, too: it may have been removed there, as
+        nobody's, before it became somebody's."""
+        if self.remote is not None and not self.remote.has(digest):
+            self.remote.put(digest, self.folder(digest))
+
+    def use(self, digest: str) -> bool:
+        try:
+            return super().use(digest) or self.locate(digest).exists()
+        except FileNotFoundError:
+            return False
+
+    def locate(self, digest: str) -> Path:
+        """Its folder, fetched if need be. Raises FileNotFoundError, AdapterInvalid for one that was
+        damaged on its way."""
+        folder = self.folder(digest)
+        if folder.exists() or self.remote is None:
+            return folder
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=self._made_root()) as scratch:
+            files = [Path(scratch) / name for name in (CONFIG, WEIGHTS)]
+            for file in files:
+                self.remote.copy(digest, file.name, file)
+            if digest_of(*files) != digest:
+                raise AdapterInvalid(f"The files of {digest[:12]} don't match their digest.")
+            config, weights = (file.read_bytes() for file in files)
+        self._keep(digest, config, weights)
+        return folder
+
+    def _made_root(self) -> Path:
+        self.root.mkdir(parents=True, exist_ok=True)
+        return self.root
+
+    def _keep(self, digest: str, config: bytes, weights: bytes) -> None:
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=self._made_root()) as scratch:
             fresh = Path(scratch) / "adapter"
             fresh.mkdir()
             (fresh / CONFIG).write_bytes(config)
             (fresh / WEIGHTS).write_bytes(weights)
             with self._lock():
-                target = self.folder(facts.digest)
+                target = self.folder(digest)
                 if not target.exists():  # else: another process stored the same content
                     fresh.rename(target)
                 os.utime(target)
-        return facts
+
+
+def store_of(settings: Settings) -> AdapterStore:
+    """A process', as it was set up."""
+    remote = RemoteAdapters(settings.adapter_store) if settings.adapter_store else None
+    return AdapterStore(settings.adapters_dir, remote)
 
 
 def digest_of(config: bytes | Path, weights: bytes | Path) -> str:

@@ -55,7 +55,7 @@ class MergedAdapters:
         if sum(kept.values()) >= room:
             raise MergeRefused("This tenant's storage is full (LORAPLEX_TENANT_STORAGE_GIB).")
         note.touch()  # a try counts
-        folders = [self._store.folder(digest) for digest in how.adapters]
+        folders = [self._store.locate(digest) for digest in how.adapters]
         if sum((folder / WEIGHTS).stat().st_size for folder in folders) > self._most_bytes:
             raise AdapterInvalid(f"together they have over {self._most_bytes} bytes.")
         files = [((f / CONFIG).read_bytes(), (f / WEIGHTS).read_bytes()) for f in folders]

@@ -20,6 +20,7 @@ from loraplex.entities import (
 )
 from loraplex.status import Status
 from loraplex.store.adapter_folders import AdapterFolders, older
+from loraplex.store.remote_adapters import RemoteAdapters
 from loraplex.store.staging import Staging
 from scheduler.tasks.app import app, settings
 
@@ -33,8 +34,10 @@ _engine = connect(settings.database)
 def clean_storage() -> None:
     """Safe to run at any time, and twice."""
     kept_s = settings.storage_kept_s
-    removed = clean_adapters(_engine, AdapterFolders(settings.adapters_dir), kept_s)
-    AdapterFolders(settings.adapters_dir).remove_unfinished(kept_s)
+    remote = RemoteAdapters(settings.adapter_store) if settings.adapter_store else None
+    folders = AdapterFolders(settings.adapters_dir)
+    removed = clean_adapters(_engine, folders, kept_s, remote)
+    folders.remove_unfinished(kept_s)
     uploads = Staging(settings.uploads_dir).forget_older(_UPLOAD_S)
     _forget_ended()
     _clean_trainings()
@@ -82,12 +85,38 @@ def _clean_trainings() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def clean_adapters(database: Engine, store: AdapterFolders, kept_s: float) -> int:
+def clean_adapters(
+    database: Engine, store: AdapterFolders, kept_s: float, remote: RemoteAdapters | None = None
+) -> int:
     """Those of versions that were deleted so long ago, and what was stored for no version: how
-    many. A request that was accepted before its adapter was deleted must have ended by then."""
+    many. A request that was accepted before its adapter was deleted must have ended by then.
+
+    With a remote store, also copies here that nobody used for so long.
+    """
     unused = store.unused(kept_s)
+    live = _live(database, kept_s)
+    if remote is None:
+        return sum(store.remove(digest, kept_s) for digest in unused if digest not in live)
+    for digest in unused:
+        store.remove(digest, kept_s)
+    dead = [digest for digest in remote.older(kept_s) if digest not in live]
+    return sum(_removed(database, remote, digest, kept_s) for digest in dead)
+
+
+def _removed(database: Engine, remote: RemoteAdapters, digest: str, kept_s: float) -> bool:
+    """Nobody can lock an object store: who registers the same content at this moment finds it
+    there, or it is brought back, or it stores it anew (`AdapterStore.ensure`)."""
+    remote.set_aside(digest)
+    if digest in _live(database, kept_s):
+        remote.bring_back(digest)
+        return False
+    remote.delete_aside(digest)
+    return True
+
+
+def _live(database: Engine, kept_s: float) -> set[str]:
+    """Digests that some version is, or was not long ago."""
     since = utc_now() - timedelta(seconds=kept_s)
     with Session(database) as session:
         needed = or_(col(Adapter.deleted_at).is_(None), col(Adapter.deleted_at) > since)
-        live = set(session.exec(select(Adapter.digest).where(needed)))
-    return sum(store.remove(digest, kept_s) for digest in unused if digest not in live)
+        return set(session.exec(select(Adapter.digest).where(needed)))

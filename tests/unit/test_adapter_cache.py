@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loraplex.store import adapter_cache
-from loraplex.store.adapter_cache import AdapterCache
+from loraplex.store.adapter_cache import AdapterCache, Folders
 from loraplex.store.adapters import digest_of
 from loraplex.store.peft_checks import CONFIG, WEIGHTS, AdapterInvalid
 
@@ -29,6 +29,10 @@ def put(store: Path, number: int) -> str:
     return folder.name
 
 
+def store(folder: Path) -> Folders:
+    return Folders((folder / "store").joinpath)
+
+
 def kept(root: Path) -> set[str]:
     return {each.name for each in root.iterdir() if each.is_dir()}
 
@@ -40,7 +44,7 @@ def test_the_least_recently_used_go(
 ) -> None:
     folder = tmp_path_factory.mktemp("cache")
     digests = [put(folder / "store", number) for number in range(6)]
-    cache = AdapterCache((folder / "store").joinpath, folder / "disk", quota_bytes=3 * SIZE)
+    cache = AdapterCache(store(folder), folder / "disk", quota_bytes=3 * SIZE)
     order: list[str] = []
     for at, number in enumerate(used):
         copy = cache.folder(digests[number])
@@ -52,7 +56,7 @@ def test_the_least_recently_used_go(
 
 def test_one_that_was_just_given_out_stays(tmp_path: Path) -> None:
     digests = [put(tmp_path / "store", number) for number in range(5)]
-    cache = AdapterCache((tmp_path / "store").joinpath, tmp_path / "disk", quota_bytes=SIZE)
+    cache = AdapterCache(store(tmp_path), tmp_path / "disk", quota_bytes=SIZE)
     for digest in digests:
         cache.folder(digest)
     assert kept(tmp_path / "disk") == set(digests)
@@ -63,7 +67,7 @@ def test_replicas_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     digests = [put(tmp_path / "store", number) for number in range(8)]
 
     def replica(seed: int) -> int:
-        cache = AdapterCache((tmp_path / "store").joinpath, tmp_path / "disk", quota_bytes=2 * SIZE)
+        cache = AdapterCache(store(tmp_path), tmp_path / "disk", quota_bytes=2 * SIZE)
         picked = [digests[(seed + at * at) % 8] for at in range(60)]
         return sum(len((cache.folder(d) / WEIGHTS).read_bytes()) == WEIGHTS_SIZE for d in picked)
 
@@ -74,7 +78,7 @@ def test_replicas_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_damaged_adapter_is_not_kept(tmp_path: Path) -> None:
     digest = put(tmp_path / "store", 1)
     (tmp_path / "store" / digest / WEIGHTS).write_bytes(b"half")
-    cache = AdapterCache((tmp_path / "store").joinpath, tmp_path / "disk", quota_bytes=SIZE)
+    cache = AdapterCache(store(tmp_path), tmp_path / "disk", quota_bytes=SIZE)
     with pytest.raises(AdapterInvalid, match="digest"):
         cache.folder(digest)
     with pytest.raises(OSError):
@@ -85,7 +89,7 @@ def test_a_damaged_adapter_is_not_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
 def test_a_copy_that_was_damaged_is_fetched_again(tmp_path: Path, name: str) -> None:
     digest = put(tmp_path / "store", 1)
-    cache = AdapterCache((tmp_path / "store").joinpath, tmp_path / "disk", quota_bytes=SIZE)
+    cache = AdapterCache(store(tmp_path), tmp_path / "disk", quota_bytes=SIZE)
     for damage in (Path.unlink, lambda file: file.write_bytes(b"")):
         damage(cache.folder(digest) / name)
         copy = cache.folder(digest)
@@ -93,7 +97,7 @@ def test_a_copy_that_was_damaged_is_fetched_again(tmp_path: Path, name: str) -> 
 
 
 def test_what_a_killed_replica_left_is_removed(tmp_path: Path) -> None:
-    cache = AdapterCache((tmp_path / "store").joinpath, tmp_path / "disk", quota_bytes=SIZE)
+    cache = AdapterCache(store(tmp_path), tmp_path / "disk", quota_bytes=SIZE)
     for name, at in (("fetching-old", 1), ("fetching-now", time.time())):
         (tmp_path / "disk" / name).mkdir()
         os.utime(tmp_path / "disk" / name, (at, at))
@@ -107,6 +111,6 @@ def test_without_room_the_store_is_read(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     digest = put(tmp_path / "store", 1)
-    cache = AdapterCache((tmp_path / "store").joinpath, tmp_path / "disk", quota_bytes=SIZE)
+    cache = AdapterCache(store(tmp_path), tmp_path / "disk", quota_bytes=SIZE)
     monkeypatch.setattr(shutil, "copyfile", full)
     assert cache.folder(digest) == tmp_path / "store" / digest

@@ -1,0 +1,119 @@
+"""Adapters in an object store (S3, or whatever fsspec reads), by digest: for many machines.
+
+`PREFIX/DIGEST/…` are PEFT's two files; the config is written last, so that where it is, all is.
+"""
+
+import shutil
+import time
+from collections.abc import Callable
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from loraplex.store.adapter_folders import is_digest
+from loraplex.store.peft_checks import CONFIG, WEIGHTS
+
+_BLOCK = 2**20
+_REMOVED = "removed"  # folder of what is about to be deleted
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _told(call: Callable[P, T]) -> Callable[P, T]:
+    """S3's clients have errors of their own for a store that can't be reached."""
+
+    @wraps(call)
+    def told(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return call(*arguments, **options)
+        except OSError:
+            raise
+        except Exception as failed:
+            raise OSError(f"the store of adapters: {failed}") from failed
+
+    return told
+
+
+class RemoteAdapters:
+    """All raise OSError where the store can't be reached."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    @cached_property
+    def _store(self) -> tuple[Any, str]:
+        import fsspec
+
+        options = {"skip_instance_cache": True, "use_listings_cache": False}
+        filesystem, root = fsspec.core.url_to_fs(self._url, **options)
+        return filesystem, root.rstrip("/")
+
+    @_told
+    def has(self, digest: str) -> bool:
+        filesystem, root = self._store
+        return bool(filesystem.exists(f"{root}/{digest}/{CONFIG}"))
+
+    @_told
+    def put(self, digest: str, folder: Path) -> None:
+        filesystem, root = self._store
+        for name in (WEIGHTS, CONFIG):
+            filesystem.put_file(str(folder / name), f"{root}/{digest}/{name}")
+
+    def sizes(self, digest: str) -> dict[str, int]:
+        """A copy of it is not looked at again: the store may be away."""
+        return {}
+
+    @_told
+    def copy(self, digest: str, name: str, into: Path) -> None:
+        """Raises FileNotFoundError."""
+        filesystem, root = self._store
+        path = f"{root}/{digest}/{name}"
+        with filesystem.open(path, "rb", cache_type="none") as there, into.open("wb") as here:
+            shutil.copyfileobj(there, here, _BLOCK)
+
+    def folder(self, digest: str) -> Path:
+        raise OSError(f"no room here for a copy of adapter {digest[:12]}")
+
+    @_told
+    def older(self, seconds: float) -> list[str]:
+        """Digests that were stored so long ago."""
+        filesystem, root = self._store
+        before, found = time.time() - seconds, []
+        for path, facts in filesystem.find(root, detail=True).items():
+            folder, _, name = path.rpartition("/")
+            digest = folder.rpartition("/")[2]
+            inside = folder == f"{root}/{digest}" and is_digest(digest)
+            if inside and name == CONFIG and _stored_at(facts) < before:
+                found.append(digest)
+        return found
+
+    @_told
+    def set_aside(self, digest: str) -> None:
+        """It can't be read any more, but brought back."""
+        self._move(digest, f"{_REMOVED}/{digest}", (CONFIG, WEIGHTS))
+
+    @_told
+    def bring_back(self, digest: str) -> None:
+        self._move(f"{_REMOVED}/{digest}", digest, (WEIGHTS, CONFIG))
+
+    @_told
+    def delete_aside(self, digest: str) -> None:
+        filesystem, root = self._store
+        for name in (CONFIG, WEIGHTS):
+            path = f"{root}/{_REMOVED}/{digest}/{name}"
+            if filesystem.exists(path):
+                filesystem.rm_file(path)
+
+    def _move(self, source: str, target: str, names: tuple[str, ...]) -> None:
+        filesystem, root = self._store
+        for name in names:
+            if filesystem.exists(f"{root}/{source}/{name}"):
+                filesystem.cp_file(f"{root}/{source}/{name}", f"{root}/{target}/{name}")
+                filesystem.rm_file(f"{root}/{source}/{name}")
+
+
+def _stored_at(facts: dict[str, Any]) -> float:
+    at = facts.get("LastModified") or facts.get("mtime") or facts.get("created") or 0.0
+    return float(at if isinstance(at, int | float) else at.timestamp())
