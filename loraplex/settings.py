@@ -67,6 +67,12 @@ class Settings(BaseSettings):
         description="Where adapters are kept for many machines, as fsspec has it: "
         "`s3://bucket/adapters`. Unset: in the home folder.",
     )
+    models_gib: float | None = Field(
+        None,
+        gt=0,
+        description="What base models may take of this machine's disk, in GiB; those that no "
+        "deployment needs go, the least lately used first. Unset: no bound.",
+    )
     capture_days: float = Field(
         30.0, gt=0, description="How long captured exchanges are kept, in days."
     )

