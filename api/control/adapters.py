@@ -2,6 +2,7 @@
 archive and delete versions."""
 
 from datetime import datetime
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, UploadFile
@@ -55,6 +56,11 @@ class AdapterWhere(AdapterOut):
     places: list[Place]
 
 
+class AdapterPage(BaseModel):
+    data: list[AdapterWhere]
+    has_more: bool
+
+
 class AdapterChange(BaseModel):
     """`tags`: instead of those that it has."""
 
@@ -99,21 +105,23 @@ async def list_adapters(
     state: StateDep,
     archived: bool = False,
     tag: Annotated[list[Tag] | None, Query(max_length=16)] = None,
-) -> dict[str, list[AdapterWhere]]:
-    """`archived`: those too. `tag`: those that have it, as `name=value`, or with any value."""
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    after: Annotated[str | None, Query(max_length=128)] = None,
+) -> AdapterPage:
+    """By repo and version. `archived`: those too. `tag`: those that have it, as `name=value`, or
+    with any value. `after`: those behind this `repo/version`."""
     told = await told_by_replicas(state, tenant)
 
-    def read() -> list[AdapterWhere]:
+    def read() -> AdapterPage:
         found = places(told)
         with Session(state.database) as session:
-            rows = versions.of_tenant(session, tenant, archived=archived)
-            return [
-                _where(row, found.get(row.digest, []))
-                for row in rows
-                if all(versions.has_tag(row, each) for each in tag or ())
-            ]
+            rows = versions.of_tenant(session, tenant, archived=archived, after=after)
+            tagged = (r for r in rows if all(versions.has_tag(r, each) for each in tag or ()))
+            page = list(islice(tagged, limit + 1))
+            shown_ = [_where(row, found.get(row.digest, [])) for row in page[:limit]]
+        return AdapterPage(data=shown_, has_more=len(page) > limit)
 
-    return {"data": await run_in_threadpool(read)}
+    return await run_in_threadpool(read)
 
 
 @router.get("/{repo}/{version}")

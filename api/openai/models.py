@@ -24,8 +24,8 @@ def list_models(http: Request, tenant: ForInference, state: StateDep) -> dict[st
         else:
             deployments = [need_usable(session, tenant, within)]
         served = {d.base_model for d in deployments}
-        adapters = versions.of_tenant(session, tenant, archived=False)
-        adapters = [a for a in adapters if a.base_model in served]
+        every = versions.of_tenant(session, tenant, archived=False)
+        adapters = [adapter for adapter in every if adapter.base_model in served]
         named = [a for a in aliases.of_tenant(session, tenant) if a.base_model in served]
         models = [_model(d.name, d.tenant_id, d.created_at) for d in deployments]
         models += [_model(a.ref, a.tenant_id, a.created_at) for a in adapters]

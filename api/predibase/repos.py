@@ -63,8 +63,8 @@ def list_repos(
 ) -> dict[str, Any]:
     """The newest first."""
     with Session(state.database) as session:
-        of = repos.all_versions(session, tenant)
         rows = repos.list_all(session, tenant, limit)
+        of = repos.versions_of(session, tenant, [row.name for row in rows])
         return {"data": {"repos": [_repo(row, of[row.name]) for row in rows]}}
 
 

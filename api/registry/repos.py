@@ -2,6 +2,8 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import func, update
@@ -14,6 +16,7 @@ from loraplex.entities import Adapter, Alias, Repo, utc_now
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _MOST = 10_000  # of a tenant
+_MOST_NAMED = 500  # in a query
 
 
 def check_name(name: str) -> None:
@@ -74,13 +77,22 @@ def versions(session: Session, tenant: str, repo: str) -> list[Adapter]:
     return list(session.exec(wanted.order_by(col(Adapter.version))))
 
 
-def all_versions(session: Session, tenant: str) -> defaultdict[str, list[Adapter]]:
-    """The same of all repos, by their names."""
-    wanted = _versions(tenant)
+def versions_of(
+    session: Session, tenant: str, names: Sequence[str]
+) -> defaultdict[str, list[Adapter]]:
+    """The same of several repos, by their names."""
     found: defaultdict[str, list[Adapter]] = defaultdict(list)
-    for version in session.exec(wanted.order_by(col(Adapter.version))):
-        found[version.repo].append(version)
+    for part in _parts(names):
+        wanted = _versions(tenant).where(col(Adapter.repo).in_(part))
+        for version in session.exec(wanted.order_by(col(Adapter.version))):
+            found[version.repo].append(version)
     return found
+
+
+def _parts(names: Sequence[str]) -> Iterator[list[str]]:
+    left = iter(names)
+    while part := list(islice(left, _MOST_NAMED)):
+        yield part
 
 
 def delete(session: Session, tenant: str, repo: Repo) -> None:

@@ -1,15 +1,18 @@
 """Versions of adapters: `repo/1`, `repo/2` … Registered once, never changed."""
 
-from sqlalchemy import update
+from collections.abc import Iterator
+
+from sqlalchemy import and_, or_, update
 from sqlmodel import Session, col, select
 
-from api.errors import ApiError
+from api.errors import ApiError, bad_request
 from api.registry import repos
 from api.state import State
 from loraplex import storage_quota
 from loraplex.entities import Adapter, Alias, utc_now
 from loraplex.registry import RegistrationRefused, find_adapter
 
+_PAGE = 500
 _PARAMS = {"base_model": "base_model", "adapter_refused": "adapter"}
 
 
@@ -38,13 +41,24 @@ def need(session: Session, tenant: str, ref: str) -> Adapter:
     return found
 
 
-def of_tenant(session: Session, tenant: str, *, archived: bool) -> list[Adapter]:
+def of_tenant(
+    session: Session, tenant: str, *, archived: bool, after: str | None = None
+) -> Iterator[Adapter]:
+    """By repo and version, as they are read; `after`: those behind this `repo/version`. Raises
+    ApiError 400."""
     wanted = select(Adapter).where(
         Adapter.tenant_id == tenant, Adapter.checkpoint == 0, col(Adapter.deleted_at).is_(None)
     )
     if not archived:
         wanted = wanted.where(col(Adapter.archived).is_(False))
-    return list(session.exec(wanted.order_by(col(Adapter.repo), col(Adapter.version))))
+    if after is not None:
+        repo, _, version = after.rpartition("/")
+        if not repo or not version.isdecimal() or len(version) > 9:
+            raise bad_request(f"after: {after[:80]!r} is no REPO/VERSION.", "after")
+        behind = and_(col(Adapter.repo) == repo, col(Adapter.version) > int(version))
+        wanted = wanted.where(or_(col(Adapter.repo) > repo, behind))
+    ordered = wanted.order_by(col(Adapter.repo), col(Adapter.version))
+    yield from session.exec(ordered.execution_options(yield_per=_PAGE))
 
 
 def archive(session: Session, version: Adapter, archived: bool) -> None:

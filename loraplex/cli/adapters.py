@@ -3,6 +3,7 @@
 import io
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -51,9 +52,7 @@ def list_adapters(
     """List adapters; see the commands for more."""
     if context.invoked_subcommand:
         return
-    rows = client().call("GET", "/api/v1/adapters", params={"archived": all_, "tag": tag or []})[
-        "data"
-    ]
+    rows = list(_all({"archived": all_, "tag": tag or []}))
     if as_json:
         print_json(rows)
         return
@@ -65,6 +64,16 @@ def list_adapters(
         facts = (str(a["rank"]), targets, size, a["state"], a["digest"][:12])
         table.add_row(name, a["base_model"], *facts)
     print_table(table)
+
+
+def _all(params: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Page by page."""
+    api, more = client(), True
+    while more:
+        page = api.call("GET", "/api/v1/adapters", params=params)
+        yield from page["data"]
+        more = page["has_more"]
+        params = params | {"after": page["data"][-1]["ref"]} if more else params
 
 
 def add(
