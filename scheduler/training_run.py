@@ -23,7 +23,6 @@ from loraplex import datasets
 from loraplex.entities import (
     NO_PLACE,
     StoredFile,
-    TrainingEvent,
     TrainingJob,
     WorkState,
     utc_now,
@@ -33,6 +32,7 @@ from loraplex.settings import ScalerSettings
 from loraplex.store.files import FileStore
 from loraplex.store.models import ModelBusy, ModelStore, ModelUnavailable
 from scheduler.claim import Claim
+from scheduler.training_reports import TrainingReports
 from scheduler.training_versions import TrainedVersions
 
 log = logging.getLogger(__name__)
@@ -64,8 +64,7 @@ class TrainingRun:
         self._folder = settings.training_dir / job_id
         self._models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
         self._versions = TrainedVersions(database, settings, self._models)
-        self._read_to = self._next = 0  # of its metrics
-        self._began = False  # its program has loaded what it needs
+        self._reports = TrainingReports(database, job_id, self._folder, self._keep)
         self._claim = Claim(database, TrainingJob, job_id, self._folder)
 
     def begin(self) -> bool:
@@ -97,11 +96,13 @@ class TrainingRun:
                     shutil.rmtree(self._folder, ignore_errors=True)
                 return
             if status == _YIELDED:
-                self._tell("It gave its place away, and goes on when there is one again.")
+                self._reports.tell("It gave its place away, and goes on when there is one again.")
                 self._wait_again(attempts=0)
                 return
             if status < 0:
-                self._tell(f"Its program was killed (signal {-status}); is there memory enough?")
+                self._reports.tell(
+                    f"Its program was killed (signal {-status}); is there memory enough?"
+                )
                 self._wait_again()
                 return
             if status != 0:
@@ -125,7 +126,7 @@ class TrainingRun:
     def _end(self, state: WorkState, **values: Any) -> None:
         if self._claim.write(state=state.value, finished_at=utc_now(), **NO_PLACE, **values):
             what = values.get("error") or f"{values['adapter']} can be used."
-            self._tell(what, level="error" if state is WorkState.FAILED else "info")
+            self._reports.tell(what, level="error" if state is WorkState.FAILED else "info")
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _train(self, job: TrainingJob) -> int | None:
@@ -133,8 +134,7 @@ class TrainingRun:
         if not (self._folder / "config.json").exists():
             self._prepare(job)
         (self._folder / "yield").unlink(missing_ok=True)
-        metrics = self._folder / "metrics.jsonl"
-        self._read_to = self._next = metrics.stat().st_size if metrics.exists() else 0
+        self._reports.catch_up()
         with (self._folder / "log").open("ab") as output:
             command = [sys.executable, "-m", "gpu_worker.training", str(self._folder)]
             quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
@@ -160,7 +160,9 @@ class TrainingRun:
 
     def _is_late(self, asked_at: float) -> bool:
         """Before its first step there is nothing to keep."""
-        return not self._began or time.monotonic() - asked_at > self._settings.training_yield_s
+        return (
+            not self._reports.begun or time.monotonic() - asked_at > self._settings.training_yield_s
+        )
 
     def _stop(self, process: "subprocess.Popen[bytes]") -> None:
         if process.poll() is None:
@@ -201,7 +203,7 @@ class TrainingRun:
         fresh = self._folder / "config.new"
         fresh.write_text(json.dumps(settings))
         fresh.rename(self._folder / "config.json")
-        self._tell(f"{len(rows)} rows to learn from, {len(held_out)} to validate with.")
+        self._reports.tell(f"{len(rows)} rows to learn from, {len(held_out)} to validate with.")
 
     def _rows(self, file_id: str) -> Iterator[dict[str, Any]]:
         with Session(self._database) as session:
@@ -225,37 +227,10 @@ class TrainingRun:
 
     def _follow(self) -> bool:
         """Pass on what it has told. False: it is not wanted here any more."""
-        values: dict[str, Any] = {}
-        for facts in self._news():
-            if "begun" in facts:
-                self._began = True
-                values |= {"step": facts["begun"], "total_steps": facts["total_steps"]}
-                self._tell(f"Begins at step {facts['begun']} of {facts['total_steps']}.")
-            elif "checkpoint" in facts:
-                values["attempts"] = 0
-                self._tell(f"Checkpoint at step {facts['checkpoint']}.")
-            elif "kept" in facts:
-                self._keep(facts)
-            else:
-                names = {name: name for name in ("step", "tokens", "loss", "left_s")}
-                names["eval_loss"] = "validation_loss"
-                values |= {into: facts[name] for name, into in names.items() if name in facts}
-                values["total_steps"] = facts["total_steps"]
-                self._tell(_sentence(facts), facts)
+        values = self._reports.news()
         told = self._claim.write(**values) if values else not self._claim.lost
-        self._read_to = self._next
+        self._reports.passed_on()
         return told
-
-    def _news(self) -> list[dict[str, Any]]:
-        """Whole lines since those that were passed on."""
-        metrics = self._folder / "metrics.jsonl"
-        if not metrics.exists():
-            return []
-        with metrics.open("rb") as file:
-            file.seek(self._read_to)
-            raw = file.read()
-        self._next = self._read_to + raw.rfind(b"\n") + 1
-        return [json.loads(line) for line in raw[: self._next - self._read_to].splitlines()]
 
     def _keep(self, facts: dict[str, Any]) -> None:
         """What an epoch has brought; without room for it the training goes on."""
@@ -267,9 +242,9 @@ class TrainingRun:
         try:
             ref = self._versions.keep(self._claim.row(), folder, step, figures)
         except RegistrationRefused as refused:
-            self._tell(f"The adapter of step {step} isn't kept: {refused}", level="warn")
+            self._reports.tell(f"The adapter of step {step} isn't kept: {refused}", level="warn")
         else:
-            self._tell(f"Epoch {round(facts['epoch'])} is kept as {ref}.")
+            self._reports.tell(f"Epoch {round(facts['epoch'])} is kept as {ref}.")
         shutil.rmtree(folder, ignore_errors=True)
 
     def _tail(self) -> str:
@@ -277,24 +252,9 @@ class TrainingRun:
         lines = file.read_text(errors="replace").strip().splitlines() if file.exists() else []
         return lines[-1][:500] if lines else "It ended without a word."
 
-    def _tell(
-        self, message: str, figures: dict[str, Any] | None = None, level: str = "info"
-    ) -> None:
-        with Session(self._database) as session:
-            event = TrainingEvent(job_id=self._id, message=message, figures=figures, level=level)
-            session.add(event)
-            session.commit()
-
 
 def _as_chat(row: dict[str, Any]) -> dict[str, Any]:
     if "completion" not in row:
         return row
     said = ("user", row["prompt"]), ("assistant", row["completion"])
     return {"messages": [{"role": role, "content": text} for role, text in said]}
-
-
-def _sentence(facts: dict[str, Any]) -> str:
-    of = f"Step {facts['step']} of {facts['total_steps']}"
-    if "eval_loss" in facts:
-        return f"{of}: validation loss {facts['eval_loss']:.4f}"
-    return f"{of}: loss {facts['loss']:.4f}"

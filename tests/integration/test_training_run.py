@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psutil
@@ -159,6 +161,56 @@ def test_it_yields_and_goes_on_to_the_same_end(
     assert len(begun) == 2 and "step 0 " in begun[0] and "step 0 " not in begun[1]
     same = [weights(database, settings, ref) for ref in ("sums/1", "others/1")]
     assert same[0] == same[1], "as if nothing had happened"
+
+
+def test_five_deaths_leave_no_trace(
+    database: Engine, settings: ScalerSettings, make: Callable[..., str]
+) -> None:
+    """Of the program and its watcher, at random: the same weights, and each loss once."""
+
+    class Died(BaseException):
+        """Nothing after it is done, as when a process is killed."""
+
+    longer = SETTINGS | {"epochs": 15, "checkpoint_s": 0.2, "validation_split": 0.25}
+    whole, other = make(settings=longer), make(repo="others", settings=longer)
+    run = TrainingRun(database, settings, whole)
+    assert run.begin()
+    run.carry_out()
+    draw = Random(3)
+
+    def dying(at_step: int) -> Callable[[], bool]:
+        def dies() -> bool:
+            if read(database, other).step >= at_step:
+                for process in psutil.process_iter():
+                    if other in " ".join(process.cmdline()):
+                        process.kill()
+                raise Died
+            return False
+
+        return dies
+
+    last = read(database, whole).total_steps
+    deaths = sorted(draw.sample(range(2, last - 4), 5))
+    for at_step in (*deaths, last + 1):
+        run = TrainingRun(database, settings, other, dying(at_step))
+        assert run.begin()
+        with suppress(Died):
+            run.carry_out()
+        died = at_step <= last
+        assert (read(database, other).state == "running") == died, events(database, other)[-1]
+        if died:
+            change(database, other, state=WorkState.QUEUED.value, runner="", host="local")
+
+    def told(job: str, kind: str) -> list[tuple[int, float]]:
+        found = [e.figures for e in events(database, job) if e.figures and kind in e.figures]
+        return [(each["step"], each[kind]) for each in found]
+
+    for kind in ("loss", "eval_loss"):
+        assert told(whole, kind) == told(other, kind)
+    steps = [step for step, _ in told(other, "loss")]
+    assert steps == list(range(1, read(database, other).total_steps + 1))
+    same = [weights(database, settings, ref) for ref in ("sums/1", "others/1")]
+    assert same[0] == same[1]
 
 
 def test_epochs_are_kept_as_checkpoints_and_one_can_be_gone_on_from(
