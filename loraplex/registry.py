@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, func
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from loraplex import storage_quota
 from loraplex.entities import Adapter, Repo, TrainingJob
@@ -151,6 +152,18 @@ def _next_version(session: Session, new: Adapter, limit: StorageLimit) -> Adapte
     session.add(row)
     session.commit()
     return row
+
+
+def checkpoints_of(job: TrainingJob) -> SelectOfScalar[Adapter]:
+    """Those that are there, the newest first."""
+    wanted = select(Adapter).where(
+        Adapter.tenant_id == job.tenant_id,
+        Adapter.repo == job.repo,
+        Adapter.version == job.version,
+        Adapter.checkpoint > 0,
+        col(Adapter.deleted_at).is_(None),
+    )
+    return wanted.order_by(col(Adapter.checkpoint).desc())
 
 
 def next_version(session: Session, tenant: str, repo: str) -> int:

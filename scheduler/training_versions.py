@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, update
-from sqlmodel import Session, col, select
+from sqlalchemy import Engine
+from sqlmodel import Session, select
 
 from loraplex.entities import Adapter, Dataset, TrainingJob, utc_now
-from loraplex.registry import Origin, Registry, find_adapter
+from loraplex.registry import Origin, Registry, checkpoints_of, find_adapter
 from loraplex.settings import ScalerSettings
 from loraplex.store.adapters import store_of
 from loraplex.store.models import ModelStore
@@ -39,18 +39,10 @@ class TrainedVersions:
         """As `repo/version@step`; beyond as many as are wanted, the oldest go. Raises
         RegistrationRefused."""
         kept = self._register(job, folder, step, {"steps": step, **figures})
-        of_job = (
-            col(Adapter.tenant_id) == job.tenant_id,
-            col(Adapter.repo) == job.repo,
-            col(Adapter.version) == job.version,
-            col(Adapter.checkpoint) > 0,
-            col(Adapter.deleted_at).is_(None),
-        )
-        newest = select(Adapter.id).where(*of_job).order_by(col(Adapter.checkpoint).desc())
         with Session(self._database) as session:
-            surplus = session.exec(newest.offset(job.settings["checkpoints"])).all()
-            gone = update(Adapter).where(col(Adapter.id).in_(surplus))
-            session.execute(gone.values(deleted_at=utc_now()))
+            for surplus in session.exec(checkpoints_of(job)).all()[job.settings["checkpoints"] :]:
+                surplus.deleted_at = utc_now()
+                session.add(surplus)
             session.commit()
         return kept.ref
 

@@ -184,7 +184,7 @@ def _version(row: Adapter) -> dict[str, Any]:
         "baseModel": row.base_model,
         "status": "completed",
         "adapterPath": row.digest,
-        "description": None,
-        "checkpoint": None,
+        "description": row.tags.get("description"),
+        "checkpoint": row.checkpoint or None,
         "finetuningJob": None,
     }

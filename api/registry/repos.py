@@ -65,7 +65,8 @@ def list_all(session: Session, tenant: str, most: int) -> list[Repo]:
     return list(session.exec(wanted.order_by(col(Repo.created_at).desc()).limit(most)))
 
 
-def _versions(tenant: str) -> SelectOfScalar[Adapter]:
+def live(tenant: str) -> SelectOfScalar[Adapter]:
+    """Versions that are there; checkpoints belong to their jobs."""
     return select(Adapter).where(
         Adapter.tenant_id == tenant, Adapter.checkpoint == 0, col(Adapter.deleted_at).is_(None)
     )
@@ -73,7 +74,7 @@ def _versions(tenant: str) -> SelectOfScalar[Adapter]:
 
 def versions(session: Session, tenant: str, repo: str) -> list[Adapter]:
     """Those that are not deleted, archived ones too."""
-    wanted = _versions(tenant).where(Adapter.repo == repo)
+    wanted = live(tenant).where(Adapter.repo == repo)
     return list(session.exec(wanted.order_by(col(Adapter.version))))
 
 
@@ -83,7 +84,7 @@ def versions_of(
     """The same of several repos, by their names."""
     found: defaultdict[str, list[Adapter]] = defaultdict(list)
     for part in _parts(names):
-        wanted = _versions(tenant).where(col(Adapter.repo).in_(part))
+        wanted = live(tenant).where(col(Adapter.repo).in_(part))
         for version in session.exec(wanted.order_by(col(Adapter.version))):
             found[version.repo].append(version)
     return found

@@ -24,7 +24,7 @@ from loraplex.entities import (
     WorkState,
     utc_now,
 )
-from loraplex.registry import find_adapter, next_version
+from loraplex.registry import checkpoints_of, find_adapter, next_version
 
 _MOST_AT_ONCE = 20  # of a tenant
 
@@ -156,16 +156,9 @@ def _begins_at(session: Session, tenant: str, wanted: Wanted) -> tuple[str, str]
 
 def checkpoints(session: Session, row: TrainingJob) -> list[Adapter]:
     """The oldest first; the end last."""
-    wanted = select(Adapter).where(
-        Adapter.tenant_id == row.tenant_id,
-        Adapter.repo == row.repo,
-        Adapter.version == row.version,
-        col(Adapter.checkpoint) > 0,
-        col(Adapter.deleted_at).is_(None),
-    )
-    found = list(session.exec(wanted.order_by(col(Adapter.checkpoint))))
+    found = session.exec(checkpoints_of(row)).all()[::-1]
     end = find_adapter(session, row.tenant_id, row.adapter)
-    return [*found, end] if end is not None else found
+    return [*found, end] if end is not None else [*found]
 
 
 def _checked(state: State, tenant: str, named: str, param: str) -> str:

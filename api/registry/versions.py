@@ -46,9 +46,7 @@ def of_tenant(
 ) -> Iterator[Adapter]:
     """By repo and version, as they are read; `after`: those behind this `repo/version`. Raises
     ApiError 400."""
-    wanted = select(Adapter).where(
-        Adapter.tenant_id == tenant, Adapter.checkpoint == 0, col(Adapter.deleted_at).is_(None)
-    )
+    wanted = repos.live(tenant)
     if not archived:
         wanted = wanted.where(col(Adapter.archived).is_(False))
     if after is not None:
