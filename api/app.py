@@ -19,6 +19,7 @@ from api.captures.recorder import Recorder
 from api.control import (
     adapters,
     aliases,
+    base_models,
     captures,
     comparison,
     datasets,
@@ -145,6 +146,7 @@ def build(settings: ApiSettings) -> FastAPI:
         comparison,
         adapters,
         imports,
+        base_models,
         aliases,
         repos,
         datasets,

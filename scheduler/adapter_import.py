@@ -1,4 +1,4 @@
-"""One import of an adapter: fetch it from a hub, S3 or a folder, register it.
+"""One import of an adapter: fetch it from a hub, S3 or a folder, register it; or of a base model.
 
 It is run by one task at a time (`claim.py`). What a task fetched that died is gone on with.
 """
@@ -13,19 +13,30 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col
 
-from loraplex.entities import Adapter, AdapterImport, Tenant, WorkState
+from loraplex.entities import AdapterImport, Tenant, WorkState
 from loraplex.registry import Origin, RegistrationRefused, Registry
 from loraplex.secret_box import NotReadable, SecretBox
 from loraplex.settings import ScalerSettings
 from loraplex.store.adapters import store_of
-from loraplex.store.fetch_adapter import FetchFailed, Stopped, fetch
-from loraplex.store.models import ModelStore
+from loraplex.store.fetch_adapter import fetch
+from loraplex.store.fetch_model import fetch_model
+from loraplex.store.models import ModelBusy, ModelUnavailable
+from loraplex.store.resumed import FetchFailed, Stopped
 from loraplex.store.sources import Allowed, SourceRefused, check_allowed, parse
+from scheduler.base_models import store_with_room
 from scheduler.claim import Claim
 
 log = logging.getLogger(__name__)
 
 MOST_ATTEMPTS = 5
+_REFUSALS = (
+    FetchFailed,
+    RegistrationRefused,
+    SourceRefused,
+    NotReadable,
+    ModelUnavailable,
+    ModelBusy,
+)
 MOST_OF_A_TENANT = 2  # at once: others' imports wait for the same threads
 
 
@@ -57,14 +68,14 @@ class ImportRun:
 
     def _carry_out(self, scratch: Path) -> None:
         try:
-            ended: dict[str, object] = {"adapter": self._import(scratch).ref, "progress": 1.0}
+            ended: dict[str, object] = {"adapter": self._import(scratch), "progress": 1.0}
             state = WorkState.SUCCEEDED
         except Stopped:
             log.info("%s was cancelled, or taken over", self._id)
             if self._claim.row().state == WorkState.CANCELLED:
                 shutil.rmtree(scratch, ignore_errors=True)
             return
-        except (FetchFailed, RegistrationRefused, SourceRefused, NotReadable) as failed:
+        except _REFUSALS as failed:
             ended, state = {"error": str(failed)}, WorkState.FAILED
         except SQLAlchemyError:
             raise
@@ -75,7 +86,8 @@ class ImportRun:
             shutil.rmtree(scratch, ignore_errors=True)
             log.info("%s %s %s", self._id, state.value, ended)
 
-    def _import(self, scratch: Path) -> Adapter:
+    def _import(self, scratch: Path) -> str:
+        """What came: an adapter's ref, or a base model's name."""
         row = self._claim.row()
         if row.attempts > MOST_ATTEMPTS:
             raise FetchFailed(f"{MOST_ATTEMPTS} task workers died, or hung, while they ran it.")
@@ -85,18 +97,25 @@ class ImportRun:
         local = settings.allow_local_models and operator
         allowed = Allowed(row.tenant_id, local, settings.home, settings.s3_sources)
         check_allowed(source, allowed)
+        models = store_with_room(self._database, settings)
+        if row.model:
+            folder = fetch_model(row.model, source, scratch, models.make_room, self._tell)
+            self._tell("checking", None)
+            models.adopt(row.model, folder)
+            return row.model
         box = SecretBox(settings.secret_key, settings.secret_key_file)
         token = box.open(row.token) if row.token else ""
-        files = fetch(source, scratch, token, settings.max_upload_bytes, self._tell)
-        config, weights = (file.read_bytes() for file in files)
+        fetched = fetch(source, scratch, token, settings.max_upload_bytes, self._tell)
         self._tell("registering", None)
         if not self._claim.write():
             raise Stopped
-        models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
         store = store_of(settings)
         registry = Registry(self._database, store, models, settings.storage_limit)
         origin = Origin(lineage={"import": row.id, "source": row.source})
-        return registry.register(row.tenant_id, row.repo, row.base_model, config, weights, origin)
+        config, weights = (file.read_bytes() for file in fetched)
+        return registry.register(
+            row.tenant_id, row.repo, row.base_model, config, weights, origin
+        ).ref
 
     def _tell(self, doing: str, progress: float | None) -> None:
         """Raises Stopped when it was cancelled, or taken over."""

@@ -30,7 +30,8 @@ from loraplex.entities import (
 from loraplex.registry import RegistrationRefused
 from loraplex.settings import ScalerSettings
 from loraplex.store.files import FileStore
-from loraplex.store.models import ModelBusy, ModelStore, ModelUnavailable
+from loraplex.store.models import ModelBusy, ModelUnavailable
+from scheduler.base_models import store_with_room
 from scheduler.claim import Claim
 from scheduler.training_reports import TrainingReports
 from scheduler.training_versions import TrainedVersions
@@ -62,7 +63,7 @@ class TrainingRun:
         self._settings = settings
         self._id = job_id
         self._folder = settings.training_dir / job_id
-        self._models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
+        self._models = store_with_room(database, settings)
         self._versions = TrainedVersions(database, settings, self._models)
         self._reports = TrainingReports(database, job_id, self._folder, self._keep)
         self._claim = Claim(database, TrainingJob, job_id, self._folder)

@@ -28,7 +28,8 @@ class ImportCreate(BaseModel):
 
 
 class ImportOut(BaseModel):
-    """`adapter`: REPO/VERSION, when it has succeeded. `error`: why it failed."""
+    """`adapter`: REPO/VERSION, when it has succeeded, or the base model's name; `model`: that it is
+    to be, instead of an adapter. `error`: why it failed."""
 
     id: str
     source: str
@@ -37,6 +38,7 @@ class ImportOut(BaseModel):
     doing: str
     progress: float | None
     adapter: str
+    model: str
     error: str
     created_at: datetime
 
@@ -53,7 +55,7 @@ async def create(
         check_path(http, body.base_model)
         check_base_model(state, body.base_model)
     row = await imports.begin(state, tenant, source, repo, body.base_model, body.token)
-    return _shown(row)
+    return shown(row)
 
 
 @router.get("")
@@ -62,20 +64,20 @@ def list_imports(
 ) -> dict[str, list[ImportOut]]:
     """The newest first."""
     with Session(state.database) as session:
-        return {"data": [_shown(row) for row in imports.of_tenant(session, tenant, limit)]}
+        return {"data": [shown(row) for row in imports.of_tenant(session, tenant, limit)]}
 
 
 @router.get("/{import_id}")
 def get(import_id: str, tenant: ForLooking, state: StateDep) -> ImportOut:
     with Session(state.database) as session:
-        return _shown(imports.need(session, tenant, import_id))
+        return shown(imports.need(session, tenant, import_id))
 
 
 @router.post("/{import_id}/cancel")
 def cancel(import_id: str, tenant: ForAdapters, state: StateDep) -> ImportOut:
     with Session(state.database) as session:
-        return _shown(imports.cancel(session, imports.need(session, tenant, import_id)))
+        return shown(imports.cancel(session, imports.need(session, tenant, import_id)))
 
 
-def _shown(row: AdapterImport) -> ImportOut:
+def shown(row: AdapterImport) -> ImportOut:
     return ImportOut(**row.model_dump(include=set(ImportOut.model_fields)))

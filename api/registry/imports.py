@@ -22,7 +22,15 @@ from loraplex.compare_and_set import changed
 from loraplex.entities import UNFINISHED, AdapterImport, WorkState, utc_now
 from loraplex.registry import find_adapter
 from loraplex.scopes import Scope
-from loraplex.store.sources import Allowed, Source, SourceRefused, check_allowed, parse
+from loraplex.store.models import is_hub_name, is_path
+from loraplex.store.sources import (
+    Allowed,
+    Source,
+    SourceKind,
+    SourceRefused,
+    check_allowed,
+    parse,
+)
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +46,31 @@ async def begin(
     state: State, tenant: str, source: Source, repo: str, base_model: str, token: str
 ) -> AdapterImport:
     """Raises ApiError."""
-    row = await run_in_threadpool(_store, state, tenant, source, repo, base_model, token)
-    await state.broker.ask_import(row.id)
-    return row
+    repos.check_name(repo)
+    if not _TOKEN.fullmatch(token):
+        raise bad_request("token: printable ASCII, without spaces.", "token")
+    row = AdapterImport(tenant_id=tenant, source=str(source), repo=repo, base_model=base_model)
+    row.token = state.secrets.lock(token) if token else ""
+    return await _asked(state, row)
+
+
+async def begin_model(state: State, tenant: str, source: Source, name: str) -> AdapterImport:
+    """Of a base model. Raises ApiError."""
+    if is_path(name) or not is_hub_name(name):
+        raise bad_request(f"{name[:80]!r} is no name of a model, such as org/model.", "name")
+    if state.models.find(name):
+        raise ApiError(409, "already_exists", f"Base model {name!r} is here already.", param="name")
+    if source.kind is SourceKind.HUB:
+        message = "Base models of the hub are fetched when a deployment names them."
+        raise bad_request(message, "source")
+    row = AdapterImport(tenant_id=tenant, source=str(source), repo=name, model=name)
+    return await _asked(state, row)
+
+
+async def _asked(state: State, row: AdapterImport) -> AdapterImport:
+    stored = await run_in_threadpool(_store, state, row)
+    await state.broker.ask_import(stored.id)
+    return stored
 
 
 def source_of(state: State, caller: Caller, text: str) -> Source:
@@ -155,32 +185,28 @@ class ImportEnds:
             return list(session.exec(wanted))
 
 
-def _store(
-    state: State, tenant: str, source: Source, repo: str, base_model: str, token: str
-) -> AdapterImport:
-    repos.check_name(repo)
-    if not _TOKEN.fullmatch(token):
-        raise bad_request("token: printable ASCII, without spaces.", "token")
+def _store(state: State, row: AdapterImport) -> AdapterImport:
     with Session(state.database, expire_on_commit=False) as session:
         count = select(func.count()).where(
-            col(AdapterImport.tenant_id) == tenant, col(AdapterImport.state).in_(UNFINISHED)
+            col(AdapterImport.tenant_id) == row.tenant_id, col(AdapterImport.state).in_(UNFINISHED)
         )
         if session.exec(count).one() >= _MOST_AT_ONCE:
             message = f"At most {_MOST_AT_ONCE} imports at once. Wait, or cancel one."
             raise ApiError(429, "too_many", message, retry_after_s=5)
-        row = AdapterImport(tenant_id=tenant, source=str(source), repo=repo, base_model=base_model)
-        row.token = state.secrets.lock(token) if token else ""
         session.add(row)
         try:
             session.commit()
         except IntegrityError:  # it is being imported
             session.rollback()
-            there = _of(tenant, source).where(
-                AdapterImport.repo == repo, col(AdapterImport.state).in_(UNFINISHED)
+            there = select(AdapterImport).where(
+                AdapterImport.tenant_id == row.tenant_id,
+                AdapterImport.source == row.source,
+                AdapterImport.repo == row.repo,
+                col(AdapterImport.state).in_(UNFINISHED),
             )
             found = session.exec(there).first()
             if found is None:
-                message = f"{source} has just ended. Try again."
+                message = f"{row.source} has just ended. Try again."
                 raise ApiError(409, "conflict", message) from None
             return found
         return row
@@ -205,5 +231,7 @@ def _latest(state: State, tenant: str, source: Source) -> AdapterImport | None:
 
 def _of(tenant: str, source: Source) -> SelectOfScalar[AdapterImport]:
     return select(AdapterImport).where(
-        AdapterImport.tenant_id == tenant, AdapterImport.source == str(source)
+        AdapterImport.tenant_id == tenant,
+        AdapterImport.source == str(source),
+        AdapterImport.model == "",
     )

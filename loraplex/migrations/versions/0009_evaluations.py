@@ -1,4 +1,4 @@
-"""evaluations: batches whose answers are scored"""
+"""evaluations: batches whose answers are scored; imports of base models"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,8 +27,12 @@ def upgrade() -> None:
         sa.Column("scoring_asked_at", sa.DateTime(timezone=True)),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     )
+    with op.batch_alter_table("adapterimport") as batch:
+        batch.add_column(sa.Column("model", sa.String(), nullable=False, server_default=""))
     op.create_index("ix_evaluation_tenant_at", "evaluation", ["tenant_id", "created_at"])
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("adapterimport") as batch:
+        batch.drop_column("model")
     op.drop_table("evaluation")
