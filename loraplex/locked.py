@@ -15,6 +15,15 @@ def is_locked(descriptor: int) -> bool:
     return True
 
 
+def is_held(file: Path) -> bool:
+    """By some process, just now."""
+    try:
+        with file.open("r") as opened:
+            return not is_locked(opened.fileno())
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
     """One process at a time; the others wait."""

@@ -35,7 +35,6 @@ class Origin:
 
     version: int = 0
     checkpoint: int = 0
-    tags: Mapping[str, str] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -83,7 +82,6 @@ class Registry:
             rank=facts.rank,
             targets=facts.targets,
             size_bytes=facts.size_bytes,
-            tags=dict(origin.tags),
             lineage=dict(origin.lineage),
         )
         for _ in range(_TRIES):  # another registration may take the same number

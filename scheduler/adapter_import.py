@@ -20,8 +20,8 @@ from loraplex.settings import ScalerSettings
 from loraplex.store.adapters import store_of
 from loraplex.store.fetch_adapter import fetch
 from loraplex.store.fetch_model import fetch_model
-from loraplex.store.models import ModelBusy, ModelUnavailable
-from loraplex.store.resumed import FetchFailed, Stopped
+from loraplex.store.models import ModelBusy, ModelUnavailable, Stopped
+from loraplex.store.resumed import FetchFailed
 from loraplex.store.sources import Allowed, SourceRefused, check_allowed, parse
 from scheduler.base_models import store_with_room
 from scheduler.claim import Claim

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Engine, Update, func, or_, update
-from sqlmodel import Session, col, select
+from sqlmodel import Session, SQLModel, col, select
 
 from loraplex import storage_quota
 from loraplex.compare_and_set import changed
@@ -93,8 +93,8 @@ class Claim(Generic[Row]):
         finally:
             os.close(folder)
 
-    def write(self, **values: Any) -> bool:
-        """If it is still this run's."""
+    def write(self, *also: SQLModel, **values: Any) -> bool:
+        """If it is still this run's; with rows of other tables."""
         table = self._table
         mine: Update = update(table).where(
             col(table.id) == self._id,
@@ -103,13 +103,18 @@ class Claim(Generic[Row]):
         )
         with Session(self._database) as session:
             done = changed(session, mine.values(beat_at=utc_now(), **values))
+            session.add_all(also if done else ())
             session.commit()
         return bool(done)
 
     def leave(self, **values: Any) -> None:
-        """Whatever its state is now, if no other run has taken it."""
+        """When it has ended, if no other run has taken it."""
         table = self._table
-        mine = update(table).where(col(table.id) == self._id, col(table.runner) == self._me)
+        mine = update(table).where(
+            col(table.id) == self._id,
+            col(table.runner) == self._me,
+            col(table.state) != WorkState.RUNNING.value,
+        )
         with Session(self._database) as session:
             session.execute(mine.values(**values))
             session.commit()

@@ -131,6 +131,7 @@ def _trainings(
         return
     has = {name: len(rows) for name, rows in world.replicas.items()}
     needed = sum(max(allowed.get(name, 0), has.get(name, 0)) for name in {*allowed, *has})
+    needed += len(world.taken)
     intended = {Place(a.host, a.slot) for a in look.actions if isinstance(a, do.Intend)}
     taken = _taken(world) | intended
     yield from share_out(world.trainings, needed, taken, rules.fleet, rules.trainings, world.now)

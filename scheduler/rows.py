@@ -23,6 +23,7 @@ from loraplex.entities import (
     Batch,
     Deployment,
     DeploymentEvent,
+    Evaluation,
     Leadership,
     Replica,
     Revision,
@@ -233,12 +234,18 @@ class SqlRows:
             ),
         )
         with self._fenced() as session:
-            done = changed(session, waits.values(host=host, slot=slot, placed_at=now, beat_at=now))
-            session.commit()
+            values = {"host": host, "slot": slot, "placed_at": now, "beat_at": now}
+            try:
+                done = changed(session, waits.values(yielding=False, **values))
+                session.commit()
+            except IntegrityError:  # a former leader gave the place to another one just now
+                session.rollback()
+                return False
         return bool(done)
 
     def yield_training(self, job: str) -> None:
-        mine = update(TrainingJob).where(col(TrainingJob.id) == job)
+        running = col(TrainingJob.state) == WorkState.RUNNING.value
+        mine = update(TrainingJob).where(col(TrainingJob.id) == job, running)
         with self._fenced() as session:
             session.execute(mine.values(yielding=True))
             session.commit()
@@ -265,6 +272,8 @@ class SqlRows:
             deliveries = col(WebhookDelivery.created_at) < events
             session.execute(delete(WebhookDelivery).where(deliveries))
             batches = col(Batch.created_at) < events, col(Batch.status).not_in(UNDER_WAY)
+            old = col(Evaluation.batch_id).in_(select(Batch.id).where(*batches))
+            session.execute(delete(Evaluation).where(old))
             session.execute(delete(Batch).where(*batches))
             responses = col(StoredResponse.created_at) < events
             session.execute(delete(StoredResponse).where(responses))

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 _STORAGE_EACH_S = 3600.0
 
 SHORTEST_PAUSE_S = 0.05  # from look to look: the first wake-up of a burst is one, the rest the next
-SETTLE_S = 3.0  # after Redis was away: replicas renew their leases first, or they'd look dead
+SETTLE_S = 3.0  # after Redis, or the database, was away: the living tell it first
 
 
 class CeleryTasks:
@@ -117,6 +117,7 @@ class Scaler:
                 self._pause()
             except Exception:  # the outermost loop: the database is away, say
                 log.exception("this look failed, trying again")
+                self._look_from = time.monotonic() + SETTLE_S
                 self._pause()
         if self._broker.epoch:
             self._broker.resign()

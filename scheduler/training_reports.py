@@ -29,17 +29,20 @@ class TrainingReports:
         self._told: dict[str, int] = {}  # the last step, by what was told of it
         self.begun = False  # the program has loaded what it needs
 
-    def catch_up(self) -> None:
-        """Pass on what earlier runs' watchers died before."""
+    def catch_up(self) -> Facts:
+        """Pass on what earlier runs' watchers died before: values of the job's row."""
+        values: Facts = {}
         with Session(self._database) as session:
             mine = TrainingEvent.job_id == self._job_id, col(TrainingEvent.figures).is_not(None)
             for figures in session.exec(select(TrainingEvent.figures).where(*mine)):
                 if figures:
-                    self._is_new(figures)
+                    last = self._told.get(_kind(figures), 0)
+                    self._told[_kind(figures)] = max(last, figures["step"])
         for facts in self._lines():
             if "step" in facts or "kept" in facts:
-                self._pass_on(facts, {})
+                self._pass_on(facts, values)
         self.passed_on()
+        return values
 
     def news(self) -> Facts:
         """Pass on what is new: values of the job's row. They are passed on again unless they were
@@ -73,14 +76,10 @@ class TrainingReports:
         else:
             values |= {into: facts[name] for name, into in _NAMES.items() if name in facts}
             values["total_steps"] = facts["total_steps"]
-            if self._is_new(facts):
+            kind = _kind(facts)
+            if facts["step"] > self._told.get(kind, 0):
                 self.tell(_sentence(facts), facts)
-
-    def _is_new(self, facts: Mapping[str, Any]) -> bool:
-        kind, step = "eval_loss" if "eval_loss" in facts else "loss", int(facts.get("step", 0))
-        last = self._told.get(kind, 0)
-        self._told[kind] = max(step, last)
-        return step > last
+                self._told[kind] = facts["step"]
 
     def _lines(self) -> list[Facts]:
         """Whole ones since those that were passed on."""
@@ -92,6 +91,10 @@ class TrainingReports:
         self._next = self._read_to + raw.rfind(b"\n") + 1
         found = raw[: self._next - self._read_to].splitlines()
         return [facts for line in found if (facts := _read(line)) is not None]
+
+
+def _kind(facts: Mapping[str, Any]) -> str:
+    return "eval_loss" if "eval_loss" in facts else "loss"
 
 
 def _read(line: bytes) -> Facts | None:

@@ -23,6 +23,7 @@ from loraplex import datasets
 from loraplex.entities import (
     NO_PLACE,
     StoredFile,
+    TrainingEvent,
     TrainingJob,
     WorkState,
     utc_now,
@@ -30,7 +31,7 @@ from loraplex.entities import (
 from loraplex.registry import RegistrationRefused
 from loraplex.settings import ScalerSettings
 from loraplex.store.files import FileStore
-from loraplex.store.models import ModelBusy, ModelUnavailable
+from loraplex.store.models import ModelBusy, ModelUnavailable, Stopped
 from scheduler.base_models import store_with_room
 from scheduler.claim import Claim
 from scheduler.training_reports import TrainingReports
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 
 LOOK_EACH_S = 0.5
 MOST_ATTEMPTS = 3  # without a step: whatever it is, it won't go away
-_STOP_S = 60.0  # to write a checkpoint
 _YIELDED = 75
 _FILES = {"training": "train.jsonl", "validation": "validation.jsonl"}
 
@@ -109,6 +109,8 @@ class TrainingRun:
             if status != 0:
                 raise TrainingFailed(self._tail())
             ref = self._versions.register(self._claim.row(), self._folder / "adapter").ref
+        except Stopped:
+            self._wait_again(attempts=0)
         except ModelBusy:  # another task fetches its base model
             self._wait_again(attempts=0)
         except SQLAlchemyError:  # another run goes on from the last checkpoint
@@ -125,9 +127,10 @@ class TrainingRun:
         self._claim.write(state=WorkState.QUEUED.value, runner="", **NO_PLACE, **values)
 
     def _end(self, state: WorkState, **values: Any) -> None:
-        if self._claim.write(state=state.value, finished_at=utc_now(), **NO_PLACE, **values):
-            what = values.get("error") or f"{values['adapter']} can be used."
-            self._reports.tell(what, level="error" if state is WorkState.FAILED else "info")
+        what = values.get("error") or f"{values['adapter']} can be used."
+        level = "error" if state is WorkState.FAILED else "info"
+        last = TrainingEvent(job_id=self._id, message=what, level=level)
+        if self._claim.write(last, state=state.value, finished_at=utc_now(), **NO_PLACE, **values):
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _train(self, job: TrainingJob) -> int | None:
@@ -135,12 +138,15 @@ class TrainingRun:
         if not (self._folder / "config.json").exists():
             self._prepare(job)
         (self._folder / "yield").unlink(missing_ok=True)
-        self._reports.catch_up()
+        if missed := self._reports.catch_up():
+            self._claim.write(**missed)
         with (self._folder / "log").open("ab") as output:
-            command = [sys.executable, "-m", "gpu_worker.training", str(self._folder)]
+            program = [sys.executable, "-m", "gpu_worker.training"]
+            command = [*program, str(self._folder), str(os.getpid())]
             quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+            place = {"CUDA_VISIBLE_DEVICES": str(job.slot or 0)}  # as a replica's at its place
             process = subprocess.Popen(
-                command, stdout=output, stderr=output, env=os.environ | quiet
+                command, stdout=output, stderr=output, env=os.environ | quiet | place
             )
         try:
             asked_at = None
@@ -166,18 +172,15 @@ class TrainingRun:
         )
 
     def _stop(self, process: "subprocess.Popen[bytes]") -> None:
+        """Nobody wants it any more, here: what it has kept is enough for who goes on."""
         if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
 
     def _prepare(self, job: TrainingJob) -> None:
         """Rows as the program reads them, and its settings, last."""
         settings = dict(job.settings)
-        base = self._models.fetch(job.base_model)
+        base = self._models.fetch(job.base_model, self._while_wanted)
         split, seed = settings.pop("validation_split", 0.0), settings.get("seed", 0)
         as_chat = settings.pop("as_chat", False)
         rows = list(self._rows(job.training_file))
@@ -205,6 +208,11 @@ class TrainingRun:
         fresh.write_text(json.dumps(settings))
         fresh.rename(self._folder / "config.json")
         self._reports.tell(f"{len(rows)} rows to learn from, {len(held_out)} to validate with.")
+
+    def _while_wanted(self, doing: str, progress: float | None) -> None:
+        """A model takes long to fetch: what is here of it is gone on with."""
+        if self._claim.lost or self._stopping() or self._claim.row().yielding:
+            raise Stopped
 
     def _rows(self, file_id: str) -> Iterator[dict[str, Any]]:
         with Session(self._database) as session:

@@ -55,9 +55,11 @@ class TrainedVersions:
         lineage = {"job": job.id, "dataset": dataset, **figures}
         if job.parent:
             lineage["parent"] = job.parent
+        if job.notes:
+            lineage["notes"] = job.notes
         return self._registry.register(
             *(job.tenant_id, job.repo, job.base_model),
             (folder / CONFIG).read_bytes(),
             (folder / WEIGHTS).read_bytes(),
-            Origin(job.version, checkpoint, tags=job.notes, lineage=lineage),
+            Origin(job.version, checkpoint, lineage),
         )

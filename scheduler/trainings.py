@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from loraplex.entities.work import UNFINISHED, WorkState
+from loraplex.entities.work import WorkState
 from scheduler import actions as do
 from scheduler.placement import Fleet, Place
 
 SILENT_S = 30.0  # its worker is taken for dead
-ASK_AGAIN_S = 15.0  # a task that was asked for and didn't begin was lost, or waits
+ASK_AGAIN_S = 60.0  # a task that was asked for and didn't begin was lost, or waits
 PAUSE_S = 20.0  # after it gave way: it takes that long to load what it trains
 
 
@@ -46,13 +46,13 @@ def share_out(
     now: float,
 ) -> Iterator[do.Action]:
     """`needed`: places that replicas have or may have; `taken`: those where one is, or will be."""
-    lost = [t for t in trainings if t.place and _is_lost(t, now)]
+    lost = [t for t in trainings if _is_lost(t, now)]
     yield from (do.FreeTraining(t.id) for t in lost)
     holders = [t for t in trainings if t.place and t not in lost]
     room = fleet.size - needed if rules.host in fleet.slots else rules.most
     surplus = len(holders) - max(0, min(room, rules.most))
-    leaving = [t for t in holders if t.yielding]
-    staying = [t for t in holders if not t.yielding]
+    leaving = [t for t in holders if t.yielding and t.state != WorkState.QUEUED]
+    staying = [t for t in holders if t not in leaving]
     for each in sorted(staying, key=_least_missed)[: max(0, surplus - len(leaving))]:
         yield (
             do.FreeTraining(each.id)
@@ -70,7 +70,9 @@ def share_out(
 
 def _is_lost(training: TrainingFacts, now: float) -> bool:
     """Who ran it gives no sign, whatever has become of it since."""
-    return training.state != WorkState.QUEUED and now - training.sign_at > SILENT_S
+    held = training.state == WorkState.RUNNING or training.place is not None
+    ran = held and training.state != WorkState.QUEUED
+    return ran and now - training.sign_at > SILENT_S
 
 
 def _least_missed(training: TrainingFacts) -> tuple[bool, float]:
@@ -89,7 +91,7 @@ def _next(
     """Those that wait: tenants with fewest first, one of each before a second one of any, the
     oldest first. Who gave way a moment ago would only do so again."""
     turns = Counter(t.tenant for t in holders)
-    waiting = [t for t in trainings if not t.place and t.state in UNFINISHED]
+    waiting = [t for t in trainings if not t.place and t.state == WorkState.QUEUED]
     ranked = []
     for each in sorted(waiting, key=lambda t: (t.created_at, t.id)):
         ranked.append((turns[each.tenant], each.created_at, each.id, each))

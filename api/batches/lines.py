@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 MOST_LINES = 50_000
 _MOST_ERRORS = 100
-_MOST_BYTES = 2**20  # of a line
+MOST_LINE_BYTES = 2**20  # of a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,13 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
     number = 0
     while True:
         offset = file.tell()
-        raw = file.readline(_MOST_BYTES + 1)
+        raw = file.readline(MOST_LINE_BYTES + 1)
         number += 1
         if not raw:
             return
         if raw.strip():
             yield number, offset, raw
-        if len(raw) > _MOST_BYTES:
+        if len(raw) > MOST_LINE_BYTES:
             return
 
 
@@ -78,8 +78,8 @@ def _custom_id(number: int, raw: bytes, endpoint: str) -> str | LineError:
     def wrong(message: str, param: str | None = None, code: str = "invalid_value") -> LineError:
         return LineError(number, code, message, param)
 
-    if len(raw) > _MOST_BYTES:
-        return wrong(f"The line is over {_MOST_BYTES} bytes.", code="line_too_long")
+    if len(raw) > MOST_LINE_BYTES:
+        return wrong(f"The line is over {MOST_LINE_BYTES} bytes.", code="line_too_long")
     try:
         line = json.loads(raw)
     except (ValueError, RecursionError) as broken:

@@ -13,6 +13,7 @@ from api.errors import bad_request
 from api.registry import datasets
 from api.state import State
 from loraplex.compare_and_set import changed
+from loraplex.datasets import MAX_ROW
 from loraplex.entities import CapturedExchange, Dataset, Deployment
 
 _PAGE = 500
@@ -43,7 +44,10 @@ def as_dataset(
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         rows = kinds = 0
         for row in _rows(state, tenant, deployment, answers_of):
-            file.write(json.dumps(row) + "\n")
+            line = json.dumps(row, ensure_ascii=False)
+            if len(line) > MAX_ROW:
+                continue
+            file.write(line + "\n")
             kinds |= 1 if "messages" in row else 2
             rows += 1
         file.flush()

@@ -7,10 +7,11 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import delete
-from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError
@@ -19,6 +20,7 @@ from api.requests.collect import collect
 from api.requests.exchange import Exchange
 from api.requests.terms import Terms
 from api.state import State
+from api.text import Text, storable
 from loraplex.broker.connection import Unavailable
 from loraplex.entities import CapturedExchange
 from loraplex.redaction import Redact
@@ -32,45 +34,52 @@ _SHADOWS_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Answered:
+    """`shadow`: what the other version says; None: it wasn't asked, or has no answer."""
+
     exchange: Exchange
-    shadows: dict[str, str]
+    shadow: str | None = None
+
+
+class Redacted(BaseModel):
+    """What an operator's function may give back."""
+
+    model_config = ConfigDict(extra="ignore")
+    asked: dict[str, Any]
+    answer: Text
+    shadows: dict[str, Text]
 
 
 class Recorder:
     def __init__(self, state: State, redact: Redact) -> None:
         self._state = state
         self._redact = redact
-        self._rows: list[Answered] = []
+        self._answered: list[Answered] = []
         self._shadows: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """For as long as the process lives."""
+        storing = asyncio.create_task(self._store_for_ever())
         try:
             while True:
-                await self._wait()
-                await self._store()
+                self._take(await self._state.exchanges.get())
         finally:
-            for task in self._shadows:
+            for task in (storing, *self._shadows):
                 task.cancel()
-            await asyncio.gather(*self._shadows, return_exceptions=True)
+            await asyncio.gather(storing, *self._shadows, return_exceptions=True)
             await asyncio.shield(self._store())
 
-    async def _wait(self) -> None:
-        """For the next one, and those that come soon after it."""
-        self._take(await self._state.exchanges.get())
-        await asyncio.sleep(_FLUSH_S)
-        while not self._state.exchanges.empty():
-            self._take(self._state.exchanges.get_nowait())
-        while not self._rows and self._shadows:
-            await asyncio.wait(self._shadows, return_when=asyncio.FIRST_COMPLETED)
-
     def _take(self, exchange: Exchange) -> None:
-        if not exchange.shadow:
-            self._rows.append(Answered(exchange, {}))
-        elif len(self._shadows) < _SHADOWS_AT_ONCE:
+        if exchange.shadow and len(self._shadows) < _SHADOWS_AT_ONCE:
             task = asyncio.create_task(self._shadow(exchange))
             self._shadows.add(task)
             task.add_done_callback(self._shadows.discard)
+        else:
+            self._add(Answered(exchange))
+
+    def _add(self, answered: Answered) -> None:
+        wanted = answered.exchange.kept or answered.shadow is not None
+        if wanted and len(self._answered) < _MOST_WAITING:
+            self._answered.append(answered)
 
     async def _shadow(self, exchange: Exchange) -> None:
         """Only where nothing waits: its answer is for nobody."""
@@ -79,59 +88,70 @@ class Recorder:
         model = f"{deployment.name}:{exchange.shadow}"
         request = replace(exchange.request, model=model, streamed=False, user="")
         terms = Terms(state.settings.request_timeout_s, 0.0)
+        answer = None
         try:
-            if (await state.queues.load(deployment.lane)).waiting:
-                return
-            admitted = await admit(state, exchange.caller, terms, request, background=True)
-            await collect(state, admitted, lambda _, piece: text.append(piece.text))
+            if not (await state.queues.load(deployment.lane)).waiting:
+                admitted = await admit(state, exchange.caller, terms, request, background=True)
+                await collect(state, admitted, lambda _, piece: text.append(piece.text))
+                answer = "".join(text)
         except (ApiError, *Unavailable) as failed:
             log.info("shadow %s of %s has no answer: %s", exchange.shadow, deployment.name, failed)
         except Exception:
             log.exception("shadow %s of %s failed", exchange.shadow, deployment.name)
-        else:
-            self._rows.append(Answered(exchange, {exchange.shadow: "".join(text)}))
+        finally:
+            self._add(Answered(exchange, answer))
+
+    async def _store_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_S)
+            await self._store()
 
     async def _store(self) -> None:
-        rows, self._rows = self._rows[:_MOST_WAITING], []
+        answered, self._answered = self._answered, []
+        if not answered:
+            return
         try:
-            if rows:
-                await run_in_threadpool(self._insert, rows)
-        except SQLAlchemyError as away:
-            log.warning("%d exchanges are not kept: %s", len(rows), away)
+            await run_in_threadpool(self._insert, answered)
+        except Exception:  # the database is away, say: the next ones may be kept
+            log.exception("%d exchanges are not kept", len(answered))
 
     def _insert(self, answered: Sequence[Answered]) -> None:
         found = [row for each in answered if (row := self._row(each)) is not None]
+        most = self._state.settings.capture_most
         with Session(self._state.database) as session:
             session.add_all(found)
             session.flush()
             for tenant, deployment in {(row.tenant_id, row.deployment_id) for row in found}:
-                _forget_oldest(session, tenant, deployment, self._state.settings.capture_most)
+                _forget_oldest(session, tenant, deployment, most)
             session.commit()
 
     def _row(self, answered: Answered) -> CapturedExchange | None:
-        exchange = answered.exchange
+        exchange, shadow = answered.exchange, answered.shadow
         facts = {
             "asked": exchange.asked,
             "answer": exchange.answer,
-            "shadows": answered.shadows,
+            "shadows": {exchange.shadow: shadow} if shadow is not None else {},
             "adapter": exchange.adapter,
             "deployment": exchange.deployment.name,
         }
         try:
-            kept = self._redact(facts)
-            if kept is None:
+            given = self._redact(facts)
+            if given is None:
                 return None
-            return CapturedExchange(
-                tenant_id=exchange.caller.tenant,
-                deployment_id=exchange.deployment.id,
-                adapter=exchange.adapter,
-                asked=kept["asked"],
-                answer=kept["answer"],
-                shadows=kept["shadows"],
-            )
+            kept = Redacted.model_validate(given)
+            if not storable(kept.asked):
+                raise ValueError("asked: it can't be written as JSON")
         except Exception:  # the operator's own function
             log.exception("LORAPLEX_REDACT failed: the exchange is not kept")
             return None
+        return CapturedExchange(
+            tenant_id=exchange.caller.tenant,
+            deployment_id=exchange.deployment.id,
+            adapter=exchange.adapter,
+            asked=kept.asked,
+            answer=kept.answer,
+            shadows=kept.shadows,
+        )
 
 
 def _forget_oldest(session: Session, tenant: str, deployment: str, most: int) -> None:

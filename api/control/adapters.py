@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Query, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
 from api.errors import bad_request
@@ -29,8 +29,18 @@ from loraplex.entities import Adapter
 router = APIRouter(prefix="/adapters", tags=["adapters"])
 
 Tag = Annotated[Text, Field(min_length=1, max_length=577)]
-TagName = Annotated[Text, Field(pattern="^[^=]{1,64}$")]
-Tags = Annotated[dict[TagName, Annotated[Text, Field(max_length=512)]], Field(max_length=16)]
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds characters that can't be printed")
+    return text
+
+
+Printable = Annotated[Text, AfterValidator(_printable)]
+TagName = Annotated[Printable, Field(pattern="^[^=]{1,64}$")]
+TagValue = Annotated[Printable, Field(max_length=512)]
+Tags = Annotated[dict[TagName, TagValue], Field(max_length=16)]
 
 
 class AdapterOut(BaseModel):

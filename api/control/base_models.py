@@ -15,6 +15,7 @@ from api.security import Operator, caller_of
 from api.state import StateDep
 from api.text import Text
 from loraplex.entities import Deployment
+from loraplex.needed_models import needed_models
 from loraplex.status import Status
 from loraplex.store.model_room import StoredModel, remove, stored
 
@@ -56,15 +57,17 @@ async def add(body: ModelImport, http: Request, operator: Operator, state: State
 
 @router.delete("/{name:path}", status_code=204)
 async def delete(name: str, operator: Operator, state: StateDep) -> None:
-    """One that no deployment names."""
+    """One that no deployment, and no training, needs."""
 
     def act() -> None:
         found = [m for m in stored(state.settings.models_dir) if m.name == name]
         if not found:
             raise ApiError(404, "not_found", f"There is no base model {name[:96]!r} here.")
-        users = _named_by(state).get(name)
-        if users:
-            message = f"Deployments name it: {', '.join(users)}. Delete them first."
+        with Session(state.database) as session:
+            needed = name in needed_models(session)
+        if needed:
+            users = ", ".join(_named_by(state).get(name, [])) or "a change, or a training"
+            message = f"It is needed by: {users}. Delete what needs it first."
             raise ApiError(409, "conflict", message)
         remove(found[0])
 

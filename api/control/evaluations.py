@@ -22,7 +22,7 @@ from loraplex.entities import Batch, Evaluation, utc_now
 
 router = APIRouter(prefix="/evaluations", tags=["evaluations"])
 
-_ASK_AGAIN = timedelta(seconds=30)
+_ASK_AGAIN = timedelta(minutes=15)  # longer than scoring may take
 
 
 class EvaluationStatus(StrEnum):
@@ -67,25 +67,35 @@ async def create(
 
 
 @router.get("")
-def list_evaluations(
+async def list_evaluations(
     tenant: ForInference, state: StateDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> dict[str, list[EvaluationOut]]:
     """The newest first."""
+    found = await run_in_threadpool(_list, state, tenant, limit)
+    for each in found:
+        await _have_scored(state, each)
+    return {"data": found}
+
+
+def _list(state: State, tenant: str, limit: int) -> list[EvaluationOut]:
     wanted = select(Evaluation, Batch).join(Batch).where(Evaluation.tenant_id == tenant)
     newest = wanted.order_by(col(Evaluation.created_at).desc()).limit(limit)
     with Session(state.database) as session:
-        return {"data": [_shown(*each) for each in session.exec(newest)]}
+        return [_shown(*each) for each in session.exec(newest)]
 
 
 @router.get("/{evaluation}")
 async def get(evaluation: str, tenant: ForInference, state: StateDep) -> EvaluationOut:
     """Who looks at one whose answers are here has them scored; /v1/files has the result file."""
     found = await run_in_threadpool(_read, state, tenant, evaluation)
-    if found.status == EvaluationStatus.SCORING and await run_in_threadpool(
-        _asks, state, evaluation
-    ):
-        await state.broker.ask_scoring(evaluation)
+    await _have_scored(state, found)
     return found
+
+
+async def _have_scored(state: State, found: EvaluationOut) -> None:
+    waits = found.status == EvaluationStatus.SCORING
+    if waits and await run_in_threadpool(_asks, state, found.id):
+        await state.broker.ask_scoring(found.id)
 
 
 @router.post("/{evaluation}/cancel")
@@ -136,9 +146,11 @@ def _shown(row: Evaluation, batch: Batch) -> EvaluationOut:
 def _status(row: Evaluation, batch: Batch) -> EvaluationStatus:
     if batch.status in UNDER_WAY:
         return EvaluationStatus.RUNNING
+    cancelled = batch.status == BatchStatus.CANCELLED
+    if cancelled and not (batch.output_file_id or batch.error_file_id):
+        return EvaluationStatus.CANCELLED
     if row.error or batch.status == BatchStatus.FAILED:
         return EvaluationStatus.FAILED
     if row.scores is None:
         return EvaluationStatus.SCORING
-    cancelled = batch.status == BatchStatus.CANCELLED
     return EvaluationStatus.CANCELLED if cancelled else EvaluationStatus.SUCCEEDED

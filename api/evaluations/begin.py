@@ -4,19 +4,22 @@ side, so that they run in the same mixed batches."""
 import json
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
-from api.batches.lines import MOST_LINES
-from api.errors import bad_request
+from api.batches.lines import MOST_LINE_BYTES, MOST_LINES
+from api.errors import ApiError, bad_request
 from api.keyring import Caller
 from api.openai.batches import check_room
 from api.openai.files import need_file
 from api.registry import datasets
-from api.registry.stored_files import storing
+from api.registry.stored_files import check_storage, storing
+from api.requests.resolve import need_usable
 from api.state import State
 from api.text import Text, storable
 from loraplex.datasets import DatasetInvalid, inspect, read
@@ -48,12 +51,14 @@ class EvaluationCreate(BaseModel):
 
 async def begin(state: State, caller: Caller, wanted: EvaluationCreate) -> Evaluation:
     """Raises ApiError."""
-    _check(wanted)
+    await run_in_threadpool(_check, state, caller.tenant, wanted)
     variants = await _pinned(state, caller.tenant, wanted)
     return await run_in_threadpool(_store, state, caller, wanted, variants)
 
 
-def _check(wanted: EvaluationCreate) -> None:
+def _check(state: State, tenant: str, wanted: EvaluationCreate) -> None:
+    with Session(state.database) as session:
+        need_usable(session, tenant, wanted.deployment)
     unknown = sorted({*wanted.metrics} - {*METRICS})
     if unknown:
         raise bad_request(
@@ -80,6 +85,8 @@ async def _pinned(state: State, tenant: str, wanted: EvaluationCreate) -> dict[s
             names = ", ".join(each.name for each in resolved.variants)
             raise bad_request(f"{variant} is several versions, {names}: name them.", "variants")
         name = resolved.variants[0].name or BASE
+        if name in found:
+            raise bad_request(f"{variant} is {name}, which is named already.", "variants")
         found[name] = wanted.deployment if name == BASE else f"{wanted.deployment}:{name}"
     return found
 
@@ -89,16 +96,20 @@ def _store(
 ) -> Evaluation:
     tenant = caller.tenant
     questions = _questions(state, tenant, wanted)
-    lines = len(questions) * len(variants)
-    if lines > MOST_LINES:
+    if len(questions) * len(variants) > MOST_LINES:
         message = (
             f"{len(questions)} rows for {len(variants)} variants: at most {MOST_LINES} in all."
         )
         raise bad_request(message, "rows")
     options = {"max_tokens": wanted.max_tokens, "temperature": wanted.temperature}
+    lines = partial(_lines, questions, [*variants.values()], options)
+    size = _size(lines(), len(variants), state.settings.max_upload_bytes)
+    with Session(state.database) as session:  # before anything is written
+        check_room(session, tenant)
+        check_storage(session, state, tenant, size)
     name = f"{wanted.dataset[:200]}.questions.jsonl"
     file = StoredFile(tenant_id=tenant, filename=name, purpose="batch", bytes=0)
-    file.bytes = state.files.put(file.id, _lines(questions, [*variants.values()], options))
+    file.bytes = state.files.put(file.id, lines())
     batch = Batch(
         tenant_id=tenant,
         key_id=caller.key,
@@ -117,7 +128,6 @@ def _store(
         batch_id=batch.id,
     )
     with storing(state, file) as session:
-        check_room(session, tenant)
         session.add(file)
         session.add(batch)
         session.flush()
@@ -137,14 +147,30 @@ def _questions(state: State, tenant: str, wanted: EvaluationCreate) -> list[Ques
         except DatasetInvalid as wrong:
             raise bad_request(f"{file.filename} refused: {wrong}", "dataset") from wrong
     found: list[Question] = []
-    for _, row in read(path, file.filename):
-        if len(found) >= min(wanted.rows or MOST_LINES, MOST_LINES):
-            break
+    try:
+        rows = list(islice(read(path, file.filename), min(wanted.rows or MOST_LINES, MOST_LINES)))
+    except FileNotFoundError as gone:
+        raise ApiError(404, "not_found", f"The file of {wanted.dataset!r} is gone.") from gone
+    for _, row in rows:
         asked = question(row, as_chat=wanted.as_chat) if isinstance(row, dict) else None
         if asked is None:
             raise bad_request("Rows of text have no answer to compare with.", "dataset")
         found.append(asked)
     return found
+
+
+def _size(lines: Iterator[bytes], variants: int, most: int) -> int:
+    """Bytes. Raises ApiError where a line, or all of them, are too long for a batch."""
+    size = 0
+    for number, line in enumerate(lines):
+        size += len(line)
+        if len(line) > MOST_LINE_BYTES:
+            message = f"Row {number // variants + 1} has over {MOST_LINE_BYTES} bytes."
+            raise bad_request(message, "dataset")
+        if size > most:
+            message = f"Rows and variants make over {most} bytes: ask fewer rows at once."
+            raise bad_request(message, "rows")
+    return size
 
 
 def _lines(
@@ -160,4 +186,4 @@ def _lines(
                 "body": {"model": model, **each.asked, **options},
                 "expected": each.expected,
             }
-            yield json.dumps(line).encode() + b"\n"
+            yield json.dumps(line, ensure_ascii=False).encode() + b"\n"

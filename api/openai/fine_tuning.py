@@ -6,6 +6,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -170,12 +171,13 @@ def _events(state: State, tenant: str, job: str, limit: int, after: str | None) 
 
 async def _stream(state: State, tenant: str, job: str, seen: int) -> EventStream:
     """Raises ApiError."""
-    with watching(tenant):  # what is wrong has a status of its own
-        await news(state, tenant, job, seen)
+    await news(state, tenant, job, seen)  # what is wrong has a status of its own
+    place = ExitStack()
+    place.enter_context(watching(tenant))
 
     async def told() -> AsyncIterator[bytes]:
         at, ended = seen, False
-        with watching(tenant):
+        with place:
             while not ended:
                 _, found, ended = await news(state, tenant, job, at)
                 for event in found:
@@ -185,7 +187,11 @@ async def _stream(state: State, tenant: str, job: str, seen: int) -> EventStream
                     await asyncio.sleep(LOOK_EACH_S)
             yield b"data: [DONE]\n\n"
 
-    return EventStream(told(), ping=15, heartbeat=_heartbeat)
+    async def gone(_: Any) -> None:
+        """Also when the client leaves before the first event is asked for."""
+        place.close()
+
+    return EventStream(told(), ping=15, heartbeat=_heartbeat, client_close_handler_callable=gone)
 
 
 async def _heartbeat() -> bytes:

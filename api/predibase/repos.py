@@ -184,7 +184,7 @@ def _version(row: Adapter) -> dict[str, Any]:
         "baseModel": row.base_model,
         "status": "completed",
         "adapterPath": row.digest,
-        "description": row.tags.get("description"),
+        "description": row.lineage.get("notes", {}).get("description"),
         "checkpoint": row.checkpoint or None,
         "finetuningJob": None,
     }

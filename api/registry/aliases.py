@@ -39,7 +39,10 @@ def put(session: Session, tenant: str, repo: Repo, name: str, weights: Mapping[i
             previous={},
         )
     elif found.weights != given:
-        found.base_model, found.previous, found.weights = bases.pop(), found.weights, given
+        base_model = bases.pop()
+        if base_model != found.base_model:  # its shadow is of the other one
+            found.shadow, found.shadow_percent = None, 0.0
+        found.base_model, found.previous, found.weights = base_model, found.weights, given
         found.changed_at = utc_now()
     return _stored(session, found)
 
@@ -72,6 +75,8 @@ def shadow(session: Session, alias: Alias, version: int | None, percent: float) 
         if row.base_model != alias.base_model:
             message = f"{row.ref} is for {row.base_model}, {alias.ref} for {alias.base_model}."
             raise bad_request(message, "version")
+        if list(alias.weights) == [str(version)]:
+            raise bad_request(f"{alias.ref} is {row.ref} itself.", "version")
     alias.shadow, alias.shadow_percent = version, percent
     return _stored(session, alias)
 

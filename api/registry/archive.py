@@ -1,8 +1,12 @@
 """A version's files as one: a zip with what PEFT reads; and out of one."""
 
+import logging
+import shutil
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -13,7 +17,21 @@ from api.state import State
 from loraplex.entities import Adapter
 from loraplex.store.archives import ArchiveRefused, unpack
 from loraplex.store.files import blocks_of
-from loraplex.store.peft_checks import CONFIG, WEIGHTS
+from loraplex.store.peft_checks import CONFIG, WEIGHTS, AdapterInvalid
+
+log = logging.getLogger(__name__)
+
+
+_UNPACK_WAIT_S = 5.0
+_unpacking = threading.BoundedSemaphore(2)  # each may take a gigabyte for a minute
+
+
+@contextmanager
+def _released() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        _unpacking.release()
 
 
 def as_zip(state: State, version: Adapter) -> StreamingResponse:
@@ -27,9 +45,10 @@ def as_zip(state: State, version: Adapter) -> StreamingResponse:
     except FileNotFoundError as gone:
         file.close()
         raise ApiError(404, "not_found", f"The files of {version.ref!r} are gone.") from gone
-    except OSError as away:
+    except (OSError, AdapterInvalid) as away:
         file.close()
-        message = f"The files of {version.ref!r} can't be read: {away}"
+        log.warning("the files of %s can't be read: %s", version.ref, away)
+        message = f"The files of {version.ref!r} can't be read just now."
         raise ApiError(503, "storage_unavailable", message, retry_after_s=10) from away
     size = file.tell()
     file.seek(0)
@@ -45,9 +64,15 @@ def as_zip(state: State, version: Adapter) -> StreamingResponse:
 
 def read_zip_or_tar(archive: BinaryIO, most_bytes: int) -> tuple[bytes, bytes]:
     """Config and weights. Raises ApiError 400."""
-    with tempfile.TemporaryDirectory() as scratch:
+    if not _unpacking.acquire(timeout=_UNPACK_WAIT_S):
+        message = "Others' archives are being read. Try again."
+        raise ApiError(503, "busy", message, retry_after_s=5)
+    with _released(), tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "archive"
         try:
-            config, weights = unpack(archive, Path(scratch), most_bytes)
+            with file.open("wb") as copy:
+                shutil.copyfileobj(archive, copy)
+            config, weights = unpack(file, Path(scratch), most_bytes)
         except ArchiveRefused as refused:
             raise bad_request(str(refused), "archive", "adapter_refused") from refused
         return config.read_bytes(), weights.read_bytes()

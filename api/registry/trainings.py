@@ -1,5 +1,6 @@
 """Fine-tuning jobs: asked for here, run by a task worker."""
 
+import re
 from dataclasses import dataclass, field
 
 from fastapi.concurrency import run_in_threadpool
@@ -104,6 +105,12 @@ def _store(state: State, tenant: str, wanted: Wanted) -> TrainingJob:
     repos.check_name(wanted.repo)
     training = _checked(state, tenant, wanted.training, "training_file")
     validation = ""
+    settings = wanted.settings
+    if wanted.validation and settings.validation_split:
+        raise bad_request("Give a validation file or validation_split, not both.", "lora")
+    if settings.early_stopping and not (wanted.validation or settings.validation_split):
+        message = "early_stopping looks at the validation: give a file, or validation_split."
+        raise bad_request(message, "lora")
     if wanted.validation:
         validation = _checked(state, tenant, wanted.validation, "validation_file")
     with Session(state.database, expire_on_commit=False) as session:
@@ -139,10 +146,12 @@ def _begins_at(session: Session, tenant: str, wanted: Wanted) -> tuple[str, str]
     deployment = find_usable(session, tenant, name)
     if deployment is not None and not ref:
         return deployment.base_model, ""
-    named = find_named(session, tenant, ref if deployment else wanted.model)
+    model = ref if deployment else wanted.model
+    named = find_named(session, tenant, model)
     if named is None:
-        if deployment is not None:
-            raise bad_request(f"There is no adapter {ref[:80]!r}.", "model")
+        repo = re.split("[/@]", model)[0]
+        if deployment is not None or repos.find(session, tenant, repo) or "@" in model:
+            raise ApiError(404, "not_found", f"There is no adapter {model[:80]!r}.", param="model")
         return wanted.model, ""
     given = sorted({"rank", "alpha", "target_modules"} & wanted.settings.model_fields_set)
     if given:
@@ -151,6 +160,9 @@ def _begins_at(session: Session, tenant: str, wanted: Wanted) -> tuple[str, str]
     if len(named) > 1:
         raise bad_request(f"{wanted.model!r} is several versions; name one.", "model")
     adapter = named[0][0]
+    if deployment is not None and deployment.base_model != adapter.base_model:
+        message = f"{adapter.ref} is for {adapter.base_model}, {name} for {deployment.base_model}."
+        raise bad_request(message, "model")
     return adapter.base_model, adapter.ref
 
 

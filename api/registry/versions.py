@@ -1,5 +1,6 @@
 """Versions of adapters: `repo/1`, `repo/2` … Registered once, never changed."""
 
+import logging
 from collections.abc import Iterator
 
 from sqlalchemy import and_, or_, update
@@ -11,6 +12,8 @@ from api.state import State
 from loraplex import storage_quota
 from loraplex.entities import Adapter, Alias, utc_now
 from loraplex.registry import RegistrationRefused, find_adapter
+
+log = logging.getLogger(__name__)
 
 _PAGE = 500
 _PARAMS = {"base_model": "base_model", "adapter_refused": "adapter"}
@@ -29,7 +32,8 @@ def register(
         param = _PARAMS.get(refused.code)
         raise ApiError(status, code, str(refused), param=param) from refused
     except OSError as away:
-        message = f"It is not stored: {away}"
+        log.warning("an adapter is not stored: %s", away)
+        message = "The store of adapters can't be reached just now."
         raise ApiError(503, "storage_unavailable", message, retry_after_s=10) from away
 
 

@@ -13,7 +13,7 @@ from api.requests.request import GenerationRequest
 from api.requests.resolver import Resolved
 from loraplex.entities import Deployment
 
-MOST_CHARACTERS = 2**18  # of prompt and answer together; longer ones are not kept
+MOST_CHARACTERS = 2**16  # of prompt and answer together; longer ones are not kept
 
 
 @dataclass(slots=True)

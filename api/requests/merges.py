@@ -25,7 +25,10 @@ class Merges:
 
     async def digest(self, tenant: str, how: Merge) -> str:
         """`how.adapters`: digests. Raises ApiError."""
-        known = await run_in_threadpool(self._merged.known, tenant, how)
+        try:
+            known = await run_in_threadpool(self._merged.known, tenant, how)
+        except OSError:  # the store is away: it may be made of copies
+            known = None
         if known is not None:
             return known
         loop = asyncio.get_running_loop()
@@ -41,6 +44,9 @@ class Merges:
         except FileNotFoundError as gone:
             message = "The files of an adapter that was to be merged are gone."
             raise bad_request(message, "merged_adapters") from gone
+        except OSError as away:
+            message = "The store of adapters can't be reached just now."
+            raise ApiError(503, "storage_unavailable", message, retry_after_s=5) from away
 
     def _room(self, tenant: str) -> float:
         """Bytes."""

@@ -1,4 +1,4 @@
-"""`python -m gpu_worker.training FOLDER`: 0 when it is done, 75 when it stopped to go on later."""
+"""`python -m gpu_worker.training FOLDER [PARENT]`: 0 when done, 75 when it is to go on later."""
 
 import logging
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 from gpu_worker.training.config import YIELD, YIELDED, read
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, parent: int) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     os.nice(19)  # on a CPU, whoever serves goes first
-    threading.Thread(target=_watch_parent, args=[os.getppid()], daemon=True).start()
+    threading.Thread(target=_watch_parent, args=[parent], daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: (folder / YIELD).touch())
     from gpu_worker.training.run import train  # torch takes seconds: SIGTERM is heard before
 
@@ -29,4 +29,4 @@ def _watch_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else os.getppid()))

@@ -83,14 +83,26 @@ def train(folder: Path, config: TrainingConfig) -> bool:
 
 def latest(checkpoints: Path) -> Path | None:
     """The last one that was written to its end: the Trainer writes its state last."""
-    whole = [f.parent for f in checkpoints.glob("checkpoint-*/trainer_state.json")]
+    states = checkpoints.glob("checkpoint-*/trainer_state.json")
+    whole = [state.parent for state in states if _is_json(state)]
     return max(whole, key=lambda f: int(f.name.rpartition("-")[2]), default=None)
 
 
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_text())
+    except ValueError:
+        return False
+    return True
+
+
 def save(model: Any, into: Path, base_model: str) -> None:
+    """In PEFT's format; the same for the same weights: PEFT writes a set in any order."""
     model.save_pretrained(into)
     file = into / "adapter_config.json"
     config = json.loads(file.read_text()) | {"base_model_name_or_path": base_model}
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
     file.write_text(json.dumps(config, indent=2, sort_keys=True))
 
 
@@ -203,7 +215,8 @@ class Reports(TrainerCallback):
         return due
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step >= state.max_steps:
+        # What an epoch's end brings comes after its last step's checkpoint, and wouldn't again.
+        if state.global_step >= state.max_steps or _is_whole(state.epoch):
             return
         if (self._folder / YIELD).exists():
             control.should_training_stop = control.should_save = self.stopped = True
@@ -211,8 +224,16 @@ class Reports(TrainerCallback):
             self._kept_at = time.monotonic()
             control.should_save = True
 
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.stopped:  # in the middle of it
+            control.should_evaluate = control.should_save = False
+
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         tell(self._folder, {"checkpoint": state.global_step})
+
+
+def _is_whole(epoch: float) -> bool:
+    return abs(epoch - round(epoch)) < 1e-6
 
 
 class Epochs(TrainerCallback):
@@ -233,7 +254,7 @@ class Epochs(TrainerCallback):
         self._keep(state, model, {"validation_loss": float(metrics["eval_loss"])})
 
     def _keep(self, state: Any, model: Any, figures: dict[str, float]) -> None:
-        if state.global_step >= state.max_steps:
+        if state.global_step >= state.max_steps or not _is_whole(state.epoch):
             return
         losses = [each["loss"] for each in state.log_history if "loss" in each]
         found = figures | ({"loss": float(losses[-1])} if losses else {})

@@ -32,9 +32,10 @@ def list_aliases(repo: str, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table("alias", "versions", "before")
+    table = Table("alias", "versions", "before", "shadow")
     for row in rows:
-        table.add_row(row["ref"], _shares(row["versions"]), _shares(row["previous"]))
+        shadow = f"{row['shadow']} ({row['shadow_percent']:g} %)" if row["shadow"] else ""
+        table.add_row(row["ref"], _shares(row["versions"]), _shares(row["previous"]), shadow)
     print_table(table)
 
 
@@ -51,6 +52,8 @@ def set_(
         if not version.isdecimal() or not (weight or "1").isdecimal():
             raise fail(f"{each!r}: VERSION or VERSION=WEIGHT, such as 2, or 1=90 2=10.")
         weights[version] = int(weight or 1)
+    if len(versions) > 1 and not all("=" in each for each in versions):
+        raise fail("Give each version its weight, such as 1=90 2=10.")
     _show(client().call("PUT", _path(ref), json={"versions": weights}))
 
 

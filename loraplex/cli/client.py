@@ -23,7 +23,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 def print_table(table: Table) -> None:
     """As wide as it must be: what doesn't fit into the window is folded by it, not cut here."""
-    out.print(table, width=out.measure(table, options=out.options.update(width=10_000)).maximum)
+    needed = out.measure(table, options=out.options.update(width=10_000)).maximum
+    Console(width=max(out.width, needed), highlight=False, markup=False).print(table)
 
 
 def print_json(value: Any) -> None:

@@ -37,12 +37,19 @@ def finetune(
     detach: Annotated[bool, typer.Option(help="Don't wait for its end.")] = False,
 ) -> None:
     """Train a LoRA adapter. Ctrl-C leaves it running."""
+    lora = _settings(set_ or [])
     api = client()
     files = {"training_file": send_rows(api, data)}
     if validation:
         files["validation_file"] = send_rows(api, validation)
-    body = {"model": base, "suffix": repo, "lora": _settings(set_ or []), **files}
-    job = api.call("POST", _JOBS, json=body)["id"]
+    body = {"model": base, "suffix": repo, "lora": lora, **files}
+    try:
+        job = api.call("POST", _JOBS, json=body)["id"]
+    except typer.Exit:
+        for named, sent in zip((data, validation), files.values(), strict=False):
+            if sent != named:  # it was sent for this, and isn't needed
+                api.call("DELETE", f"/v1/files/{quote(sent, safe='')}")
+        raise
     if detach:
         out.print(job)
         return
@@ -119,7 +126,7 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise fail(f"--set {pair!r}: NAME=VALUE, such as rank=8.")
-        listed = name == "target_modules"
+        listed = name == "target_modules" and not value.startswith("[")
         found[name] = value.split(",") if listed else _value(value)
     return found
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index
+from sqlalchemy import JSON, Column, Index, text
 from sqlmodel import Field, SQLModel
 
 from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
@@ -18,6 +18,13 @@ class TrainingJob(SQLModel, table=True):
     __table_args__ = (
         Index("ix_trainingjob_tenant_at", "tenant_id", "created_at"),
         Index("uq_trainingjob_version", "tenant_id", "repo", "version", unique=True),
+        Index(
+            "uq_trainingjob_place",
+            *("host", "slot"),
+            unique=True,
+            sqlite_where=text("host != ''"),
+            postgresql_where=text("host != ''"),
+        ),
     )
 
     id: str = Field(default_factory=lambda: new_id("ftjob"), primary_key=True)
@@ -39,7 +46,7 @@ class TrainingJob(SQLModel, table=True):
     tokens: int = 0  # learned from
     loss: float | None = None  # the latest
     validation_loss: float | None = None
-    host: str = Field(default="", index=True)  # of its place of the fleet; "": it has none
+    host: str = Field(default="")  # of its place of the fleet; "": it has none
     slot: int | None = None
     placed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)  # when it last got one
     yielding: bool = False  # it is to leave it

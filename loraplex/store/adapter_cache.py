@@ -5,6 +5,7 @@ one lock; copying happens outside of it. Who has been told a copy's folder has `
 so the quota can be exceeded for that long. When the disk is full the store itself is read.
 """
 
+import errno
 import logging
 import os
 import shutil
@@ -21,6 +22,7 @@ from loraplex.store.peft_checks import CONFIG, WEIGHTS, AdapterInvalid
 
 log = logging.getLogger(__name__)
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _KEPT_S = 60.0
 _UNFINISHED = "fetching-"
 _ABANDONED_S = 3600.0  # a fetch that takes longer belongs to a replica that was killed
@@ -88,6 +90,8 @@ class AdapterCache:
                     self._make_room(Path(scratch))
                 return copy
         except OSError as full:
+            if full.errno not in _NO_ROOM:  # the store hasn't it, or is away
+                raise
             log.warning("no local copy of adapter %s: %s", digest[:12], full)
             return self._source.folder(digest)
 

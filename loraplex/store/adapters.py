@@ -6,6 +6,7 @@ What the files must hold for any base model is in `peft_checks.py`; here is whet
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ class AdapterFacts:
     size_bytes: int
 
 
+_RENEW_EACH_S = 3600.0  # less than what is kept that nobody uses
 _HEADS = ("lm_head", "embed_out")  # adapters of the output layer aren't supported
 _RELATED = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj"), ("qkv_proj",)),
@@ -51,6 +53,7 @@ class AdapterStore(AdapterFolders):
     def __init__(self, root: Path, remote: RemoteAdapters | None = None) -> None:
         super().__init__(root)
         self.remote = remote
+        self._renewed: dict[str, float] = {}  # when it was last told there that it is used
 
     @staticmethod
     def base_model_of(config: bytes) -> str:
@@ -73,9 +76,17 @@ class AdapterStore(AdapterFolders):
 
     def use(self, digest: str) -> bool:
         try:
-            return super().use(digest) or self.locate(digest).exists()
+            here = super().use(digest) or self.locate(digest).exists()
         except FileNotFoundError:
             return False
+        if here and self.remote is not None and self._is_due(digest):
+            self.remote.put(digest, self.folder(digest))  # it isn't old there, either
+        return here
+
+    def _is_due(self, digest: str) -> bool:
+        now = time.monotonic()
+        self._renewed = {d: at for d, at in self._renewed.items() if now - at < _RENEW_EACH_S}
+        return self._renewed.setdefault(digest, now) == now
 
     def locate(self, digest: str) -> Path:
         """Its folder, fetched if need be. Raises FileNotFoundError, AdapterInvalid for one that was

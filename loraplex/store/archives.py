@@ -1,9 +1,16 @@
-"""PEFT's two files out of a zip or tar that nobody vouches for.
+"""PEFT's two files, or a base model's, out of a zip or tar that nobody vouches for.
 
-Nothing is extracted by the names that it holds: exactly two members are read, up to a bound, so
-that paths that lead elsewhere, links and bombs come to nothing.
+Nothing is extracted by the names that it holds: the members that are wanted are read, up to a
+bound, so that paths that lead elsewhere and links come to nothing. Users' archives are read by a
+process of its own, under limits: a few bytes can unpack to terabytes, and to gigabytes of headers.
 """
 
+import errno
+import lzma
+import resource
+import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -18,7 +25,13 @@ from loraplex.store.peft_checks import CONFIG, MAX_CONFIG, WEIGHTS
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 _MOST_MEMBERS = 10_000
 _BLOCK = 2**20
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError)
+_BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, RuntimeError, ValueError, NotImplementedError, MemoryError),
+)
+_MOST_MEMORY = 2**30
+_MOST_CPU_S = 60
+_REFUSED = 3  # exit status; the reason is what it says
 
 _MODEL = "config.json"
 
@@ -39,16 +52,37 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def unpack(archive: Path | IO[bytes], into: Path, most_bytes: int) -> tuple[Path, Path]:
+def unpack(archive: Path, into: Path, most_bytes: int) -> tuple[Path, Path]:
     """Config and weights, which lie beside each other in it. Raises ArchiveRefused."""
+    command = [sys.executable, "-m", "loraplex.store.archives"]
+    done = subprocess.run(
+        [*command, str(archive), str(into), str(most_bytes)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == _REFUSED:
+        raise ArchiveRefused(done.stdout.strip())
+    if done.returncode != 0:  # by a limit, or a defect of what reads it
+        raise ArchiveRefused("The archive can't be read within the memory and time that one has.")
+    return into / CONFIG, into / WEIGHTS
+
+
+def _unpack(archive: Path, into: Path, most_bytes: int) -> None:
     try:
         with _opened(archive) as members:
             folder = _folder(members)
             for name, most in ((CONFIG, MAX_CONFIG), (WEIGHTS, most_bytes)):
                 _copy(members, str(folder / name), into / name, most)
     except _BROKEN as broken:
-        raise ArchiveRefused(f"The archive can't be read: {broken}") from broken
-    return into / CONFIG, into / WEIGHTS
+        raise _broken(broken) from broken
+
+
+def _broken(reason: BaseException) -> ArchiveRefused:
+    """Raises OSError where the disk is full: that is nothing of the archive's."""
+    if isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise reason
+    return ArchiveRefused(f"The archive can't be read: {str(reason).splitlines()[0]}")
 
 
 def unpack_all(
@@ -71,7 +105,12 @@ def unpack_all(
             for name in names:
                 _copy(members, name, into / _last(name), sizes[name])
     except _BROKEN as broken:
-        raise ArchiveRefused(f"The archive can't be read: {broken}") from broken
+        raise _broken(broken) from broken
+
+
+def _path(name: str) -> str:
+    """`./a` is `a`."""
+    return str(PurePosixPath(name))
 
 
 def _last(name: str) -> str:
@@ -79,24 +118,30 @@ def _last(name: str) -> str:
 
 
 @contextmanager
-def _opened(archive: Path | IO[bytes]) -> Iterator[_Members]:
+def _opened(archive: Path) -> Iterator[_Members]:
     """zipfile and tarfile read headers alone; a compressed tar must be read through for them."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as zipped:
-            found = [each for each in zipped.infolist()[:_MOST_MEMBERS] if not each.is_dir()]
-            yield {e.filename: _Member(e.file_size, partial(zipped.open, e)) for e in found}
+            _check_count(len(zipped.infolist()))
+            found = [each for each in zipped.infolist() if not each.is_dir()]
+            yield {_path(e.filename): _Member(e.file_size, partial(zipped.open, e)) for e in found}
         return
-    given = {"name": archive} if isinstance(archive, Path) else {"fileobj": archive}
-    if not isinstance(archive, Path):
-        archive.seek(0)
-    with tarfile.open(**given) as tarred:
+    try:
+        opened = tarfile.open(archive)  # noqa: SIM115 (closed below)
+    except tarfile.ReadError as neither:
+        raise ArchiveRefused("It is neither a zip nor a tar.") from neither
+    with opened as tarred:
         members: _Members = {}
         for number, each in enumerate(tarred):
-            if number >= _MOST_MEMBERS:
-                break
+            _check_count(number)
             if each.isreg():
-                members[each.name] = _Member(each.size, partial(tarred.extractfile, each))
+                members[_path(each.name)] = _Member(each.size, partial(tarred.extractfile, each))
         yield members
+
+
+def _check_count(members: int) -> None:
+    if members > _MOST_MEMBERS:
+        raise ArchiveRefused(f"It has over {_MOST_MEMBERS} entries.")
 
 
 def _folder(members: _Members) -> PurePosixPath:
@@ -123,3 +168,18 @@ def _copy(members: _Members, name: str, into: Path, most: int) -> None:
             if left < 0:
                 raise ArchiveRefused(f"{PurePosixPath(name).name} has over {most} bytes.")
             target.write(block)
+
+
+def _main(archive: Path, into: Path, most_bytes: int) -> int:
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (_MOST_CPU_S, _MOST_CPU_S))
+    try:
+        _unpack(archive, into, most_bytes)
+    except ArchiveRefused as refused:
+        sys.stdout.write(str(refused))
+        return _REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))

@@ -7,12 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from loraplex.store.archives import ArchiveRefused, is_archive, unpack
-from loraplex.store.models import Tell
+from loraplex.store.models import Stopped, Tell
 from loraplex.store.peft_checks import CONFIG, MAX_CONFIG, WEIGHTS
 from loraplex.store.resumed import (
     TIMEOUT_S,
     FetchFailed,
-    Stopped,
     append,
     http_blocks,
     s3,
@@ -37,7 +36,7 @@ def fetch(source: Source, into: Path, token: str, most_bytes: int, tell: Tell) -
     }
     try:
         ways[source.kind]()
-        if is_archive(source.name):
+        if source.kind is not SourceKind.HUB and is_archive(source.name):
             return unpack(into / _ARCHIVE, into, most_bytes)
     except (FetchFailed, Stopped):
         raise

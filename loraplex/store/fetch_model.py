@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from loraplex.store.archives import ArchiveRefused, is_archive, unpack_all
-from loraplex.store.models import MakeRoom, ModelUnavailable, Tell, is_model_file
-from loraplex.store.resumed import FetchFailed, Stopped, append, s3, s3_blocks
+from loraplex.store.models import MakeRoom, ModelUnavailable, Stopped, Tell, is_model_file
+from loraplex.store.resumed import FetchFailed, append, s3, s3_blocks
 from loraplex.store.sources import Source, SourceKind
 
 _ARCHIVE = "archive"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -30,7 +31,7 @@ class FileStore:
         """Store it whole or not at all: bytes."""
         path = self.path(file_id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
+        partial = path.with_suffix(f".{secrets.token_hex(4)}.part")  # others may write the same
         try:
             with partial.open("wb") as file:
                 for block in content:

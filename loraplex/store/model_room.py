@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from loraplex.locked import is_held, locked
 from loraplex.store.models import ModelUnavailable
 
 log = logging.getLogger(__name__)
@@ -34,8 +35,27 @@ class ModelRoom:
         too little."""
         if self._quota is None:
             return
+        self._root.mkdir(parents=True, exist_ok=True)
+        with locked(self._root / ".room.lock"):
+            self._make(name, size_bytes, self._quota)
+            self._note(name).write_text(str(size_bytes))
+
+    def _note(self, name: str) -> Path:
+        """Of how much is coming, while its lock is held by who fetches it."""
+        return self._root / f".{name.replace('/', '--')}.size"
+
+    def _coming(self, name: str) -> int:
+        """Bytes of others that are being fetched."""
+        found = 0
+        for note in self._root.glob(".*.size"):
+            if note != self._note(name) and is_held(note.with_suffix(".lock")):
+                found += int(note.read_text() or 0)
+        return found
+
+    def _make(self, name: str, size_bytes: int, quota: int) -> None:
         here = [model for model in stored(self._root) if model.name != name]
-        excess = sum(model.size_bytes for model in here) + size_bytes - self._quota
+        taken = sum(model.size_bytes for model in here) + self._coming(name)
+        excess = taken + size_bytes - quota
         needed = self._needed()
         unneeded = sorted(
             (m for m in here if m.name not in needed), key=lambda model: model.used_at
@@ -44,13 +64,14 @@ class ModelRoom:
             in_use = sorted(model.name for model in here if model.name in needed)
             raise ModelUnavailable(
                 f"Base model {name!r} takes {_gib(size_bytes)}; base models may take "
-                f"{_gib(self._quota)} (LORAPLEX_MODELS_GIB). In use: {', '.join(in_use) or 'none'}."
+                f"{_gib(quota)} (LORAPLEX_MODELS_GIB). In use: {', '.join(in_use) or 'none'}."
             )
         for model in unneeded:
             if excess <= 0:
                 return
-            excess -= model.size_bytes
-            remove(model)
+            if model.name not in self._needed():  # again: a deployment may have come meanwhile
+                excess -= model.size_bytes
+                remove(model)
 
 
 def stored(root: Path) -> Iterator[StoredModel]:
@@ -59,10 +80,10 @@ def stored(root: Path) -> Iterator[StoredModel]:
     for folder in root.iterdir():
         if folder.name.startswith(".") or not (folder / "config.json").is_file():
             continue
-        files = [file.stat() for file in folder.rglob("*") if file.is_file()]
         name = folder.name.replace("--", "/")
-        size = sum(file.st_size for file in files)
-        yield StoredModel(name, folder, size, folder.stat().st_mtime)
+        with suppress(FileNotFoundError):  # it is just being removed
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            yield StoredModel(name, folder, size, folder.stat().st_mtime)
 
 
 def remove(model: StoredModel) -> None:

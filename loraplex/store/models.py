@@ -45,6 +45,10 @@ class ModelBusy(Exception):
     """Another process is fetching this model just now."""
 
 
+class Stopped(Exception):
+    """Raised by who is told of the progress: it is not wanted any more."""
+
+
 class ModelStore:
     """Folders under `root`, one a model: safetensors, config, tokenizer, chat template."""
 
@@ -203,7 +207,7 @@ def _from_hub(name: str, out: Path, tell: Tell, make_room: MakeRoom) -> None:
             make_room(name, sum(f.size or 0 for f in files if is_model_file(f.rfilename)))
         told = told_bars(lambda here, total: tell(_bytes(name, here, total), here / max(total, 1)))
         cached = snapshot_download(name, allow_patterns=list(_FILES), tqdm_class=told)
-    except ModelUnavailable:
+    except (ModelUnavailable, Stopped):
         raise
     except Exception as failed:  # of the hub, of its HTTP client, of the disk
         reason = (str(failed).strip() or type(failed).__name__).splitlines()[0]

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from functools import cached_property, wraps
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ParamSpec, TypeVar
 
 from loraplex.store.adapter_folders import is_digest
@@ -47,6 +47,8 @@ class RemoteAdapters:
         import fsspec
 
         options = {"skip_instance_cache": True, "use_listings_cache": False}
+        if self._url.startswith("file:"):
+            options["auto_mkdir"] = True
         filesystem, root = fsspec.core.url_to_fs(self._url, **options)
         return filesystem, root.rstrip("/")
 
@@ -78,16 +80,26 @@ class RemoteAdapters:
 
     @_told
     def older(self, seconds: float) -> list[str]:
-        """Digests that were stored so long ago."""
+        """Digests that were stored so long ago, also in part."""
         filesystem, root = self._store
-        before, found = time.time() - seconds, []
+        before, stored = time.time() - seconds, dict[str, float]()
         for path, facts in filesystem.find(root, detail=True).items():
             folder, _, name = path.rpartition("/")
             digest = folder.rpartition("/")[2]
             inside = folder == f"{root}/{digest}" and is_digest(digest)
-            if inside and name == CONFIG and _stored_at(facts) < before:
-                found.append(digest)
-        return found
+            if inside and name in (CONFIG, WEIGHTS):
+                stored[digest] = max(stored.get(digest, 0.0), _stored_at(facts))
+        return [digest for digest, at in stored.items() if at < before]
+
+    @_told
+    def aside(self) -> list[str]:
+        """Digests that somebody who died has set aside."""
+        filesystem, root = self._store
+        folder = f"{root}/{_REMOVED}"
+        if not filesystem.exists(folder):
+            return []
+        found = {PurePosixPath(path).parent.name for path in filesystem.find(folder)}
+        return sorted(name for name in found if is_digest(name))
 
     @_told
     def set_aside(self, digest: str) -> None:

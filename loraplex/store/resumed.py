@@ -24,10 +24,6 @@ class FetchFailed(Exception):
     """The text says why, for who asked for it."""
 
 
-class Stopped(Exception):
-    """Raised by who is told of the progress: it is not wanted any more."""
-
-
 def s3() -> Any:
     """By the server's own credentials, as boto3 finds them; AWS_ENDPOINT_URL names another S3."""
     import s3fs

@@ -165,6 +165,9 @@ def _environment(settings: ScalerSettings) -> dict[str, str]:
     given["home"] = HOME
     given.pop("database_url", None)
     environment = {f"LORAPLEX_{name.upper()}": str(value) for name, value in given.items()}
+    if settings.adapter_store:  # copies where it may write; and who it is to the store
+        environment.setdefault("LORAPLEX_ADAPTER_DISK", "/tmp/adapters")  # noqa: S108
+        environment |= {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
     return environment | {"HOME": "/tmp"}  # noqa: S108  # caches of Triton's and others
 
 

@@ -180,7 +180,7 @@ class SimRows:
 
     def yield_training(self, job: str) -> None:
         self._fence()
-        self._tables.trainings.rows[job].yielding = True
+        self._tables.trainings.tell_to_yield(job)
 
     def free_training(self, job: str) -> None:
         self._fence()

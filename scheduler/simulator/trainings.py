@@ -76,6 +76,10 @@ class SimTrainings:
         row.place, row.placed_at, row.sign_at = place, self.time(), self.time()
         return True
 
+    def tell_to_yield(self, job: str) -> None:
+        row = self.rows[job]
+        row.yielding = row.yielding or row.state == WorkState.RUNNING
+
     def free(self, job: str) -> None:
         row = self.rows[job]
         silent = row.sign_at < self.time() - SILENT_S

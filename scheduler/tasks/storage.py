@@ -99,6 +99,8 @@ def clean_adapters(
         return sum(store.remove(digest, kept_s) for digest in unused if digest not in live)
     for digest in unused:
         store.remove(digest, kept_s)
+    for digest in remote.aside():  # by who died meanwhile
+        _decide(remote, digest, live)
     dead = [digest for digest in remote.older(kept_s) if digest not in live]
     return sum(_removed(database, remote, digest, kept_s) for digest in dead)
 
@@ -107,7 +109,12 @@ def _removed(database: Engine, remote: RemoteAdapters, digest: str, kept_s: floa
     """Nobody can lock an object store: who registers the same content at this moment finds it
     there, or it is brought back, or it stores it anew (`AdapterStore.ensure`)."""
     remote.set_aside(digest)
-    if digest in _live(database, kept_s):
+    return _decide(remote, digest, _live(database, kept_s))
+
+
+def _decide(remote: RemoteAdapters, digest: str, live: set[str]) -> bool:
+    """About one that is set aside: whether it is gone."""
+    if digest in live:
         remote.bring_back(digest)
         return False
     remote.delete_aside(digest)

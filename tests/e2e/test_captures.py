@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import ADAPTERS
 from tests.e2e.conftest import Platform, until
+from tests.e2e.test_limits_and_usage import Tenant
 
 pytestmark = pytest.mark.e2e
 
@@ -32,6 +33,23 @@ def kept(platform: Platform, wanted: int) -> list[dict[str, Any]]:
     )
 
 
+def kept_after(platform: Platform, client: openai.OpenAI) -> list[dict[str, Any]]:
+    """Once what was asked before must have been stored: a marker that came later is."""
+    platform.loraplex("captures", "on", "chat")
+    marker: Any = [{"role": "user", "content": "marker"}]
+    client.chat.completions.create(model="chat", messages=marker, max_tokens=1)
+    platform.loraplex("captures", "off", "chat")
+
+    def is_marker(row: dict[str, Any]) -> bool:
+        return bool(row["asked"]["messages"][0]["content"] == "marker")
+
+    found = until(
+        lambda: platform.http().get(PATH).json()["data"],
+        lambda rows: bool(rows) and is_marker(rows[0]),
+    )
+    return [row for row in found if not is_marker(row)]
+
+
 def test_requests_are_kept_with_their_answers_and_become_a_dataset(
     platform: Platform, client: openai.OpenAI
 ) -> None:
@@ -53,13 +71,33 @@ def test_requests_are_kept_with_their_answers_and_become_a_dataset(
     assert found[0]["asked"]["messages"][0]["content"] == "Where do you live? My name is [name]."
     assert platform.loraplex("captures", "off", "chat").returncode == 0
     client.chat.completions.create(model="chat", **facts)
+    assert len(kept_after(platform, client)) == 2
     told = platform.loraplex("captures", "save", "chat", "kept-pirates", "--answers-of", "pirate/1")
     assert told.returncode == 0 and "1 rows of messages" in told.stdout, told.stderr
     content = platform.http().get("/api/v1/datasets/kept-pirates/content").json()
     assert content["messages"][-1] == {"role": "assistant", "content": found[1]["answer"]}
     nothing = {"name": "none", "answers_of": "json/1"}
     assert platform.http().post(f"{PATH}/dataset", json=nothing).status_code == 400
-    assert "2 exchanges" in platform.loraplex("captures", "clear", "chat", "--yes").stdout
+    assert "3 exchanges" in platform.loraplex("captures", "clear", "chat", "--yes").stdout
+
+
+def test_what_others_ask_of_a_shared_deployment_is_not_kept(
+    platform: Platform, client: openai.OpenAI
+) -> None:
+    assert platform.loraplex("captures", "on", "chat").returncode == 0
+    assert platform.loraplex("share", "chat").returncode == 0
+    other = Tenant(platform, "private")
+    asked: Any = [{"role": "user", "content": "A secret."}]
+    other.openai.with_options(max_retries=5).chat.completions.create(
+        model="chat", messages=asked, max_tokens=2
+    )
+    mine: Any = [{"role": "user", "content": "No secret."}]
+    client.chat.completions.create(model="chat", messages=mine, max_tokens=2)
+    found = kept(platform, 1)  # what came before it would be there, too
+    assert [row["asked"]["messages"][0]["content"] for row in found] == ["No secret."]
+    assert other.http.get(PATH).json()["data"] == []
+    assert platform.loraplex("share", "chat", "--off").returncode == 0
+    assert other.http.get(PATH).status_code == 404
 
 
 def test_a_shadow_is_asked_the_same_and_disturbs_nobody(
@@ -85,7 +123,15 @@ def test_a_shadow_is_asked_the_same_and_disturbs_nobody(
     told = platform.loraplex("alias", "shadow", "json@watched", "off")
     assert told.returncode == 0 and "shadowed" not in told.stdout
     client.chat.completions.create(model="chat:json@watched", **facts)
-    assert len(kept(platform, 1)) == 1
+    assert len(kept_after(platform, client)) == 1
+    platform.loraplex("captures", "on", "chat")
+    platform.loraplex("alias", "shadow", "json@watched", ref, "--percent", "100")
+    http.delete(PATH)
+    both = [client.chat.completions.create(model="chat:json@watched", **facts) for _ in range(3)]
+    found = kept(platform, 3)
+    assert [row["answer"] for row in found] == [each.choices[0].message.content for each in both]
+    assert any(ref in row["shadows"] for row in found)
+    platform.loraplex("captures", "off", "chat")
     wrong = http.put(
         "/api/v1/repos/json/aliases/watched/shadow", json={"version": 99, "percent": 5}
     )

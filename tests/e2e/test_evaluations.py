@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Platform, until
+from tests.e2e.test_limits_and_usage import Tenant
 
 pytestmark = pytest.mark.e2e
 
@@ -78,6 +79,8 @@ def test_what_was_answered_before_it_was_cancelled_is_scored(platform: Platform)
         ({"json_schema": {"$ref": "http://127.0.0.1/x"}}, "json_schema"),
         ({"json_schema": {"type": "nonsense"}}, "json_schema"),
         ({"rows": 0}, "rows"),
+        ({"variants": ["base", "base"]}, "named already"),
+        ({"deployment": "chat:pirate/1"}, "chat:pirate/1"),
         ({"dataset": "texts"}, "text"),
     ],
     ids=str,
@@ -101,4 +104,15 @@ def test_what_cannot_be_evaluated_is_refused_at_once(
 
 
 def test_others_do_not_see_it(platform: Platform) -> None:
-    assert platform.http().get(f"{PATH}/eval-none").status_code == 404
+    add(platform, "mine", ROWS[:1])
+    body = {"deployment": "chat", "dataset": "mine", "variants": ["base"], "max_tokens": 1}
+    http = platform.http()
+    mine = http.post(PATH, json=body).json()["id"]
+    end = until(lambda: http.get(f"{PATH}/{mine}").json(), lambda e: e["status"] == "succeeded")
+    other = Tenant(platform, "curious").http
+    for path in (f"{PATH}/{mine}", "/api/v1/evaluations/eval-none"):
+        assert other.get(path).status_code == 404
+        assert other.post(f"{path}/cancel").status_code == 404
+    assert other.get(PATH).json()["data"] == []
+    assert other.get(f"/v1/files/{end['results_file_id']}/content").status_code == 404
+    assert other.post(PATH, json=body).status_code == 404, "nor may it ask"

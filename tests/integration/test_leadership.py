@@ -1,6 +1,7 @@
 """One leads; what a deposed leader does late is refused, by the database and by every lane."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,22 @@ import kombu
 import pytest
 import redis as redis_module
 from sqlalchemy import Engine
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from loraplex.broker.interface import Deposed
 from loraplex.broker.scaler import FORGOTTEN_AFTER_S, ScalerBroker
 from loraplex.broker.worker import WorkerBroker
 from loraplex.database import connect, migrate
-from loraplex.entities import Deployment, DeploymentEvent, Replica, Revision, Tenant, TrainingJob
+from loraplex.entities import (
+    Batch,
+    Deployment,
+    DeploymentEvent,
+    Evaluation,
+    Replica,
+    Revision,
+    Tenant,
+    TrainingJob,
+)
 from loraplex.keys import BUS_PREFIX, EPOCH, LEADER, Lane
 from loraplex.messages import ReplicaReport
 from loraplex.replica_state import ReplicaState
@@ -26,7 +36,7 @@ from scheduler.drivers.fake import FakeDriver
 from scheduler.event_relay import EXCHANGE, EventRelay
 from scheduler.observe import observe, training_facts
 from scheduler.placement import Place
-from scheduler.rows import SqlRows
+from scheduler.rows import EVENTS_KEPT_S, SqlRows
 from scheduler.trainings import TrainingFacts
 from scheduler.webhooks import Webhooks
 
@@ -123,6 +133,9 @@ def test_a_training_has_one_place_and_leaves_it(database: Engine) -> None:
     assert leader.place_training(job.id, "local", 0), "asked for again"
     assert not leader.place_training(job.id, "local", 1)
     claim = Claim(database, TrainingJob, job.id, Path())
+    leader.yield_training(job.id)
+    (facts,) = observe_trainings(leader)
+    assert not facts.yielding, "nobody runs it"
     assert claim.take_if() and not leader.place_training(job.id, "local", 0)
     leader.free_training(job.id)
     leader.yield_training(job.id)
@@ -133,8 +146,38 @@ def test_a_training_has_one_place_and_leaves_it(database: Engine) -> None:
     (facts,) = observe_trainings(leader)
     assert (facts.state, facts.place, facts.yielding) == ("queued", None, False)
     assert not claim.write(), "it is not its any more"
+    other = TrainingJob(**job.model_dump(exclude={"id", "version"}), version=2)
+    with Session(database, expire_on_commit=False) as session:
+        session.add(other)
+        session.commit()
+    assert leader.place_training(job.id, "local", 0)
+    assert not leader.place_training(other.id, "local", 0), "whoever leads"
     with pytest.raises(Deposed):
         rows(database, 0).place_training(job.id, "local", 0)
+
+
+def test_old_evaluations_go_with_their_batches(database: Engine) -> None:
+    leader = rows(database, 1)
+    long_ago = datetime.fromtimestamp(0, UTC)
+    batch = Batch(
+        tenant_id="t",
+        key_id="k",
+        endpoint="e",
+        input_file_id="f",
+        status="completed",
+        created_at=long_ago,
+        expires_at=long_ago,
+    )
+    facts = {"deployment": "d", "dataset": "x", "variants": [], "metrics": [], "rows": 1}
+    with Session(database, expire_on_commit=False) as session:
+        session.add(batch)
+        session.flush()
+        session.add(Evaluation(tenant_id="t", batch_id=batch.id, **facts))
+        session.commit()
+    leader.now = EVENTS_KEPT_S + 1
+    leader.prune()
+    with Session(database) as session:
+        assert not session.exec(select(Batch)).all() and not session.exec(select(Evaluation)).all()
 
 
 def observe_trainings(leader: SqlRows) -> list[TrainingFacts]:

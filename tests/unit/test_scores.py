@@ -21,6 +21,11 @@ def test_each_metric_says_how_near_an_answer_is() -> None:
     assert Scorer(["exact_match"], None).score("a", "a") == {"exact_match": 1.0}
 
 
+def test_long_texts_are_cut_before_they_are_compared() -> None:
+    long = " ".join(f"w{n}" for n in range(20_000))
+    assert Scorer(["rouge"], None).score(long, long)["rougeL"] == 1.0
+
+
 def test_schemas_of_users_fetch_nothing_and_take_no_time() -> None:
     assert allows(validator(SCHEMA), '{"n": 1}')
     for text in ('{"n": "1"}', "[]", "no JSON", "[" * 100_000):

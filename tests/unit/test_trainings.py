@@ -70,6 +70,16 @@ def test_what_was_lost_is_asked_for_again_and_the_dead_leave() -> None:
     assert share(replace(RUNS, state=WorkState.CANCELLED)) == [], "it is about to leave"
 
 
+def test_one_that_runs_nowhere_and_one_that_was_to_leave_before_it_began_are_freed() -> None:
+    nowhere = replace(RUNS, place=None, sign_at=NOW - SILENT_S - 1)
+    assert share(nowhere, rules=TrainingRules("local", 1)) == [do.FreeTraining("r")]
+    assert share(replace(nowhere, sign_at=NOW)) == []
+    unbegun = replace(RUNS, state=WorkState.QUEUED, yielding=True)
+    assert share(unbegun, needed=4) == [do.FreeTraining("r")]
+    later = share(unbegun, now=NOW + ASK_AGAIN_S + 1)
+    assert later == [do.PlaceTraining("r", "local", 0)], "it isn't wanted any more"
+
+
 def test_tenants_take_turns() -> None:
     mine = [replace(WAITS, id=f"m{n}", created_at=float(n)) for n in range(3)]
     theirs = replace(WAITS, id="t", tenant="b", created_at=9.0)

@@ -27,12 +27,20 @@ def upgrade() -> None:
         batch.add_column(sa.Column("slot", sa.Integer()))
         batch.add_column(sa.Column("placed_at", sa.DateTime(timezone=True)))
         batch.add_column(sa.Column("yielding", sa.Boolean(), nullable=False, server_default="0"))
-    op.create_index("ix_trainingjob_host", "trainingjob", ["host"])
+    placed = sa.text("host != ''")
+    op.create_index(
+        "uq_trainingjob_place",
+        "trainingjob",
+        ["host", "slot"],
+        unique=True,
+        sqlite_where=placed,
+        postgresql_where=placed,
+    )
 
 
 def downgrade() -> None:
     """Checkpoints are forgotten: an earlier release would take them for versions."""
-    op.drop_index("ix_trainingjob_host", "trainingjob")
+    op.drop_index("uq_trainingjob_place", "trainingjob")
     with op.batch_alter_table("trainingjob") as batch:
         for name in ("yielding", "placed_at", "slot", "host"):
             batch.drop_column(name)
