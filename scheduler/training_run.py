@@ -198,12 +198,10 @@ class TrainingRun:
                 (self._folder / _FILES[kind]).write_text(text)
         settings |= {"base_model": job.base_model, "base_folder": str(base)}
         if job.parent:
-            parent = self._versions.folder_of(job.tenant_id, job.parent)
-            if parent is None:
+            parent = self._folder / "parent"
+            if not self._versions.copy(job.tenant_id, job.parent, parent):
                 raise TrainingFailed(f"The adapter {job.parent} is gone.")
-            # A copy: it may be deleted meanwhile.
-            settings["parent"] = str(self._folder / "parent")
-            shutil.copytree(parent, self._folder / "parent", dirs_exist_ok=True)
+            settings["parent"] = str(parent)
         fresh = self._folder / "config.new"
         fresh.write_text(json.dumps(settings))
         fresh.rename(self._folder / "config.json")

@@ -1,5 +1,7 @@
 """The adapters that come of a fine-tuning job: its end, and checkpoints of epochs before it."""
 
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,20 @@ class TrainedVersions:
         self._store = store_of(settings)
         self._registry = Registry(database, self._store, models, settings.storage_limit)
 
-    def folder_of(self, tenant: str, ref: str) -> Path | None:
-        """Of a version or checkpoint that is there."""
+    def copy(self, tenant: str, ref: str, into: Path) -> bool:
+        """A version or checkpoint to go on from; it may be deleted meanwhile. False: it is gone.
+
+        Its modules by name: a pattern of a stranger's may take for ever to match.
+        """
         with Session(self._database) as session:
             found = find_adapter(session, tenant, ref)
-        there = found is not None and self._store.use(found.digest)
-        return self._store.locate(found.digest) if found and there else None
+        if found is None or not self._store.use(found.digest):
+            return False
+        shutil.copytree(self._store.locate(found.digest), into, dirs_exist_ok=True)
+        config = json.loads((into / CONFIG).read_text())
+        config |= {"target_modules": found.targets, "exclude_modules": None}
+        (into / CONFIG).write_text(json.dumps(config))
+        return True
 
     def register(self, job: TrainingJob, folder: Path) -> Adapter:
         """The end of a job. Raises RegistrationRefused."""

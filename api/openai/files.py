@@ -9,11 +9,10 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
-from api.registry.stored_files import check_filename, check_storage, storing
+from api.registry.stored_files import check_filename, check_storage, check_unneeded, storing
 from api.security import ForInference
 from api.state import State, StateDep
-from loraplex.batch_status import UNDER_WAY
-from loraplex.entities import Batch, Dataset, StoredFile
+from loraplex.entities import Dataset, StoredFile
 from loraplex.store.files import blocks_of
 
 router = APIRouter(prefix="/files", tags=["files"])
@@ -75,16 +74,10 @@ def content(file_id: str, tenant: ForInference, state: StateDep) -> StreamingRes
 
 @router.delete("/{file_id}")
 def delete(file_id: str, tenant: ForInference, state: StateDep) -> dict[str, Any]:
-    """Refused while a batch reads it, or a dataset is made of it."""
+    """Refused while a batch or a training reads it, or a dataset is made of it."""
     row = need_file(state, tenant, file_id)
     with Session(state.database) as session:
-        reads = select(Batch.id).where(
-            Batch.input_file_id == row.id, col(Batch.status).in_(UNDER_WAY)
-        )
-        batch = session.exec(reads).first()
-        if batch is not None:
-            message = f"Batch {batch!r} reads it. Wait for its end, or cancel it first."
-            raise ApiError(409, "conflict", message)
+        check_unneeded(session, row.id)
         dataset = session.exec(select(Dataset.name).where(Dataset.file_id == row.id)).first()
         if dataset is not None:
             raise ApiError(409, "conflict", f"It is the dataset {dataset!r}: delete that.")

@@ -7,7 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from api.errors import ApiError, bad_request
-from api.registry.stored_files import check_storage, storing
+from api.registry.stored_files import check_storage, check_unneeded, storing
 from api.state import State
 from loraplex.datasets import DatasetInvalid, inspect
 from loraplex.entities import Dataset, StoredFile
@@ -67,7 +67,8 @@ def of_tenant(session: Session, tenant: str) -> list[Dataset]:
 
 
 def delete(state: State, session: Session, row: Dataset) -> None:
-    """With its file."""
+    """With its file. Raises ApiError 409 while a training needs it."""
+    check_unneeded(session, row.file_id)
     file = session.get(StoredFile, row.file_id)
     session.delete(row)
     session.flush()

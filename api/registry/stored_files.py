@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlmodel import Session
+from sqlmodel import Session, col, or_, select
 
 from api.errors import ApiError, bad_request
 from api.state import State
 from loraplex import storage_quota
-from loraplex.entities import StoredFile
+from loraplex.batch_status import UNDER_WAY
+from loraplex.entities import UNFINISHED, Batch, StoredFile, TrainingJob
 
 
 def check_filename(name: str, param: str) -> None:
@@ -23,6 +24,22 @@ def check_storage(session: Session, state: State, tenant: str, more: int) -> Non
         storage_quota.check(session, tenant, more, state.settings.storage_limit)
     except storage_quota.StorageFull as full:
         raise ApiError(409, "storage_full", str(full)) from full
+
+
+def check_unneeded(session: Session, file_id: str) -> None:
+    """Nobody reads it, or is to. Raises ApiError 409."""
+    batch = session.exec(
+        select(Batch.id).where(Batch.input_file_id == file_id, col(Batch.status).in_(UNDER_WAY))
+    ).first()
+    training = session.exec(
+        select(TrainingJob.id).where(
+            or_(TrainingJob.training_file == file_id, TrainingJob.validation_file == file_id),
+            col(TrainingJob.state).in_(UNFINISHED),
+        )
+    ).first()
+    if reader := batch or training:
+        message = f"{reader} reads it. Wait for its end, or cancel it first."
+        raise ApiError(409, "conflict", message)
 
 
 @contextmanager

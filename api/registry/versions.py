@@ -90,6 +90,9 @@ def delete(session: Session, version: Adapter) -> None:
         if version.tag in alias.weights:
             message = f"{alias.ref} is {version.ref}: move or delete the alias first."
             raise ApiError(409, "conflict", message)
+        if version.tag in alias.previous:  # there is nothing to roll back to any more
+            alias.previous = {}
+            session.add(alias)
     with_it = [
         col(Adapter.tenant_id) == version.tenant_id,
         col(Adapter.repo) == version.repo,

@@ -39,6 +39,7 @@ from gpu_worker.training.examples import Tokenized, collate, pack
 
 log = logging.getLogger(__name__)
 
+_HEADS = ("lm_head", "embed_out")
 _EACH = 100  # steps from the beginning are told one by one, then ever more rarely
 _MOST_TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}  # of the rows that are computed together
 
@@ -119,7 +120,11 @@ def _model(config: TrainingConfig, cuda: bool) -> Any:
         target_modules=list(config.target_modules) or "all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(base, lora)
+    found = get_peft_model(base, lora)
+    for name, _ in found.named_modules():
+        if name.endswith(tuple(f".{head}.lora_A" for head in _HEADS)):
+            raise ValueError("target_modules: the output layer can't be adapted here.")
+    return found
 
 
 def _arguments(

@@ -35,7 +35,7 @@ def on(
 
 
 def off(name: Name) -> None:
-    """Keep nothing more; what was kept stays (see clear)."""
+    """Keep nothing more but what shadows are asked; what was kept stays (see clear)."""
     client().call("PATCH", _deployment(name), json={"capture": 0})
 
 

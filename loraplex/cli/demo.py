@@ -54,6 +54,8 @@ def register_adapter(client: Client, repo: str, folder: Path, base_model: str = 
         with folder.open("rb") as archive:
             sent = {"archive": (folder.name, archive)}
             return str(client.call("POST", "/api/v1/adapters", data=data, files=sent)["ref"])
+    if not folder.exists():
+        raise fail(f"There is no {folder}.")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise fail(f"{folder} has no {name}.")

@@ -40,6 +40,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Compare variants by their answers. Ctrl-C cancels."""
+    if output is not None and not output.absolute().parent.is_dir():
+        raise fail(f"{output}: there is no such folder.")
     api = client()
     body: dict[str, Any] = {
         "deployment": deployment,

@@ -97,6 +97,11 @@ def change(database: Engine, job: str, **values: Any) -> None:
         session.commit()
 
 
+def programs(job: str) -> list[psutil.Process]:
+    running = psutil.process_iter(["cmdline"])
+    return [each for each in running if job in " ".join(each.info["cmdline"] or ())]
+
+
 def events(database: Engine, job: str) -> list[TrainingEvent]:
     with Session(database, expire_on_commit=False) as session:
         return list(session.exec(select(TrainingEvent).where(TrainingEvent.job_id == job)))
@@ -181,9 +186,8 @@ def test_five_deaths_leave_no_trace(
     def dying(at_step: int) -> Callable[[], bool]:
         def dies() -> bool:
             if read(database, other).step >= at_step:
-                for process in psutil.process_iter():
-                    if other in " ".join(process.cmdline()):
-                        process.kill()
+                for process in programs(other):
+                    process.kill()
                 raise Died
             return False
 
@@ -234,6 +238,9 @@ def test_epochs_are_kept_as_checkpoints_and_one_can_be_gone_on_from(
     assert (kept["steps"], kept["epoch"]) == (10, 2.0) and kept["validation_loss"] > 0
     assert read(database, job).left_s == 0
 
+    (config,) = (settings.adapters_dir / rows[2].digest).glob("adapter_config.json")
+    slow = json.loads(config.read_text()) | {"target_modules": r"(([a-z0-9_]+)\.?)+X"}
+    config.write_text(json.dumps(slow))  # as a stranger's may say
     same = make(repo="on", parent="sums/1@10", settings=SETTINGS | {"rank": 64, "max_steps": 1})
     run = TrainingRun(database, settings, same)
     assert run.begin()
@@ -299,9 +306,8 @@ def test_one_that_does_not_leave_in_time_is_killed_and_goes_on(
     def stop_it() -> bool:
         """Its program hangs, then its place is wanted."""
         if read(database, job).step:
-            for process in psutil.process_iter():
-                if job in " ".join(process.cmdline()):
-                    process.suspend()
+            for process in programs(job):
+                process.suspend()
             change(database, job, yielding=True)
         return False
 
@@ -318,6 +324,7 @@ def test_what_cannot_be_trained_fails_with_its_reason(
 ) -> None:
     for changes, told in (
         ({"settings": SETTINGS | {"target_modules": ["nothing"]}}, "nothing"),
+        ({"settings": SETTINGS | {"target_modules": ["lm_head"]}}, "output layer"),
         ({"base_model": "org/none--"}, "neither a hub name"),
         ({"training_file": "file-00000000"}, "is gone"),
         ({"attempts": MOST_ATTEMPTS}, "died"),
@@ -348,10 +355,10 @@ def test_a_database_that_is_away_for_a_moment_ends_no_training(
 ) -> None:
     job, plain, fails = make(), Claim.write, iter([False] * 3 + [True] * 2)
 
-    def write(self: Claim[TrainingJob], **values: Any) -> bool:
+    def write(self: Claim[TrainingJob], *also: Any, **values: Any) -> bool:
         if values.get("step") and next(fails, False):
             raise OperationalError("", {}, Exception("database is locked"))
-        return plain(self, **values)
+        return plain(self, *also, **values)
 
     monkeypatch.setattr(Claim, "write", write)
     run = TrainingRun(database, settings, job)
@@ -367,9 +374,8 @@ def test_one_whose_program_is_killed_waits_for_another_run(
 
     def kill() -> bool:
         if read(database, job).step:
-            for process in psutil.process_iter():
-                if job in " ".join(process.cmdline()):
-                    process.kill()
+            for process in programs(job):
+                process.kill()
         return False
 
     run = TrainingRun(database, settings, job, kill)
