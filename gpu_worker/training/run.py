@@ -144,7 +144,7 @@ def _arguments(
         warmup_steps=math.ceil(config.warmup_ratio * total),
         logging_steps=1,
         eval_strategy="epoch" if evaluates else "no",
-        save_strategy="best" if config.early_stopping and evaluates else "no",  # else by time
+        save_strategy="epoch" if config.early_stopping and evaluates else "no",  # else by time
         save_total_limit=2,
         restore_callback_states_from_checkpoint=True,  # early stopping's patience
         load_best_model_at_end=bool(config.early_stopping and evaluates),
@@ -220,18 +220,25 @@ class Reports(TrainerCallback):
         return due
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # What an epoch's end brings comes after its last step's checkpoint, and wouldn't again.
-        if state.global_step >= state.max_steps or _is_whole(state.epoch):
+        if not _is_whole(state.epoch):
+            self._keep(state, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A checkpoint of an epoch's last step would come before what the epoch's end brings
+        (evaluation, patience), which wouldn't come again: it is written after that."""
+        if self.stopped:  # in the middle of it
+            control.should_evaluate = control.should_save = False
+        else:
+            self._keep(state, control)
+
+    def _keep(self, state: Any, control: Any) -> None:
+        if state.global_step >= state.max_steps:
             return
         if (self._folder / YIELD).exists():
             control.should_training_stop = control.should_save = self.stopped = True
         elif time.monotonic() - self._kept_at > self._checkpoint_s:
             self._kept_at = time.monotonic()
             control.should_save = True
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.stopped:  # in the middle of it
-            control.should_evaluate = control.should_save = False
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         tell(self._folder, {"checkpoint": state.global_step})

@@ -134,10 +134,19 @@ def test_a_job_becomes_a_version_and_tells_its_loss(
     assert not (settings.training_dir / job).exists()
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"epochs": 10},
+        {"epochs": 60, "batch_size": 24},  # each step is an epoch
+        {"epochs": 60, "batch_size": 18, "validation_split": 0.25, "early_stopping": 60},
+    ],
+    ids=str,
+)
 def test_it_yields_and_goes_on_to_the_same_end(
-    database: Engine, settings: ScalerSettings, make: Callable[..., str]
+    how: dict[str, Any], database: Engine, settings: ScalerSettings, make: Callable[..., str]
 ) -> None:
-    longer = SETTINGS | {"epochs": 10}
+    longer = SETTINGS | how
     whole = make(settings=longer)
     run = TrainingRun(database, settings, whole)
     assert run.begin()
