@@ -135,6 +135,11 @@ def kind_of(row: Mapping[str, Any]) -> tuple[str, ...] | None:
     return next((names for names in _KINDS if set(names) <= set(row)), None)
 
 
+def mistake(row: dict[str, Any]) -> str:
+    """What is wrong with a row by itself; empty: nothing."""
+    return _check(row, None)[1]
+
+
 def _check(
     row: dict[str, Any] | str, columns: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...] | None, str]:

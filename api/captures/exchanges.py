@@ -13,7 +13,7 @@ from api.errors import bad_request
 from api.registry import datasets
 from api.state import State
 from loraplex.compare_and_set import changed
-from loraplex.datasets import MAX_ROW
+from loraplex.datasets import MAX_ROW, mistake
 from loraplex.entities import CapturedExchange, Dataset, Deployment
 
 _PAGE = 500
@@ -45,7 +45,7 @@ def as_dataset(
         rows = kinds = 0
         for row in _rows(state, tenant, deployment, answers_of):
             line = json.dumps(row, ensure_ascii=False)
-            if len(line) > MAX_ROW:
+            if len(line) > MAX_ROW or mistake(row):  # calls of tools, say
                 continue
             file.write(line + "\n")
             kinds |= 1 if "messages" in row else 2
