@@ -33,9 +33,6 @@ class EvaluationStatus(StrEnum):
     FAILED = "failed"
 
 
-_ENDED = (EvaluationStatus.SUCCEEDED, EvaluationStatus.CANCELLED, EvaluationStatus.FAILED)
-
-
 class EvaluationOut(BaseModel):
     """`scores`: by variant, the means of its metrics, and how many answers failed."""
 
