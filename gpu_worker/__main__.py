@@ -108,12 +108,12 @@ def _locate(settings: WorkerSettings) -> Callable[[str], Path]:
     """An adapter's folder by its digest: the store's own, or a copy on a disk of this machine."""
     from loraplex.store.adapter_cache import AdapterCache, Folders, Source
     from loraplex.store.adapter_folders import AdapterFolders
-    from loraplex.store.remote_adapters import RemoteAdapters
+    from loraplex.store.remote_adapters import remote_of
 
     locate, disk = AdapterFolders(settings.adapters_dir).folder, settings.adapter_disk
-    source: Source = Folders(locate)
-    if settings.adapter_store:
-        source = RemoteAdapters(settings.adapter_store)
+    remote = remote_of(settings)
+    source: Source = remote or Folders(locate)
+    if remote is not None:
         disk = disk or settings.home / "adapter-copies"
     if disk is None:
         return locate

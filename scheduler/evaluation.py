@@ -15,9 +15,10 @@ from loraplex.batch_status import UNDER_WAY
 from loraplex.compare_and_set import changed
 from loraplex.entities import Batch, Evaluation, StoredFile
 from loraplex.store.files import FileStore, blocks_of
-from scheduler.scoring import MOST_CPU_S
 
 log = logging.getLogger(__name__)
+
+_MOST_CPU_S = 600
 
 
 class EvaluationLost(Exception):
@@ -55,6 +56,7 @@ def _scored(
         raise EvaluationLost("The files of its batch were deleted.")
     job, out = scratch / "job.json", scratch / "scored.jsonl"
     facts = row.model_dump(include={"variants", "metrics", "json_schema"})
+    facts |= {"most_cpu_s": _MOST_CPU_S}
     facts |= {"questions": str(questions), "answers": [str(path) for path in answers]}
     job.write_text(json.dumps(facts))
     command = [sys.executable, "-m", "scheduler.scoring", str(job), str(out)]
@@ -62,7 +64,7 @@ def _scored(
     if done.returncode != 0:
         log.warning("%s: %s", row.id, done.stderr[-2000:])
         raise EvaluationLost(
-            f"Its answers could not be scored within {MOST_CPU_S} s and the memory that one has: "
+            f"Its answers could not be scored within {_MOST_CPU_S} s and the memory that one has: "
             "ask fewer rows, for shorter answers, or with a simpler schema."
         )
     means: dict[str, Any] = json.loads(done.stdout)

@@ -2,7 +2,8 @@
 
 A process of its own, under limits: a schema of 64 KiB can take for ever to check an answer, and
 comparing long texts takes their lengths' product. `JOB` is JSON: `questions` and `answers` (paths
-of a batch's files), `variants`, `metrics`, `json_schema`. The means are what it prints.
+of a batch's files), `variants`, `metrics`, `json_schema`, `most_cpu_s`. The means are what it
+prints.
 """
 
 import json
@@ -15,7 +16,6 @@ from typing import Any
 from loraplex.questions import answer_of
 from scheduler.scores import Scorer
 
-MOST_CPU_S = 600
 _MOST_MEMORY = 4 * 2**30
 
 
@@ -94,7 +94,7 @@ def _rows(
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))
+    asked = json.loads(Path(sys.argv[1]).read_text())
+    resource.setrlimit(resource.RLIMIT_CPU, (asked["most_cpu_s"], asked["most_cpu_s"]))
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
-    means = score(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
-    sys.stdout.write(json.dumps(means))
+    sys.stdout.write(json.dumps(score(asked, Path(sys.argv[2]))))

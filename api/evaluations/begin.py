@@ -24,6 +24,7 @@ from api.state import State
 from api.text import Text, storable
 from loraplex.datasets import DatasetInvalid, inspect, read
 from loraplex.entities import Batch, Evaluation, StoredFile, utc_now
+from loraplex.first_line import first_line
 from loraplex.json_schema import validator
 from loraplex.questions import Question, question
 
@@ -71,8 +72,7 @@ def _check(state: State, tenant: str, wanted: EvaluationCreate) -> None:
     try:
         validator(wanted.json_schema)
     except (ValueError, RecursionError) as wrong:
-        reason = str(wrong).splitlines()[0][:300]
-        raise bad_request(f"json_schema: {reason}", "json_schema") from wrong
+        raise bad_request(f"json_schema: {first_line(wrong)[:300]}", "json_schema") from wrong
 
 
 async def _pinned(state: State, tenant: str, wanted: EvaluationCreate) -> dict[str, str]:

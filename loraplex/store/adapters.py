@@ -23,7 +23,7 @@ from loraplex.store.peft_checks import (
     check_tensors,
     parse_config,
 )
-from loraplex.store.remote_adapters import RemoteAdapters
+from loraplex.store.remote_adapters import RemoteAdapters, remote_of
 
 __all__ = ["AdapterFacts", "AdapterInvalid", "AdapterStore"]
 
@@ -123,8 +123,7 @@ class AdapterStore(AdapterFolders):
 
 def store_of(settings: Settings) -> AdapterStore:
     """A process', as it was set up."""
-    remote = RemoteAdapters(settings.adapter_store) if settings.adapter_store else None
-    return AdapterStore(settings.adapters_dir, remote)
+    return AdapterStore(settings.adapters_dir, remote_of(settings))
 
 
 def digest_of(config: bytes | Path, weights: bytes | Path) -> str:

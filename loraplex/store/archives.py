@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+from loraplex.first_line import first_line
 from loraplex.store.peft_checks import CONFIG, MAX_CONFIG, WEIGHTS
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
@@ -82,7 +83,7 @@ def _broken(reason: BaseException) -> ArchiveRefused:
     """Raises OSError where the disk is full: that is nothing of the archive's."""
     if isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EDQUOT):
         raise reason
-    return ArchiveRefused(f"The archive can't be read: {str(reason).splitlines()[0]}")
+    return ArchiveRefused(f"The archive can't be read: {first_line(reason)}")
 
 
 def unpack_all(

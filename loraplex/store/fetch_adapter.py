@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from loraplex.first_line import first_line
 from loraplex.store.archives import ArchiveRefused, is_archive, unpack
 from loraplex.store.models import Stopped, Tell
 from loraplex.store.peft_checks import CONFIG, MAX_CONFIG, WEIGHTS
@@ -123,4 +124,4 @@ def _reason(source: Source, failed: Exception) -> str:
         return f"there is no repo {source.name}, or it is private and wants a token (--token)"
     if isinstance(failed, RevisionNotFoundError):
         return "it has no such revision"
-    return (str(failed).strip() or type(failed).__name__).splitlines()[0]
+    return first_line(failed)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from loraplex.first_line import first_line
 from loraplex.store.archives import ArchiveRefused, is_archive, unpack_all
 from loraplex.store.models import MakeRoom, ModelUnavailable, Stopped, Tell, is_model_file
 from loraplex.store.resumed import FetchFailed, append, s3, s3_blocks
@@ -32,8 +33,9 @@ def fetch_model(name: str, source: Source, into: Path, make_room: MakeRoom, tell
     except ArchiveRefused as refused:
         raise FetchFailed(str(refused)) from refused
     except Exception as failed:  # of S3, of the disk
-        reason = (str(failed).strip() or type(failed).__name__).splitlines()[0]
-        raise FetchFailed(f"could not be fetched: {reason}") from failed
+        raise FetchFailed(f"could not be fetched: {first_line(failed)}") from failed
+    for mark in folder.glob("*.etag"):  # of what was begun
+        mark.unlink()
     return folder
 
 
@@ -50,7 +52,6 @@ def _from_s3(source: Source, folder: Path, make_room: Callable[[int], None], tel
     for name, each in found.items():
         blocks = partial(s3_blocks, remote, each["name"])
         append(blocks, folder / name, int(each["size"]), str(each["ETag"]), source, tell)
-        (folder / name).with_suffix(".etag").unlink(missing_ok=True)
 
 
 def _from_folder(

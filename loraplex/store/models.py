@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
+from loraplex.first_line import first_line
 from loraplex.locked import is_locked
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -210,7 +211,7 @@ def _from_hub(name: str, out: Path, tell: Tell, make_room: MakeRoom) -> None:
     except (ModelUnavailable, Stopped):
         raise
     except Exception as failed:  # of the hub, of its HTTP client, of the disk
-        reason = (str(failed).strip() or type(failed).__name__).splitlines()[0]
+        reason = first_line(failed)
         raise ModelUnavailable(f"Base model {name!r} could not be fetched: {reason}") from failed
     out.mkdir()
     for file in Path(cached).iterdir():

@@ -10,6 +10,7 @@ from functools import cached_property, wraps
 from pathlib import Path, PurePosixPath
 from typing import Any, ParamSpec, TypeVar
 
+from loraplex.settings import Settings
 from loraplex.store.adapter_folders import is_digest
 from loraplex.store.peft_checks import CONFIG, WEIGHTS
 
@@ -124,6 +125,11 @@ class RemoteAdapters:
             if filesystem.exists(f"{root}/{source}/{name}"):
                 filesystem.cp_file(f"{root}/{source}/{name}", f"{root}/{target}/{name}")
                 filesystem.rm_file(f"{root}/{source}/{name}")
+
+
+def remote_of(settings: Settings) -> RemoteAdapters | None:
+    """None: adapters are kept in the home folder."""
+    return RemoteAdapters(settings.adapter_store) if settings.adapter_store else None
 
 
 def _stored_at(facts: dict[str, Any]) -> float:

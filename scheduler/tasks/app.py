@@ -29,17 +29,7 @@ app.conf.update(
     task_default_queue="tasks",
     # A download may take an hour, a webhook ten seconds: nothing of it stands before the start of a
     # replica.
-    task_routes={
-        f"scheduler.tasks.{name}.*": {"queue": "imports"}
-        for name in (
-            "imports",
-            "adapter_imports",
-            "deliveries",
-            "budgets",
-            "evaluations",
-            "storage",
-        )
-    }
+    task_routes={f"scheduler.tasks.{name}.*": {"queue": "imports"} for name in _SLOW}
     | {"scheduler.tasks.training.run_training": {"queue": "training"}},
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,

@@ -20,7 +20,7 @@ from loraplex.entities import (
 )
 from loraplex.status import Status
 from loraplex.store.adapter_folders import AdapterFolders, older
-from loraplex.store.remote_adapters import RemoteAdapters
+from loraplex.store.remote_adapters import RemoteAdapters, remote_of
 from loraplex.store.staging import Staging
 from scheduler.tasks.app import app, settings
 
@@ -34,9 +34,8 @@ _engine = connect(settings.database)
 def clean_storage() -> None:
     """Safe to run at any time, and twice."""
     kept_s = settings.storage_kept_s
-    remote = RemoteAdapters(settings.adapter_store) if settings.adapter_store else None
     folders = AdapterFolders(settings.adapters_dir)
-    removed = clean_adapters(_engine, folders, kept_s, remote)
+    removed = clean_adapters(_engine, folders, kept_s, remote_of(settings))
     folders.remove_unfinished(kept_s)
     uploads = Staging(settings.uploads_dir).forget_older(_UPLOAD_S)
     _forget_ended()
