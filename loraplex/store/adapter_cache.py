@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from loraplex.locked import locked
+from loraplex.store.adapter_folders import older
 from loraplex.store.adapters import digest_of
 from loraplex.store.peft_checks import CONFIG, WEIGHTS, AdapterInvalid
 
@@ -100,7 +101,7 @@ class AdapterCache:
         used = []
         for each in self._root.iterdir():
             if each.name.startswith(_UNFINISHED):
-                if time.time() - each.stat().st_mtime > _ABANDONED_S:
+                if older(each, _ABANDONED_S):
                     each.rename(scratch / f"old-{each.name}")  # removed with it
             elif each.is_dir():
                 files = {file.name: file.stat() for file in each.iterdir()}
