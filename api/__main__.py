@@ -9,7 +9,7 @@ from loraplex.settings import ApiSettings
 
 if __name__ == "__main__":
     settings = ApiSettings()
-    configure("api", settings.log_level)
+    configure("api", settings.log_level, settings.log_format)
     app = build(settings)
     collect_less()
     uvicorn.run(

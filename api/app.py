@@ -6,21 +6,20 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors, transfers
 from api.batches.runner import BatchRunner
 from api.captures.recorder import Recorder
+from api.console import pages, session
 from api.control import (
     adapters,
     aliases,
     base_models,
     captures,
+    charts,
     comparison,
     datasets,
     dead_letters,
@@ -29,14 +28,19 @@ from api.control import (
     explain,
     imports,
     keys,
+    live,
+    logs,
+    metrics,
     repos,
     requests,
     tenants,
     usage,
     webhooks,
 )
-from api.keyring import Caller, Keyring
+from api.gate import Gate
+from api.keyring import Keyring
 from api.lorax import generate as lorax
+from api.metrics import ApiMetrics, Measured
 from api.openai import batches, chat, completions, embeddings, files, fine_tuning, models
 from api.openai.responses import routes as responses
 from api.predibase import absent, account, finetuning
@@ -50,13 +54,15 @@ from api.requests.merges import Merges
 from api.requests.models import ServedModels
 from api.requests.queues import Queues
 from api.requests.resolver import Resolver
-from api.security import authenticated, is_open
+from api.security import authenticated
 from api.state import State, StateDep
 from loraplex import __version__, redaction
 from loraplex.broker.api import ApiBroker
+from loraplex.broker.connection import connect as connect_sync
 from loraplex.broker.connection import connect_async
 from loraplex.broker.limiter import Limiter
 from loraplex.database import connect
+from loraplex.metrics.served import serve
 from loraplex.registry import Registry
 from loraplex.secret_box import SecretBox
 from loraplex.settings import ApiSettings
@@ -70,12 +76,12 @@ log = logging.getLogger(__name__)
 
 _KEYS_WRITTEN_EACH_S = 30.0
 _MOST_EXCHANGES = 1000  # that wait to be stored
-_UPLOADS = ("/api/v1/adapters", "/api/v1/datasets", "/v1/files", "/transfers/")
 
 
 def build(settings: ApiSettings) -> FastAPI:
     """Raises ValueError for a setting that can't be."""
     redact = redaction.load(settings.redact)
+    measured = ApiMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -109,7 +115,11 @@ def build(settings: ApiSettings) -> FastAPI:
             staging=Staging(settings.uploads_dir),
             secrets=SecretBox(settings.secret_key, settings.secret_key_file),
             exchanges=asyncio.Queue(_MOST_EXCHANGES),
+            metrics=measured,
         )
+        measured.watch(inflight)
+        sync = connect_sync(settings.redis_url)
+        serve(measured.registry, settings, sync, "api")
         runner = BatchRunner(app.state.loraplex)
         recorder = Recorder(app.state.loraplex, redact)
         works = (inflight.run(), _keep_used(keyring), runner.run(), recorder.run())
@@ -135,6 +145,8 @@ def build(settings: ApiSettings) -> FastAPI:
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
     )
+    if settings.metrics:
+        app.add_middleware(Measured, metrics=measured)
     app.add_api_route("/health", health, include_in_schema=False)
     openai = APIRouter(prefix="/v1")
     for module in (chat, completions, models, embeddings, responses, files, batches, fine_tuning):
@@ -142,6 +154,9 @@ def build(settings: ApiSettings) -> FastAPI:
     control = APIRouter(prefix="/api/v1")
     for module in (
         deployments,
+        charts,
+        logs,
+        live,
         explain,
         comparison,
         adapters,
@@ -160,6 +175,7 @@ def build(settings: ApiSettings) -> FastAPI:
         webhooks,
     ):
         control.include_router(module.router)
+    control.include_router(metrics.targets_router)
     app.include_router(openai)  # first: a route is looked for in this order
     for prefix, parameters in lorax.PREFIXES:
         below = [Depends(parameters)]  # so that the API's document knows them
@@ -174,9 +190,12 @@ def build(settings: ApiSettings) -> FastAPI:
         finetuning,
         absent,
         transfers,
+        metrics,
+        session,
     ):
         app.include_router(module.router)
     app.include_router(control)
+    pages.add_to(app)
     app.router.add_websocket_route(finetuning.STREAM, finetuning.stream_metrics)
     return app
 
@@ -198,85 +217,3 @@ async def health(state: StateDep) -> dict[str, str]:
     """Open to all: is this process able to take requests?"""
     await state.broker.ping()
     return {"status": "ok", "version": __version__}
-
-
-class Gate:
-    """Before the body is read: a request id, the key's tenant, and a bound on the body.
-
-    Plain ASGI: Starlette's function middleware stands between a stream and its client's going, and
-    FastAPI reads and parses a body before any dependency is asked.
-    """
-
-    def __init__(self, app: ASGIApp, max_body_bytes: int, max_upload_bytes: int) -> None:
-        self._app = app
-        self._max_body_bytes = max_body_bytes
-        self._max_upload_bytes = max_upload_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = secrets.token_hex(12)
-        request = Request(scope)
-        request.state.request_id = request_id
-
-        async def named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).setdefault("x-request-id", request_id)
-            await send(message)
-
-        try:
-            request.state.caller = caller = await self._caller(request)
-            limit, announced = self._limit(request), self._announced(request)
-            if isinstance(caller, errors.ApiError) and announced and not is_open(scope["path"]):
-                raise caller
-            if announced > limit:
-                raise _too_large(limit)
-            if "\0" in scope["path"] or b"%00" in scope["query_string"]:
-                raise errors.bad_request("The URL holds a NUL character.")
-        except errors.ApiError as refused:
-            await errors.render(request, refused)(scope, receive, named)
-            return
-        await self._app(scope, _bounded(receive, limit), named)
-
-    async def _caller(self, request: Request) -> Caller | errors.ApiError:
-        keyring: Keyring = request.app.state.loraplex.keyring
-        key = request.headers.get("authorization", "")
-        try:
-            known = keyring.remembered(key)
-            return known if known is not None else await run_in_threadpool(keyring.find, key)
-        except errors.ApiError as refused:  # routes that are open to all don't ask
-            return refused
-
-    def _limit(self, request: Request) -> int:
-        uploads = request.scope["path"].startswith(_UPLOADS)
-        return self._max_upload_bytes if uploads else self._max_body_bytes
-
-    @staticmethod
-    def _announced(request: Request) -> int:
-        """Bytes of the body; -1 when it doesn't tell. Raises ApiError."""
-        if "transfer-encoding" in request.headers:
-            return -1
-        size = request.headers.get("content-length", "0")
-        if not size.isdecimal() or len(size) > 18:
-            raise errors.bad_request("content-length is not a number.")
-        return int(size)
-
-
-def _bounded(receive: Receive, limit: int) -> Receive:
-    """For bodies that don't tell their length."""
-    received = 0
-
-    async def bounded() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise HTTPException(413, _too_large(limit).message)
-        return message
-
-    return bounded
-
-
-def _too_large(limit: int) -> errors.ApiError:
-    return errors.ApiError(413, "body_too_large", f"The request body is over {limit} bytes.")

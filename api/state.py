@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from api.keyring import Keyring
+from api.metrics import ApiMetrics
 from api.requests.inflight import Inflight
 from api.requests.models import ServedModels
 from api.requests.queues import Queues
@@ -47,6 +48,7 @@ class State:
     staging: Staging
     secrets: SecretBox
     exchanges: "asyncio.Queue[Exchange]"
+    metrics: ApiMetrics
 
     def keep(self, exchange: "Exchange") -> None:
         """If there is room: it is a sample."""

@@ -17,13 +17,14 @@ import psutil
 from redis import Redis
 
 from gpu_worker.engine.request import ModelRefused
+from gpu_worker.log_lines import LaneLog
 from gpu_worker.prefetch import Prefetch
 from gpu_worker.split import Split
 from loraplex.broker.connection import Unavailable, connect
 from loraplex.broker.interface import Fenced
 from loraplex.broker.worker import WorkerBroker
 from loraplex.keys import Lane
-from loraplex.logs import configure
+from loraplex.logs import configure, logs_to
 from loraplex.messages import ReplicaReport
 from loraplex.settings import WorkerSettings
 from loraplex.store.models import ModelStore, ModelUnavailable
@@ -45,9 +46,10 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
     parser.add_argument("--asked-at", type=float, help="Unix seconds: when it was asked for.")
     options = parser.parse_args(arguments)
     settings = WorkerSettings()
-    configure(f"gpu_worker[{options.replica}]", settings.log_level)
+    configure(f"gpu_worker[{options.replica}]", settings.log_level, settings.log_format)
     redis = connect(settings.redis_url)
     broker = WorkerBroker(redis, options.lane, f"{options.replica}:0", settings.lease_s)
+    lane_log = logs_to(LaneLog(broker, options.replica))
     split = Split(options.asked_at, _began() if began is None else began)
     try:
         broker.report(ReplicaReport(options.replica, "loading", time.time()))
@@ -61,6 +63,8 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         )
         broker.report(report)
         return EXIT_REFUSED if refused else 1
+    finally:
+        lane_log.close()
 
 
 def _began() -> float:
@@ -128,8 +132,14 @@ def _serve(
     split: Split,
 ) -> int:
     engine = _load(settings, broker, split)
+    from gpu_worker.metrics import ReplicaMetrics
+    from gpu_worker.vitals import machine_of
     from gpu_worker.worker import Worker
+    from loraplex.metrics.served import serve
 
+    metrics = ReplicaMetrics(engine, machine_of(engine.device) if settings.metrics else None)
+    of = {"replica": options.replica, "deployment": options.lane.deployment_id}
+    serve(metrics.registry(), settings, redis, "replica", **of)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -145,6 +155,7 @@ def _serve(
             stop,
             max_deliveries=settings.max_deliveries,
             split=split,
+            metrics=metrics,
         )
         try:
             while unresigned:

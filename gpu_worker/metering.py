@@ -5,6 +5,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from gpu_worker.metrics import Tally
 from loraplex.broker.interface import Journalled, TakenJob
 from loraplex.broker.stream_ids import in_order
 from loraplex.messages import TokenEvent, Usage
@@ -20,10 +21,12 @@ class _Reading:
     queue_s: float
     first_token_s: float | None = None
     cached: int = 0
+    token_at: float = 0.0  # monotonic, of the latest one; 0: none here yet
 
 
 class Meter:
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
         self._readings: dict[str, _Reading] = {}
         self._ended: deque[Ended] = deque()  # another thread takes them
 
@@ -41,14 +44,23 @@ class Meter:
         )
 
     def produced(self, event: TokenEvent) -> None:
-        reading = self._readings[event.request]
-        if event.tokens and reading.first_token_s is None:
+        if not event.tokens:
+            return
+        reading, tally, now = self._readings[event.request], self._tally, time.monotonic()
+        tally.generated += len(event.tokens)
+        if reading.token_at:
+            tally.inter_token_s.add(now - reading.token_at)
+        reading.token_at = now
+        if reading.first_token_s is None:
             reading.first_token_s = self._since_arrival(reading)
             reading.cached = min(event.cached, len(reading.taken.job.prompt))
+            tally.prompt += len(reading.taken.job.prompt)
+            tally.cached += reading.cached
 
     def end(self, event: TokenEvent, wanted: int | None = None) -> Usage:
         """The job's last event has come. `wanted`: its client wants no more than so many tokens."""
         reading = self._readings.pop(event.request)
+        self._tally.requests += 1
         job, output = reading.taken.job, event.position + len(event.tokens)
         held_s = round(time.monotonic() - reading.taken_at, 3)
         self._ended.append((reading.arrived_at, len(job.prompt), output, held_s))

@@ -33,7 +33,7 @@ log = logging.getLogger("gpu_worker.warm_parent")
 
 _LOOK_S = 2.0  # for ended children, new models, new code
 _NEEDED = (
-    *("gpu_worker.__main__", "gpu_worker.worker"),
+    *("gpu_worker.__main__", "gpu_worker.worker", "gpu_worker.vitals", "loraplex.metrics.served"),
     *("loraplex.store.adapters", "loraplex.store.adapter_cache"),
 )
 _PACKAGES = ("gpu_worker", "kernels", "loraplex")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gpu_worker.engine.engine import Engine
 from gpu_worker.engine.request import EngineError, Grammar, Output, Request, Sampling, TokenLogprobs
 from gpu_worker.metering import Meter
+from gpu_worker.metrics import ReplicaMetrics
 from gpu_worker.probation import MOST_DEATHS_ALONE, Probation
 from gpu_worker.split import Split
 from loraplex.broker.connection import Unavailable
@@ -43,7 +44,6 @@ class Counters:
     steps: int = 0
     mixed_steps: int = 0
     most_adapters_in_step: int = 0
-    requests_done: int = 0
     tokens_per_s: float = 0.0  # moving average over busy steps
 
 
@@ -59,6 +59,7 @@ class Worker:
         *,
         max_deliveries: int,
         split: Split,
+        metrics: ReplicaMetrics,
     ) -> None:
         self._engine = engine
         self._broker = broker
@@ -77,7 +78,9 @@ class Worker:
         self._progress = time.monotonic()
         self._stop = stop  # set by SIGTERM: finish what runs, then leave
         self._ended = threading.Event()
-        self._meter = Meter()
+        self._metrics = metrics
+        self._meter = Meter(metrics.tally)
+        engine.adapters.on_loaded = metrics.tally.adapter_loaded
 
     def run(self) -> None:
         """Serve until drained or stopped. Whatever it raises, its jobs are dropped by then."""
@@ -206,7 +209,6 @@ class Worker:
             self._probation.ended(event.request)
             self._produced.pop(event.request, None)
             del self._jobs[event.request]
-            self._counters.requests_done += 1
 
     def _obey(self, orders: Orders) -> None:
         self._waiting = orders.waiting
@@ -230,6 +232,7 @@ class Worker:
     def _count(self, tokens: int, seconds: float) -> None:
         counters, stats = self._counters, self._engine.stats
         counters.steps += 1
+        self._metrics.tally.step(seconds, stats.sequences, len(stats.adapters))
         rate = tokens / max(seconds, 1e-6)
         before = counters.tokens_per_s or rate
         counters.tokens_per_s = 0.9 * before + 0.1 * rate
@@ -241,7 +244,8 @@ class Worker:
         counters.most_adapters_in_step = max(counters.most_adapters_in_step, len(stats.adapters))
 
     def _report(self, phase: Phase | None = None) -> ReplicaReport:
-        counters = self._counters
+        counters, tally = self._counters, self._metrics.tally
+        held, blocks = self._engine.kv_blocks
         return ReplicaReport(
             replica=self._replica,
             phase=phase or ("draining" if self._draining else "ready"),
@@ -249,13 +253,18 @@ class Worker:
             running=len(self._jobs),
             capacity=self._engine.slots,
             tokens_per_s=round(counters.tokens_per_s, 2),
-            requests_done=counters.requests_done,
+            requests_done=tally.requests,
             steps=counters.steps,
             mixed_steps=counters.mixed_steps,
             most_adapters_in_step=counters.most_adapters_in_step,
             adapters=self._engine.adapters.resident,
             ready_after_s=round(self._split.ready_after_s, 3),
             cold_start=self._split.cold_start,
+            generated=tally.generated,
+            prompt=tally.prompt,
+            cached=tally.cached,
+            kv_used=round(held / blocks, 4),
+            vitals=self._metrics.vitals,
         )
 
     def _keep_lease(self) -> None:
@@ -264,6 +273,7 @@ class Worker:
         while not self._ended.wait(1.0):
             self._keep_record()
             self._tell_tiers()
+            self._metrics.look()
             if time.monotonic() - self._progress < HUNG_AFTER_S:
                 try:
                     self._broker.renew()

@@ -14,9 +14,12 @@ LEARNED = "lpx:{scaler}:learned"  # hash: deployment → what the law remembers 
 DECISIONS = "lpx:{scaler}:decisions"  # hash: deployment → the latest decision, for its users
 COMPARE = "lpx:{scaler}:compare"  # list: deployments whose laws are to be compared
 IMPORTS = "lpx:{scaler}:imports"  # list: adapters' imports that a task worker is to run
+KILLS = "lpx:{scaler}:kills"  # list: replicas that somebody wants to see die (development)
 SCORINGS = "lpx:{scaler}:scorings"  # list: the same of evaluations that are to be scored
 COMPARISONS = "lpx:{scaler}:comparison:"  # string of a deployment: how that went
+CHARTED = "lpx:{scaler}:charted"  # string: what replicas had counted at the latest chart point
 PUBLISHED = "lpx:{scaler}:published"  # id of the latest event that is on the bus
+TARGETS = "lpx:targets"  # hash: process → where it serves its metrics
 REPLY_PREFIX = "lpx:reply:"
 APIS = "lpx:apis"  # sorted set: API process → when it was last heard of, in Redis' ms
 CELERY_PREFIX = "lpx:celery:"
@@ -99,6 +102,11 @@ class Lane:
     def usage(self) -> str:
         """Stream: what each answer took, until the leading scaler has stored it."""
         return self._key("usage")
+
+    @property
+    def logs(self) -> str:
+        """Stream of the latest lines that its replicas have logged."""
+        return self._key("logs")
 
     @property
     def traffic(self) -> str:

@@ -203,6 +203,15 @@ class ColdStart(msgspec.Struct, array_like=True, frozen=True):
     first_token_s: float = 0.0  # → first token, counted from its first job where none waited
 
 
+class Vitals(msgspec.Struct, array_like=True, frozen=True):
+    """How busy the machine under a replica is: its GPU, or the CPU where it has none."""
+
+    device: str = ""  # "cuda" or "cpu"; "": not looked yet
+    utilization: float = 0.0  # of the GPU, or of all cores by this replica; 0 to 1
+    memory: int = 0  # bytes: of the GPU in use, or this replica's own
+    memory_total: int = 0
+
+
 class ReplicaReport(msgspec.Struct, array_like=True, frozen=True, tag="replica.1"):
     """What a replica says of itself, renewed with every step and at least each second."""
 
@@ -221,6 +230,12 @@ class ReplicaReport(msgspec.Struct, array_like=True, frozen=True, tag="replica.1
     permanent: bool = False  # starting again can't help
     ready_after_s: float = 0.0  # process start → ready
     cold_start: ColdStart | None = None
+    # Tokens since its process began.
+    generated: int = 0
+    prompt: int = 0  # of prompts that have come to a first token
+    cached: int = 0  # of them, need not be computed
+    kv_used: float = 0.0  # share of the KV cache that requests hold
+    vitals: Vitals = Vitals()
 
 
 class AdapterTiers(msgspec.Struct, array_like=True, frozen=True, tag="adapters.1"):

@@ -23,10 +23,10 @@ class SecretBox:
     def lock(self, secret: str) -> str:
         return self._fernet().encrypt(secret.encode()).decode()
 
-    def open(self, locked: str) -> str:
-        """Raises NotReadable."""
+    def open(self, locked: str, within_s: int | None = None) -> str:
+        """Raises NotReadable, also for what was locked longer than `within_s` ago."""
         try:
-            return self._fernet().decrypt(locked.encode()).decode()
+            return self._fernet().decrypt(locked.encode(), within_s).decode()
         except InvalidToken as wrong:
             raise NotReadable("It was locked with another LORAPLEX_SECRET_KEY.") from wrong
 

@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
+    log_format: Literal["line", "json"] = Field(
+        "line", description="Logs as lines for people, or as JSON for programs."
+    )
     retention_s: float = Field(
         600.0, ge=10, description="An answer can be read again for so long after its end."
     )
@@ -75,6 +78,17 @@ class Settings(BaseSettings):
     )
     capture_days: float = Field(
         30.0, gt=0, description="How long captured exchanges are kept, in days."
+    )
+    metrics: bool = Field(
+        True, description="Whether each process serves Prometheus metrics on a port of its own."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address to serve metrics on.")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port of a process' metrics. 0: any free one; Prometheus finds it by "
+        "`/api/v1/metrics/targets`.",
     )
     s3_sources: list[str] = Field(
         [],
@@ -178,6 +192,14 @@ class ApiSettings(Settings):
     )
     max_merges: int = Field(
         100, ge=0, description="Different merged adapters that a tenant may ask for in a day."
+    )
+    dev: bool = Field(
+        False,
+        description="Whether owners of deployments may kill replicas, to see what becomes of "
+        "their requests. `loraplex up` switches it on.",
+    )
+    session_days: float = Field(
+        7.0, gt=0, description="How long a login at the console is valid, in days."
     )
     grace_s: float = Field(
         10.0,

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, Update, and_, delete, or_, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from loraplex import lifecycle
+from loraplex import chart_points, lifecycle
 from loraplex.batch_status import UNDER_WAY
 from loraplex.broker.interface import Deposed
 from loraplex.compare_and_set import changed
@@ -278,6 +278,7 @@ class SqlRows:
             responses = col(StoredResponse.created_at) < events
             session.execute(delete(StoredResponse).where(responses))
             session.execute(delete(UsageRecord).where(col(UsageRecord.at) < bills))
+            chart_points.prune(session, self.now)
             session.commit()
 
     def _time(self) -> datetime:

@@ -17,14 +17,17 @@ from loraplex.broker.interface import Deposed
 from loraplex.broker.scaler import ScalerBroker
 from loraplex.database import connect as connect_database
 from loraplex.garbage import collect_less
+from loraplex.metrics.served import serve
 from loraplex.settings import ScalerSettings
 from scheduler import actions as do
+from scheduler.charts import Charts
 from scheduler.drivers.choose import driver_for
 from scheduler.event_relay import EventRelay
 from scheduler.fleet import fleet_of
 from scheduler.housekeeping import Housekeeping
 from scheduler.judge import ASK_AGAIN_S, Limits
 from scheduler.memory import Memory
+from scheduler.metrics import ScalerMetrics
 from scheduler.observe import observe
 from scheduler.perform import Performer
 from scheduler.reconcile import Rules, reconcile
@@ -35,7 +38,7 @@ from scheduler.tasks.compare import compare_laws
 from scheduler.tasks.deliveries import deliver
 from scheduler.tasks.evaluations import score_evaluation
 from scheduler.tasks.imports import prepare_deployment
-from scheduler.tasks.replicas import start_replica, stop_replica
+from scheduler.tasks.replicas import kill_replica, start_replica, stop_replica
 from scheduler.tasks.storage import clean_storage
 from scheduler.tasks.training import run_training
 from scheduler.trainings import TrainingRules
@@ -95,6 +98,9 @@ class Scaler:
         self._relay = EventRelay(database, self._broker, settings.redis_url, self._webhooks)
         self._housekeeping = Housekeeping(self._broker, self._rows, settings.retention_s)
         self._usage = UsageCollector(database, self._broker)
+        self._charts = Charts(database, self._broker, settings.prices)
+        self._metrics = ScalerMetrics(database)
+        serve(self._metrics.registry, settings, redis, "scaler")
         self._look_from = 0.0
         self._routines_from: dict[str, float] = {}  # by task
         self.stop = threading.Event()
@@ -141,20 +147,25 @@ class Scaler:
         log.info("%s %s", name, f"leads, epoch {epoch}" if epoch else "stands by")
         self._broker.epoch = self._rows.epoch = epoch
         self._housekeeping.blind()
+        self._metrics.stand_by()
         if epoch:
             self._memory.load()
+            self._charts.load()
             world = observe(self._rows, self._broker, self._driver)
             self._broker.fence(list(world.lanes))
         return epoch > 0
 
     def _look(self) -> None:
+        began = time.monotonic()
         world = observe(self._rows, self._broker, self._driver)
+        self._aside("charts", lambda: self._charts.look(world))
         look = reconcile(world, self._memory.known, self._rules)
         for name, error in look.failed.items():
             log.error("%s is held as it is", name, exc_info=error)
         for name, actions in _by_deployment(look.actions):
             self._perform(name, actions)
         self._memory.learn(look, self._rules)
+        self._metrics.looked(world, look, time.monotonic() - began)
         lanes = list(world.lanes)
         self._aside("housekeeping", lambda: self._housekeeping.run(lanes))
         self._aside("usage", lambda: self._usage.run(world.lanes))
@@ -178,6 +189,8 @@ class Scaler:
             compare_laws.delay(deployment)
         for import_id in self._broker.asked_imports():
             import_adapter.delay(import_id)
+        for replica in self._broker.asked_kills():
+            kill_replica.delay(replica)
         for evaluation in self._broker.asked_scorings():
             score_evaluation.delay(evaluation)
 
@@ -220,7 +233,7 @@ def main() -> None:
     from loraplex.logs import configure
 
     settings = ScalerSettings()
-    configure("scaler", settings.log_level)
+    configure("scaler", settings.log_level, settings.log_format)
     scaler = Scaler(settings)
     collect_less()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -14,10 +14,12 @@ from sqlalchemy import Engine
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
+from loraplex import charts
 from loraplex.broker.cancellation import request_of
 from loraplex.broker.interface import SeenLane, StoredUsage
 from loraplex.broker.scaler import ScalerBroker
-from loraplex.entities import Totals, UsageRecord
+from loraplex.chart_points import add_points
+from loraplex.entities import PointKind, Totals, UsageRecord
 from loraplex.keys import Lane
 from loraplex.totals import Answer, count
 
@@ -52,14 +54,16 @@ class UsageCollector:
         rows = {str(row["id"]): row for row in (_row(lane, each) for each in records)}
         with Session(self._database) as session:
             new = session.execute(wanted.returning(col(UsageRecord.id)), list(rows.values()))
-            self._count(session, lane, [rows[each] for each in new.scalars()])
+            stored = [rows[each] for each in new.scalars()]
+            self._count(session, lane, stored)
+            add_points(session, PointKind.ANSWERS, _points(lane, stored))
             session.commit()
 
     def _count(self, session: Session, lane: Lane, rows: Iterable[dict[str, Any]]) -> None:
         """With what was stored just now, and with that alone: each answer is counted once."""
         answers: dict[str, list[Answer]] = defaultdict(list)
         for row in rows:
-            answers[row["tenant_id"]].append(Answer(**{name: row[name] for name in _COUNTED}))
+            answers[row["tenant_id"]].append(_answer(row))
         for tenant, of_tenant in answers.items():
             key = (lane.deployment_id, tenant)
             totals = session.get(Totals, key, with_for_update=True)
@@ -67,6 +71,18 @@ class UsageCollector:
                 totals = Totals(deployment_id=key[0], tenant_id=tenant, counted={})
             totals.counted = count(totals.counted, of_tenant)
             session.add(totals)
+
+
+def _points(lane: Lane, rows: Iterable[dict[str, Any]]) -> dict[tuple[str, int], charts.Figures]:
+    found: dict[tuple[str, int], charts.Figures] = {}
+    for row in rows:
+        figures = charts.of_answer(_answer(row), first=row["first"])
+        charts.add(found.setdefault((lane.deployment_id, row["at"]), {}), figures)
+    return found
+
+
+def _answer(row: dict[str, Any]) -> Answer:
+    return Answer(**{name: row[name] for name in _COUNTED})
 
 
 def _row(lane: Lane, stored: StoredUsage) -> dict[str, Any]:

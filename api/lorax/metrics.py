@@ -10,7 +10,6 @@ from fastapi.responses import Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     GaugeMetricFamily,
-    HistogramMetricFamily,
     Metric,
     UntypedMetricFamily,
 )
@@ -20,7 +19,8 @@ from sqlmodel import Session, select
 
 from api.state import State
 from loraplex.entities import Deployment, Totals
-from loraplex.totals import Counted, Histogram, from_json
+from loraplex.metrics.families import histogram_family
+from loraplex.totals import Counted, from_json
 
 _WELL = ("stop", "length")
 _HISTOGRAMS = {
@@ -72,18 +72,6 @@ class _Of(Collector):
             failed.add_metric([why], count)
         yield failed
         for name, (key, text) in _HISTOGRAMS.items():
-            family = HistogramMetricFamily(name, text)
-            histogram = self._counted.histograms[key]
-            family.add_metric([], list(_buckets(histogram)), histogram.total)
-            yield family
+            yield histogram_family(name, text, (), [((), self._counted.histograms[key])])
         for name, (text, value) in self._gauges.items():
             yield GaugeMetricFamily(name, text, value)
-
-
-def _buckets(histogram: Histogram) -> Iterator[tuple[str, float]]:
-    """Bound and how many are within it, as Prometheus counts them."""
-    total = 0
-    bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
-    for bound, count in zip(bounds, histogram.counts, strict=True):
-        total += count
-        yield bound, total

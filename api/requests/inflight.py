@@ -63,6 +63,12 @@ class Inflight:
         self._background: set[asyncio.Task[None]] = set()
         self._subscribed = asyncio.Event()
 
+    @property
+    def answers(self) -> int:
+        """That clients wait for here."""
+        tables = (self._live, *self._followed.values())
+        return sum(len(waiting) for table in tables for waiting in table.values())
+
     async def enqueue(
         self,
         lane: Lane,

@@ -6,7 +6,17 @@ from typing import Any
 
 from benchmarks.chaos.platform import REPLICAS, Platform
 from benchmarks.chaos.verdict import Verdict
-from loraplex.keys import APIS, DECISIONS, EPOCH, GROUP, LEADER, LEARNED, PUBLISHED
+from loraplex.keys import (
+    APIS,
+    CHARTED,
+    DECISIONS,
+    EPOCH,
+    GROUP,
+    LEADER,
+    LEARNED,
+    PUBLISHED,
+    TARGETS,
+)
 
 SETTLE_S = 90.0  # grace periods, dead API processes and dead replicas' consumers pass by then
 
@@ -51,7 +61,7 @@ async def _keys_for_ever(platform: Platform) -> list[str]:
     lane = platform.lane
     one = {lane.jobs, lane.journal, lane.gate, lane.reports, lane.batches, lane.deaths}
     one |= {lane.dead_letters, APIS, LEADER, EPOCH, PUBLISHED}
-    one |= {LEARNED, DECISIONS, lane.traffic, lane.usage}
+    one |= {LEARNED, DECISIONS, lane.traffic, lane.usage, lane.logs, TARGETS, CHARTED}
     found = []
     for hash_ in (LEARNED, DECISIONS):  # one deployment
         if await platform.redis.hlen(hash_) > 1:

@@ -15,6 +15,7 @@ from typing import Any
 
 from gpu_worker.engine.engine import StepStats
 from gpu_worker.engine.request import Finish, Output, Request, TokenLogprobs
+from gpu_worker.metrics import ReplicaMetrics
 from gpu_worker.split import Split
 from gpu_worker.worker import Worker
 from loraplex.broker.connection import connect
@@ -46,6 +47,7 @@ class FakeEngine:
         self._positions: dict[str, int] = {}
         self.times: dict[str, list[float]] = {}  # request → when each token was there
         self.adapters = type("Adapters", (), {"resident": []})
+        self.kv_blocks = (0, 1)
         self.stats = StepStats()
         self.steps = 0
         self.quiet, self.preparing = True, False
@@ -109,7 +111,10 @@ def main() -> None:
     name = options.name
     client: Any = connect(os.environ["LORAPLEX_REDIS_URL"])
     broker = WorkerBroker(client, options.lane, f"{name}:0", lease_s=60)
-    worker = Worker(engine, broker, name, stop, max_deliveries=5, split=Split(None, time.time()))
+    split = Split(None, time.time())
+    worker = Worker(
+        engine, broker, name, stop, max_deliveries=5, split=split, metrics=ReplicaMetrics()
+    )
     calls, call = itertools.count(), client.execute_command
 
     def counted(*command: Any, **how: Any) -> Any:

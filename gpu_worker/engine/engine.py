@@ -119,6 +119,7 @@ class Engine(ToTheEnd):
         self._launched: _Launched | None = None
         self._closed = False
         self._draw = loaded.machine.kernels.sample_tokens if loaded.machine.kernels else None
+        self.device = loaded.machine.device
         self.stats = StepStats()
 
     @classmethod
@@ -288,6 +289,12 @@ class Engine(ToTheEnd):
     def capacity(self) -> int:
         """Tokens that one request may have, prompt and output together."""
         return min(self.context_length, self._schedule.pool.size * BLOCK)
+
+    @property
+    def kv_blocks(self) -> tuple[int, int]:
+        """Those that requests hold, and how many there are."""
+        pool = self._schedule.pool
+        return pool.size - pool.free, pool.size
 
     @property
     def kv_bytes_per_token(self) -> int:

@@ -16,6 +16,7 @@ from loraplex.broker.interface import (
     BacklogFull,
     DeadLetter,
     GateShut,
+    LogLine,
     MemoryFull,
     Page,
     Recorded,
@@ -32,7 +33,9 @@ from loraplex.keys import (
     DECISIONS,
     GROUP,
     IMPORTS,
+    KILLS,
     SCORINGS,
+    TARGETS,
     WAKE_CHANNEL,
     Lane,
     reply_channel,
@@ -49,6 +52,7 @@ from loraplex.messages import (
     decode_tiers,
     encode,
 )
+from loraplex.metrics.target import Target, decode_target
 
 Stopped = Literal["kept", "stopped", "ended"]
 
@@ -277,6 +281,33 @@ class ApiBroker:
     async def ask_scoring(self, evaluation: str) -> None:
         """Have an evaluation's answers scored, soon."""
         await self._ask(SCORINGS, evaluation)
+
+    async def ask_kill(self, replica: str) -> None:
+        """Have a replica killed, soon."""
+        await self._ask(KILLS, replica)
+
+    async def targets(self, since: float) -> list[Target]:
+        """Processes that serve metrics and said so since then (Unix seconds); the others are
+        forgotten."""
+        rows: Any = await cast(Any, self._redis.hgetall(TARGETS))
+        known = {name: decode_target(raw) for name, raw in rows.items()}
+        gone = [name for name, target in known.items() if target.at < since]
+        if gone:
+            await cast(Any, self._redis.hdel(TARGETS, *gone))
+        return [target for target in known.values() if target.at >= since]
+
+    async def logs(self, lane: Lane, after: str, most: int) -> list[LogLine]:
+        """Lines that its replicas logged after the one of the id `after`, oldest first; of "" the
+        latest `most`."""
+        if after:
+            rows: Any = await self._redis.xrange(lane.logs, f"({after}", count=most)
+        else:
+            rows = await self._redis.xrevrange(lane.logs, count=most)
+            rows = rows[::-1]
+        return [
+            LogLine(entry.decode(), fields[b"r"].decode(), fields[b"l"].decode(errors="replace"))
+            for entry, fields in rows
+        ]
 
     async def _ask(self, key: str, what: str) -> None:
         with suppress(*Unavailable):

@@ -137,6 +137,14 @@ class UsagePage:
     readable: list[StoredUsage]
 
 
+class LogLine(NamedTuple):
+    """Of a lane's log: its id there, who logged it, the line."""
+
+    entry: str
+    replica: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class SeenReplica:
     incarnation: str

@@ -14,11 +14,13 @@ from loraplex.broker.scripts import source
 from loraplex.broker.stream_ids import in_order
 from loraplex.keys import (
     APIS,
+    CHARTED,
     COMPARE,
     COMPARISONS,
     DECISIONS,
     EPOCH,
     IMPORTS,
+    KILLS,
     LEADER,
     LEARNED,
     PUBLISHED,
@@ -207,6 +209,10 @@ class ScalerBroker:
         """Evaluations that are to be scored, the same way."""
         return self._asked(SCORINGS)
 
+    def asked_kills(self) -> list[str]:
+        """Replicas, the same way."""
+        return self._asked(KILLS)
+
     def _asked(self, key: str) -> list[str]:
         names = cast(list[bytes] | None, self._redis.lpop(key, 10))
         return [name.decode() for name in names or ()]
@@ -218,6 +224,13 @@ class ScalerBroker:
 
     def keep_comparison(self, deployment: str, comparison: bytes) -> None:
         self._redis.set(COMPARISONS + deployment, comparison, ex=COMPARISON_KEPT_S)
+
+    def charted(self) -> bytes | None:
+        """What `keep_charted` kept."""
+        return cast(bytes | None, self._redis.get(CHARTED))
+
+    def keep_charted(self, counts: bytes) -> None:
+        self._redis.set(CHARTED, counts)
 
     def published(self) -> int:
         return int(cast(bytes | None, self._redis.get(PUBLISHED)) or 0)
@@ -325,7 +338,7 @@ class ScalerBroker:
 def _keys(lane: Lane) -> list[str]:
     """All that a lane has, its gate first, but for leases and requests, which expire."""
     kept = [lane.jobs, lane.journal, lane.reports, lane.batches]
-    return [lane.gate, *kept, lane.deaths, lane.dead_letters, lane.traffic, lane.usage]
+    return [lane.gate, *kept, lane.deaths, lane.dead_letters, lane.traffic, lane.usage, lane.logs]
 
 
 def _usage(entry: bytes, fields: dict[bytes, bytes]) -> Usage | None:

@@ -45,6 +45,9 @@ class StepResult:
             self.ended.append((entry, usage))
 
 
+LOG_KEPT = 2000  # lines of a lane's replicas, and some more
+
+
 class WorkerBroker:
     """One per incarnation: the ownership of jobs is tied to `incarnation` and its lease."""
 
@@ -221,5 +224,11 @@ class WorkerBroker:
         self._redis.set(key, tiers, px=milliseconds)
         return True
 
-    def forget_report(self) -> None:
-        self._redis.hdel(self.lane.reports, self.incarnation)
+    def log(self, replica: str, lines: Iterable[str]) -> None:
+        """Keep lines that it logged, beside those of the lane's other replicas. Raises
+        Unavailable."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for line in lines:
+                fields: Any = {"r": replica, "l": line}
+                pipeline.xadd(self.lane.logs, fields, maxlen=LOG_KEPT, approximate=True)
+            pipeline.execute()

@@ -113,6 +113,7 @@ class Supervisor:
         return os.environ | {
             "LORAPLEX_HOME": str(self._settings.home),
             "LORAPLEX_REDIS_URL": self.record.redis_url,
+            "LORAPLEX_DEV": os.environ.get("LORAPLEX_DEV", "true"),
             "PYTHONUNBUFFERED": "1",
         }
 

@@ -1,6 +1,7 @@
 """SQLModel tables: what outlives a process. Times are UTC; ids are short random strings."""
 
 from loraplex.entities.answers import Batch, StoredResponse, Totals, UsageRecord
+from loraplex.entities.charts import ChartPoint, PointKind
 from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
 from loraplex.entities.evaluation import Evaluation
 from loraplex.entities.exchange import CapturedExchange
@@ -29,6 +30,7 @@ __all__ = [
     "ApiKey",
     "Batch",
     "CapturedExchange",
+    "ChartPoint",
     "Dataset",
     "DeliveryState",
     "Deployment",
@@ -36,6 +38,7 @@ __all__ = [
     "Evaluation",
     "Leadership",
     "Plan",
+    "PointKind",
     "Reason",
     "Replica",
     "Repo",

@@ -36,5 +36,8 @@ class Driver(Protocol):
     def stop(self, replica: str) -> None:
         """End a replica now and forget it. Safe for one that is gone."""
 
+    def kill(self, replica: str) -> None:
+        """Let a replica die at once, as by accident: it stays in the list, ended."""
+
     def list(self) -> list[Running]:
         """Every replica that was started and not yet stopped, also ended ones."""

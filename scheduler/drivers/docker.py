@@ -9,7 +9,7 @@ import builtins
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import requests
@@ -63,6 +63,11 @@ class DockerDriver:
                 unknown = failed
         if unknown is not None:
             raise unknown
+
+    def kill(self, replica: str) -> None:
+        for host in self._hosts:
+            with self._engine(host) as engine, suppress(NotFound):
+                engine.containers.get(_name(replica)).kill()
 
     def list(self) -> builtins.list[Running]:
         """Raises OSError when a host can't be asked: its replicas are not known to be gone, and a

@@ -76,6 +76,11 @@ class ProcessDriver:
         record.unlink(missing_ok=True)
         record.with_suffix(".lock").unlink(missing_ok=True)
 
+    def kill(self, replica: str) -> None:
+        process = _process(self._records / f"{replica}.json")
+        if process is not None:
+            process.kill()
+
     def list(self) -> builtins.list[Running]:
         self._reap()
         found = []

@@ -17,6 +17,7 @@ app.conf.update(
         "scheduler.tasks.deliveries",
         "scheduler.tasks.evaluations",
         "scheduler.tasks.imports",
+        "scheduler.tasks.metrics",
         "scheduler.tasks.replicas",
         "scheduler.tasks.storage",
         "scheduler.tasks.training",

@@ -35,6 +35,12 @@ def stop_replica(replica_id: str) -> None:
     _driver.stop(replica_id)
 
 
+@app.task
+def kill_replica(replica_id: str) -> None:
+    """For who wants to see what becomes of its requests."""
+    _driver.kill(replica_id)
+
+
 def _spec(session: Session, replica: Replica) -> ReplicaSpec:
     revision = session.get(Revision, (replica.deployment_id, replica.revision))
     deployment = session.get_one(Deployment, replica.deployment_id)

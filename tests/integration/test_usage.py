@@ -10,6 +10,7 @@ from sqlalchemy import Engine, delete
 from sqlmodel import Session, select
 
 from gpu_worker.metering import Meter
+from gpu_worker.metrics import Tally
 from loraplex.broker.interface import TakenJob
 from loraplex.broker.scaler import ScalerBroker
 from loraplex.broker.worker import StepResult, WorkerBroker
@@ -61,7 +62,7 @@ def serve(broker: WorkerBroker, *events: TokenEvent, wanted: int | None = None) 
     """As a replica does: take what there is, resume it, commit the events."""
     taken = broker.take(8)
     earlier = broker.journalled([each for each in taken if each.reclaimed])
-    meter, result = Meter(), StepResult()
+    meter, result = Meter(Tally()), StepResult()
     for each in taken:
         meter.begin(each, earlier.get(each.job.request))
     for event in events:
@@ -116,7 +117,7 @@ def test_who_was_fenced_records_nothing(
     api.enqueue("r1")
     frozen, heir = worker(valkey, "a"), worker(valkey, "b")
     (taken,) = frozen.take(1)
-    meter, result = Meter(), StepResult()
+    meter, result = Meter(Tally()), StepResult()
     meter.begin(taken)
     _emit(meter, result, TokenEvent("r1", 0, [5, 6, 7, 8], "stop"), [taken], None)
     die(valkey, frozen)
@@ -134,7 +135,7 @@ def test_a_job_that_ends_twice_is_recorded_once(
     api.enqueue("r1")
     broker = worker(valkey, "a")
     (taken,) = broker.take(1)
-    meter, result = Meter(), StepResult()
+    meter, result = Meter(Tally()), StepResult()
     meter.begin(taken)
     _emit(meter, result, TokenEvent("r1", 0, [5], "stop"), [taken], None)
     for _ in range(2):

@@ -48,8 +48,10 @@ def test_all_routes_were_walked() -> None:
         "PATCH /api/v1/deployments/{name}",
     }
     assert known < set(ROUTES)
-    sockets = [each.path for each in CONTEXTS if not each.methods]
-    assert sockets == [STREAM], "it asks for a key itself"
-    assert OPEN == ("/health", "/transfers/")
+    others = {each.path for each in CONTEXTS if not each.methods}
+    assert others == {STREAM, "/assets"}, "it asks for a key itself; the page's files"
+    console = ("/", "/assets/", "/console/session", "/favicon.svg")
+    assert (*console, "/health", "/transfers/") == OPEN
+    assert not is_open("/api/v1/keys") and not is_open("/console/session/x")
     assert not is_open("/transfers") and not is_open("/health/x")
     assert set(Scope) == {scope for route in ROUTES.values() for scope in scopes(route)}

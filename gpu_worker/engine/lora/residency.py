@@ -91,6 +91,7 @@ class Residency(Generic[Packed]):
         self._failed: dict[str, str] = {}  # at the last try, and why
         self._loaded: queue.SimpleQueue[_Loaded[Packed]] = queue.SimpleQueue()
         self._clock = 0.0  # GreedyDual's
+        self.on_loaded: Callable[[float, bool], None] | None = None  # seconds, whether it can run
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="adapters")
 
     # For the engine
@@ -124,6 +125,8 @@ class Residency(Generic[Packed]):
             done = self._loaded.get()
             self._loading.discard(done.adapter)
             refusal = self._refusal(done)
+            if self.on_loaded is not None:
+                self.on_loaded(done.seconds, refusal is None and done.packed is not None)
             if refusal is not None or done.packed is None:
                 refused[done.adapter] = refusal or AdapterRefused("could not be loaded")
                 self._failed[done.adapter] = str(refused[done.adapter])

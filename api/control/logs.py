@@ -1,0 +1,109 @@
+"""/api/v1/deployments/{name}/logs: what its replicas log; and, in development, their deaths."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from pydantic import BaseModel
+from sqlmodel import Session, col, select
+from sse_starlette import ServerSentEvent
+
+from api.errors import ApiError
+from api.requests.event_stream import EventStream
+from api.requests.resolve import need_deployment
+from api.security import ForDeployments
+from api.state import State, StateDep
+from loraplex.broker.interface import LogLine
+from loraplex.broker.stream_ids import in_order
+from loraplex.entities import Replica, Revision
+from loraplex.keys import Lane
+from loraplex.replica_state import ReplicaState
+
+router = APIRouter(prefix="/deployments", tags=["deployments"])
+
+_LOOK_EACH_S = 0.5
+_PAGE = 1000
+_ENTRY = r"^[0-9]{1,20}-[0-9]{1,20}$"
+
+
+class LogLineOut(BaseModel):
+    id: str
+    replica: str
+    text: str
+
+
+@router.get("/{name}/logs", response_model=dict[str, list[LogLineOut]])
+async def logs(
+    name: str,
+    tenant: ForDeployments,
+    state: StateDep,
+    tail: Annotated[int, Query(ge=1, le=_PAGE, description="Lines from the end.")] = 200,
+    after: Annotated[str, Query(pattern=f"{_ENTRY}|^$", description="Those after this id.")] = "",
+    stream: Annotated[bool, Query(description="As events, and go on.")] = False,
+) -> Response | dict[str, list[LogLineOut]]:
+    """Lines of all its replicas, oldest first; the latest 2,000 or so are kept. Prompts and answers
+    are never logged."""
+    lanes = await run_in_threadpool(_lanes, state, tenant, name)
+    if not stream:
+        lines = await _read(state, lanes, dict.fromkeys(lanes, after), tail)
+        return {"data": [_out(line) for _, line in lines]}
+
+    async def follow() -> AsyncIterator[ServerSentEvent]:
+        latest, most = dict.fromkeys(lanes, after), tail
+        while True:
+            for lane, line in await _read(state, lanes, latest, most):
+                latest[lane] = line.entry
+                yield ServerSentEvent(id=line.entry, data=_out(line).model_dump_json())
+            latest = {lane: entry or "0-0" for lane, entry in latest.items()}
+            most = _PAGE
+            await asyncio.sleep(_LOOK_EACH_S)
+
+    async def heartbeat() -> bytes:
+        return b": still here\n\n"
+
+    return EventStream(follow(), ping=int(state.settings.heartbeat_s), heartbeat=heartbeat)
+
+
+@router.post("/{name}/replicas/{replica}/kill", status_code=202)
+async def kill(name: str, replica: str, tenant: ForDeployments, state: StateDep) -> dict[str, str]:
+    """Let a replica die at once, as by accident (LORAPLEX_DEV): its requests go on at another."""
+    if not state.settings.dev:
+        raise ApiError(403, "not_in_development", "Replicas may be killed with LORAPLEX_DEV only.")
+
+    def check() -> None:
+        with Session(state.database) as session:
+            deployment = need_deployment(session, tenant, name)
+            row = session.get(Replica, replica)
+            mine = row is not None and row.deployment_id == deployment.id
+            if not mine or row is None or row.state == ReplicaState.GONE:
+                message = f"Deployment {name!r} has no living replica {replica!r}."
+                raise ApiError(404, "not_found", message)
+
+    await run_in_threadpool(check)
+    await state.broker.ask_kill(replica)
+    return {"replica": replica, "status": "is killed"}
+
+
+def _lanes(state: State, tenant: str, name: str) -> list[Lane]:
+    with Session(state.database) as session:
+        deployment = need_deployment(session, tenant, name)
+        wanted = select(Revision).where(
+            Revision.deployment_id == deployment.id, ~col(Revision.retired)
+        )
+        return list({deployment.lane, *(row.lane for row in session.exec(wanted))})
+
+
+async def _read(
+    state: State, lanes: list[Lane], after: dict[Lane, str], most: int
+) -> list[tuple[Lane, LogLine]]:
+    found = [
+        (lane, line) for lane in lanes for line in await state.broker.logs(lane, after[lane], most)
+    ]
+    return sorted(found, key=lambda each: in_order(each[1].entry))[-most:]
+
+
+def _out(line: LogLine) -> LogLineOut:
+    return LogLineOut(id=line.entry, replica=line.replica, text=line.text)

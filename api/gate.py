@@ -1,0 +1,102 @@
+"""Before any route: a request's id, its key's tenant, and a bound on its body."""
+
+import secrets
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+from api import errors
+from api.console import session
+from api.keyring import Caller, Keyring
+from api.security import is_open
+
+_UPLOADS = ("/api/v1/adapters", "/api/v1/datasets", "/v1/files", "/transfers/")
+
+
+class Gate:
+    """Before the body is read: a request id, the key's tenant, and a bound on the body.
+
+    Plain ASGI: Starlette's function middleware stands between a stream and its client's going, and
+    FastAPI reads and parses a body before any dependency is asked.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, max_upload_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._max_upload_bytes = max_upload_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = secrets.token_hex(12)
+        request = Request(scope)
+        request.state.request_id = request_id
+        clear_contextvars()
+        bind_contextvars(request=request_id)
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).setdefault("x-request-id", request_id)
+            await send(message)
+
+        try:
+            request.state.caller = caller = await self._caller(request)
+            limit, announced = self._limit(request), self._announced(request)
+            if isinstance(caller, errors.ApiError) and announced and not is_open(scope["path"]):
+                raise caller
+            if announced > limit:
+                raise _too_large(limit)
+            if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+                raise errors.bad_request("The URL holds a NUL character.")
+        except errors.ApiError as refused:
+            await errors.render(request, refused)(scope, receive, named)
+            return
+        await self._app(scope, _bounded(receive, limit), named)
+
+    async def _caller(self, request: Request) -> Caller | errors.ApiError:
+        keyring: Keyring = request.app.state.loraplex.keyring
+        try:
+            key = request.headers.get("authorization") or session.authorization(request)
+            request.state.authorization = key
+            known = keyring.remembered(key)
+            return known if known is not None else await run_in_threadpool(keyring.find, key)
+        except errors.ApiError as refused:  # routes that are open to all don't ask
+            return refused
+
+    def _limit(self, request: Request) -> int:
+        uploads = request.scope["path"].startswith(_UPLOADS)
+        return self._max_upload_bytes if uploads else self._max_body_bytes
+
+    @staticmethod
+    def _announced(request: Request) -> int:
+        """Bytes of the body; -1 when it doesn't tell. Raises ApiError."""
+        if "transfer-encoding" in request.headers:
+            return -1
+        size = request.headers.get("content-length", "0")
+        if not size.isdecimal() or len(size) > 18:
+            raise errors.bad_request("content-length is not a number.")
+        return int(size)
+
+
+def _bounded(receive: Receive, limit: int) -> Receive:
+    """For bodies that don't tell their length."""
+    received = 0
+
+    async def bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise HTTPException(413, _too_large(limit).message)
+        return message
+
+    return bounded
+
+
+def _too_large(limit: int) -> errors.ApiError:
+    return errors.ApiError(413, "body_too_large", f"The request body is over {limit} bytes.")

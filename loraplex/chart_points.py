@@ -1,0 +1,58 @@
+"""Chart points in the database: added to by the leading scaler, read by the API."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import and_, delete, or_, tuple_
+from sqlmodel import Session, col, select
+
+from loraplex import charts
+from loraplex.entities import ChartPoint, PointKind
+
+
+def add_points(
+    session: Session, kind: PointKind, new: Mapping[tuple[str, int], Mapping[str, Any]]
+) -> None:
+    """To what is there, in each resolution. `new`: deployment and second → figures. Doesn't
+    commit."""
+    sums: dict[tuple[str, int, int], charts.Figures] = {}
+    for (deployment, at), figures in new.items():
+        for step_s in charts.KEPT_S:
+            key = (deployment, step_s, charts.begin(at, step_s))
+            charts.add(sums.setdefault(key, {}), figures)
+    columns = tuple_(col(ChartPoint.deployment_id), col(ChartPoint.step_s), col(ChartPoint.at))
+    wanted = select(ChartPoint).where(columns.in_(list(sums)), ChartPoint.kind == kind.value)
+    known = {(row.deployment_id, row.step_s, row.at): row for row in session.exec(wanted)}
+    for key, figures in sums.items():
+        row = known.get(key)
+        if row is None:
+            deployment, step_s, at = key
+            row = ChartPoint(
+                deployment_id=deployment, step_s=step_s, at=at, kind=kind.value, figures=figures
+            )
+        else:
+            row.figures = charts.add(charts.add({}, row.figures), figures)  # a new value: written
+        session.add(row)
+
+
+def read(session: Session, deployment: str, since: int, until: int, step_s: int) -> Any:
+    """Series of a deployment; see `charts.columns`."""
+    wanted = select(ChartPoint.deployment_id, ChartPoint.at, ChartPoint.figures).where(
+        col(ChartPoint.deployment_id).in_((deployment, charts.LOOKED)),
+        ChartPoint.step_s == step_s,
+        ChartPoint.at >= charts.begin(since, step_s),
+        ChartPoint.at < until,
+    )
+    rows = session.exec(wanted).all()
+    points = ((at, figures) for name, at, figures in rows if name == deployment)
+    looked = (at for name, at, _ in rows if name == charts.LOOKED)
+    return charts.columns(since, until, step_s, points, looked)
+
+
+def prune(session: Session, now: float) -> None:
+    """What is older than it is kept."""
+    old = [
+        and_(col(ChartPoint.step_s) == step_s, col(ChartPoint.at) < now - kept_s)
+        for step_s, kept_s in charts.KEPT_S.items()
+    ]
+    session.execute(delete(ChartPoint).where(or_(*old)))

@@ -1,0 +1,118 @@
+"""What charts are made of: sums over short times, kept as JSON, and series of them. Pure.
+
+A point of answers: `{"requests": n, "failed": n, …, "queue_s": {"n": n, "sum": s, "counts":
+{bucket: n}}}`, buckets as in `totals.SECONDS`. A point of load: sums over time (`"ready": 4.0` in
+5 s is 0.8 replicas on average) with the seconds that were looked at (`"s"`), and sums of what was
+counted.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from loraplex.totals import SECONDS, Answer
+
+FINE_S, COARSE_S = 5, 60
+KEPT_S = {FINE_S: 25 * 3600, COARSE_S: 8 * 86400}
+RANGES_S = {"15m": 900, "1h": 3600, "6h": 6 * 3600, "24h": 86400, "7d": 7 * 86400}
+LOOKED = ""  # the deployment of points that say that somebody looked
+
+Figures = dict[str, Any]
+Column = list[float | None]
+
+_WAITS = ("queue_s", "inference_s", "first_token_s")
+_FAILED = ("error", "expired")
+
+
+def step_for(range_s: int) -> int:
+    return FINE_S if range_s <= KEPT_S[FINE_S] else COARSE_S
+
+
+def begin(at: float, step_s: int) -> int:
+    """Of the point that `at` belongs to."""
+    return int(at) // step_s * step_s
+
+
+def of_answer(answer: Answer, *, first: bool) -> Figures:
+    """`first`: of its request."""
+    values = answer.values()
+    return {
+        "requests": int(first),
+        "answers": 1,
+        "failed": int(answer.status in _FAILED),
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
+        **{name: _one(values[name]) for name in _WAITS if name in values},
+    }
+
+
+def _one(value: float) -> Figures:
+    return {"n": 1, "sum": value, "counts": {str(bisect_left(SECONDS, value)): 1}}
+
+
+def add(into: Figures, figures: Mapping[str, Any]) -> Figures:
+    """In place: numbers are added, what is below names likewise."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            add(into.setdefault(name, {}), value)
+        else:
+            into[name] = into.get(name, 0) + value
+    return into
+
+
+def columns(
+    since: int,
+    until: int,
+    step_s: int,
+    points: Iterable[tuple[int, Mapping[str, Any]]],
+    looked: Iterable[int],
+) -> dict[str, Column]:
+    """One value for each `step_s` from `since` on, before `until`, in each column. `points`: begin
+    and figures, of both kinds; `looked`: points at which somebody looked. None: nobody knows."""
+    times = range(begin(since, step_s), until, step_s)
+    at: dict[int, Figures] = {each: {} for each in looked}
+    for time, figures in points:
+        add(at.setdefault(time, {}), figures)
+    rows = [None if time not in at else _values(at[time], step_s) for time in times]
+    found: dict[str, Column] = {"time": [float(time) for time in times]}
+    for name in _NAMES:
+        found[name] = [None if row is None else row[name] for row in rows]
+    return found
+
+
+def _values(sums: Mapping[str, Any], step_s: int) -> dict[str, float | None]:
+    looked_s = sums.get("s", 0.0)
+    served_s = sums.get("served_s", 0.0)
+    found: dict[str, float | None] = {
+        "requests_per_s": sums.get("requests", 0) / step_s,
+        "failed_per_s": sums.get("failed", 0) / step_s,
+        "tokens_per_s": sums.get("generated", 0) / step_s,
+        "prompt_tokens_per_s": sums.get("prompt", 0) / step_s,
+        "cost_per_h": sums.get("cost", 0.0) / (looked_s or step_s) * 3600,
+    }
+    for name in ("ready", "starting", "draining", "waiting", "running"):
+        found[name] = sums.get(name, 0.0) / (looked_s or step_s)
+    for name in ("utilization", "kv_used"):  # of the replicas, while there were any
+        found[name] = sums.get(name, 0.0) / served_s if served_s else None
+    for name in _WAITS:
+        waits = sums.get(name)
+        found[f"{name}_mean"] = waits["sum"] / waits["n"] if waits else None
+        found[f"{name}_p50"] = percentile(waits["counts"], 0.5) if waits else None
+        found[f"{name}_p95"] = percentile(waits["counts"], 0.95) if waits else None
+    return {name: None if value is None else round(value, 5) for name, value in found.items()}
+
+
+def percentile(counts: Mapping[str, int], share: float) -> float | None:
+    """About: as if values lay evenly in their buckets."""
+    wanted, before = share * sum(counts.values()), 0
+    for bucket in sorted(map(int, counts)):
+        count = counts[str(bucket)]
+        if before + count >= wanted > 0:
+            low: float = SECONDS[bucket - 1] if bucket else 0.0
+            high: float = SECONDS[min(bucket, len(SECONDS) - 1)]
+            return low + (high - low) * (wanted - before) / count
+        before += count
+    return None
+
+
+_NAMES: Sequence[str] = tuple(_values({}, FINE_S))

@@ -1,0 +1,45 @@
+"""What a task worker tells Prometheus. It is imported; Celery's signals do the rest."""
+
+import time
+from typing import Any
+
+from celery.signals import task_postrun, task_prerun, worker_ready
+from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, ProcessCollector
+
+from loraplex.broker.connection import connect
+from loraplex.metrics.served import serve
+from loraplex.settings import Settings
+from loraplex.totals import SECONDS
+
+registry = CollectorRegistry()
+for each in (ProcessCollector, GCCollector):
+    each(registry=registry)
+
+_tasks = Counter(
+    "loraplex_tasks",
+    "Tasks that have ended, by how: SUCCESS, FAILURE, RETRY.",
+    ["task", "state"],
+    registry=registry,
+)
+_seconds = Histogram(
+    "loraplex_task_seconds", "How long a task took.", ["task"], buckets=SECONDS, registry=registry
+)
+_begun: dict[str, float] = {}  # by task's id
+
+
+@task_prerun.connect
+def _begins(task_id: str, **_: Any) -> None:
+    _begun[task_id] = time.monotonic()
+
+
+@task_postrun.connect
+def _ended(task_id: str, task: Any, state: str | None = None, **_: Any) -> None:
+    name = task.name.removeprefix("scheduler.tasks.")
+    _tasks.labels(name, state or "UNKNOWN").inc()
+    _seconds.labels(name).observe(time.monotonic() - _begun.pop(task_id, time.monotonic()))
+
+
+@worker_ready.connect
+def _ready(**_: Any) -> None:
+    settings = Settings()
+    serve(registry, settings, connect(settings.redis_url), "tasks")
