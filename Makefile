@@ -21,8 +21,15 @@ $(VENV)/.installed-dev: pyproject.toml infra/install.sh
 	@PYTHON=$(PYTHON) infra/install.sh $(VENV) embedded,dev
 	@touch $(VENV)/.installed $@
 
-up: install ## Start everything, deploy the demo, print URLs (Ctrl-C stops all of it)
+console: ## Build the console (Node from the system, or from PyPI)
+	@infra/console.sh
+
+up: install console-once ## Start everything, deploy the demo, print URLs (Ctrl-C stops all of it)
 	@$(BIN)/loraplex up
+
+.PHONY: console console-once
+console-once:
+	@[ -f api/console/static/index.html ] || infra/console.sh
 
 down: ## Stop what `loraplex up` started
 	@$(BIN)/loraplex down

@@ -81,9 +81,15 @@ class Measured:
             await self._app(scope, receive, watched)
         finally:
             metrics.under_way.dec()
-            # Of a path that no route has, others would make labels without end.
-            route = getattr(scope.get("route"), "path_format", "other")
+            route = _route(scope)
             metrics.requests.labels(scope["method"], route, status or "none").inc()
             metrics.seconds.labels(route).observe(time.monotonic() - began)
             if first_at:
                 metrics.first_byte.labels(route).observe(first_at - began)
+
+
+def _route(scope: Scope) -> str:
+    """As it was declared, with its routers' prefixes. Paths that no route has are one: others would
+    make labels without end."""
+    route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
+    return getattr(route, "path_format", "other")

@@ -1,6 +1,6 @@
 """Chart points in the database: added to by the leading scaler, read by the API."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import and_, delete, or_, tuple_
@@ -8,6 +8,9 @@ from sqlmodel import Session, col, select
 
 from loraplex import charts
 from loraplex.entities import ChartPoint, PointKind
+
+
+_STORED_AFTER_S = 1.5  # after its end a point is complete
 
 
 def add_points(
@@ -47,6 +50,20 @@ def read(session: Session, deployment: str, since: int, until: int, step_s: int)
     points = ((at, figures) for name, at, figures in rows if name == deployment)
     looked = (at for name, at, _ in rows if name == charts.LOOKED)
     return charts.columns(since, until, step_s, points, looked)
+
+
+def latest(session: Session, deployments: Sequence[str], now: float) -> dict[str, Any]:
+    """By deployment, the values of the latest point that is complete."""
+    at = charts.begin(now - _STORED_AFTER_S, charts.FINE_S) - charts.FINE_S
+    wanted = select(ChartPoint.deployment_id, ChartPoint.figures).where(
+        col(ChartPoint.deployment_id).in_(deployments),
+        ChartPoint.step_s == charts.FINE_S,
+        ChartPoint.at == at,
+    )
+    sums: dict[str, charts.Figures] = {}
+    for name, figures in session.exec(wanted):
+        charts.add(sums.setdefault(name, {}), figures)
+    return {name: charts.values(each, charts.FINE_S) for name, each in sums.items()}
 
 
 def prune(session: Session, now: float) -> None:

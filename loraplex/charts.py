@@ -73,14 +73,15 @@ def columns(
     at: dict[int, Figures] = {each: {} for each in looked}
     for time, figures in points:
         add(at.setdefault(time, {}), figures)
-    rows = [None if time not in at else _values(at[time], step_s) for time in times]
+    rows = [None if time not in at else values(at[time], step_s) for time in times]
     found: dict[str, Column] = {"time": [float(time) for time in times]}
     for name in _NAMES:
         found[name] = [None if row is None else row[name] for row in rows]
     return found
 
 
-def _values(sums: Mapping[str, Any], step_s: int) -> dict[str, float | None]:
+def values(sums: Mapping[str, Any], step_s: int) -> dict[str, float | None]:
+    """Of one point: rates and averages."""
     looked_s = sums.get("s", 0.0)
     served_s = sums.get("served_s", 0.0)
     found: dict[str, float | None] = {
@@ -94,6 +95,7 @@ def _values(sums: Mapping[str, Any], step_s: int) -> dict[str, float | None]:
         found[name] = sums.get(name, 0.0) / (looked_s or step_s)
     for name in ("utilization", "kv_used"):  # of the replicas, while there were any
         found[name] = sums.get(name, 0.0) / served_s if served_s else None
+    found["on_gpu"] = float(sums.get("gpu_s", 0.0) > 0) if served_s else None
     for name in _WAITS:
         waits = sums.get(name)
         found[f"{name}_mean"] = waits["sum"] / waits["n"] if waits else None
@@ -115,4 +117,4 @@ def percentile(counts: Mapping[str, int], share: float) -> float | None:
     return None
 
 
-_NAMES: Sequence[str] = tuple(_values({}, FINE_S))
+_NAMES: Sequence[str] = tuple(values({}, FINE_S))

@@ -85,6 +85,7 @@ def _load(
         "waiting": sum(lane.waiting for lane in lanes),
         "running": sum(lane.running for lane in lanes),
         "served_s": float(bool(serving)),
+        "gpu_s": float(any(report.vitals.device == "cuda" for report in serving)),
         "utilization": share * sum(report.vitals.utilization for report in serving),
         "kv_used": share * sum(report.kv_used for report in serving),
         "cost": price / 3600,

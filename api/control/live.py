@@ -42,8 +42,9 @@ async def live(
     ] = None,
 ) -> Response:
     """Server-sent events: `deployments` (as the list has them), `jobs` (fine-tuning jobs under
-    way), both as a whole when something has changed; `events`, new ones of one's deployments, after
-    `Last-Event-ID`; `points`, the latest of a deployment's charts."""
+    way), `rates` (of one's deployments: the latest chart point), each as a whole when something has
+    changed; `events`, new ones of one's deployments, after `Last-Event-ID`; `points`, the latest
+    of a deployment's charts."""
     watched = await run_in_threadpool(_id_of, state, tenant, deployment) if deployment else None
 
     async def heartbeat() -> bytes:
@@ -84,9 +85,13 @@ class _News:
             await asyncio.sleep(_EACH_S)
 
     async def _look(self) -> list[ServerSentEvent]:
-        rows, events, jobs, points = await run_in_threadpool(self._read)
+        rows, events, jobs, rates, points = await run_in_threadpool(self._read)
         shown = [each.model_dump(mode="json") for each in await show_all(self.state, rows)]
-        found = [*self._changed("deployments", shown), *self._changed("jobs", jobs)]
+        found = [
+            *self._changed("deployments", shown),
+            *self._changed("jobs", jobs),
+            *self._changed("rates", rates),
+        ]
         if points is not None:
             found += self._changed("points", points)
         if events:
@@ -101,7 +106,7 @@ class _News:
             self._told[event] = data
             yield ServerSentEvent(event=event, data=data.decode())
 
-    def _read(self) -> tuple[list[Deployment], list[dict[str, Any]], list[dict[str, Any]], Any]:
+    def _read(self) -> tuple[list[Deployment], list[dict[str, Any]], list[Any], Any, Any]:
         with Session(self.state.database, expire_on_commit=False) as session:
             rows = usable_by(session, self.tenant)
             events = self._events(session)
@@ -110,12 +115,14 @@ class _News:
                 job.model_dump(include=set(_JOB))
                 for job in session.exec(select(TrainingJob).where(*mine))
             ]
-            points = None
+            now, step_s, points = int(time.time()), charts.FINE_S, None
+            names = {row.id: row.name for row in rows if row.tenant_id == self.tenant}
+            found = chart_points.latest(session, list(names), now)
+            rates = {names[each]: values for each, values in found.items()}
             if self.watched is not None:
-                now, step_s = int(time.time()), charts.FINE_S
                 since = now - _POINTS * step_s
                 points = chart_points.read(session, self.watched, since, now, step_s)
-        return rows, events, jobs, points
+        return rows, events, jobs, rates, points
 
     def _events(self, session: Session) -> list[dict[str, Any]]:
         number = col(DeploymentEvent.id)

@@ -34,6 +34,7 @@ from loraplex.keys import (
     GROUP,
     IMPORTS,
     KILLS,
+    LEADER,
     SCORINGS,
     TARGETS,
     WAKE_CHANNEL,
@@ -295,6 +296,11 @@ class ApiBroker:
         if gone:
             await cast(Any, self._redis.hdel(TARGETS, *gone))
         return [target for target in known.values() if target.at >= since]
+
+    async def about(self) -> tuple[str, dict[str, Any]]:
+        """Which scaler leads ("": none), and what the server says of itself."""
+        leader: Any = await self._redis.get(LEADER)
+        return (leader or b"").decode(), await self._redis.info()
 
     async def logs(self, lane: Lane, after: str, most: int) -> list[LogLine]:
         """Lines that its replicas logged after the one of the id `after`, oldest first; of "" the

@@ -1,0 +1,82 @@
+// One stream of server-sent events for all that is live. It is opened anew, for ever, when it ends.
+import { effect, signal } from '@preact/signals'
+import { session } from './client'
+import type { Columns, Deployment, DeploymentEvent, LiveJob } from './types'
+
+export const deployments = signal<Deployment[] | null>(null)
+export const jobs = signal<LiveJob[]>([])
+export const events = signal<DeploymentEvent[]>([])
+export const rates = signal<Record<string, Record<string, number | null>>>({})
+export const points = signal<{ of: string; columns: Columns } | null>(null)
+export const connected = signal(false)
+export const watched = signal<string | null>(null) // the deployment whose chart points come, too
+
+const MOST_EVENTS = 500
+const AGAIN_MS = 1000
+
+let source: EventSource | null = null
+let again: ReturnType<typeof setTimeout> | undefined
+
+effect(() => {
+  const open = !!session.value
+  const of = watched.value
+  close()
+  if (open) connect(of)
+  else forget()
+})
+
+function close() {
+  clearTimeout(again)
+  source?.close()
+  source = null
+}
+
+function forget() {
+  deployments.value = null
+  events.value = []
+  connected.value = false
+}
+
+function connect(of: string | null) {
+  const query = of ? `?deployment=${encodeURIComponent(of)}` : ''
+  const mine = (source = new EventSource(`/api/v1/live${query}`))
+  const on = (name: string, take: (data: any) => void) =>
+    mine.addEventListener(name, (event) => take(JSON.parse((event as MessageEvent).data)))
+  mine.onopen = () => (connected.value = true)
+  mine.onerror = () => {
+    // The browser's own reconnection gives up where there was an answer that is no stream.
+    connected.value = false
+    mine.close()
+    if (source === mine) again = setTimeout(() => checked(of), AGAIN_MS)
+  }
+  mine.addEventListener('ended', () => {
+    mine.close()
+    session.value = null
+  })
+  on('deployments', (data) => (deployments.value = data))
+  on('jobs', (data) => (jobs.value = data))
+  on('rates', (data) => (rates.value = data))
+  on('points', (columns) => {
+    if (of) points.value = { of, columns }
+  })
+  on('events', (fresh: DeploymentEvent[]) => {
+    const known = new Set(events.peek().map((event) => event.id))
+    const added = fresh.filter((event) => !known.has(event.id))
+    events.value = [...events.peek(), ...added].slice(-MOST_EVENTS)
+  })
+}
+
+async function checked(of: string | null) {
+  try {
+    const answer = await fetch('/console/session')
+    if (answer.status === 401) {
+      session.value = null
+      return
+    }
+    if (!answer.ok) throw new Error()
+    if (of && !(deployments.peek() ?? []).some((each) => each.name === of)) of = null
+    connect(of)
+  } catch {
+    again = setTimeout(() => checked(of), AGAIN_MS)
+  }
+}

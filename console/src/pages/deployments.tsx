@@ -1,0 +1,111 @@
+import { useState } from 'preact/hooks'
+import { Link, useLocation } from 'wouter-preact'
+import { call, may, session } from '../api/client'
+import { deployments, rates } from '../api/live'
+import { Dialog, Empty, Field, Pill, Table, say } from '../parts/basics'
+import { money, number } from '../parts/format'
+
+export function Deployments() {
+  const [creating, setCreating] = useState(false)
+  const all = deployments.value
+  return (
+    <>
+      <header class="page-head">
+        <h1>Deployments</h1>
+        {may('deployments') && (
+          <button class="primary" onClick={() => setCreating(true)}>
+            New deployment
+          </button>
+        )}
+      </header>
+      {all === null && <Empty>Loading …</Empty>}
+      {all?.length === 0 && (
+        <Empty>
+          There are no deployments yet. Make one here, or: <code>loraplex deploy NAME --base-model MODEL</code>
+        </Empty>
+      )}
+      {!!all?.length && (
+        <Table label="Deployments" head={['Name', 'Status', 'Replicas', 'Requests/s', 'Tokens/s', 'Waiting', 'Cost now', 'Base model']}>
+          {all.map((each) => {
+            const rate = rates.value[each.name]
+            return (
+              <tr key={each.name}>
+                <td>
+                  <Link href={`/deployments/${each.name}`}>{each.name}</Link>
+                  {each.shared && <span class="tag">shared</span>}
+                </td>
+                <td>
+                  <Pill status={each.status} />
+                </td>
+                <td>
+                  {each.replicas.filter((replica) => replica.phase === 'ready').length}
+                  <span class="muted"> of {each.min_replicas}–{each.max_replicas}</span>
+                </td>
+                <td>{number(rate?.requests_per_s ?? 0)}</td>
+                <td>{number(rate?.tokens_per_s ?? 0)}</td>
+                <td>{number(rate?.waiting ?? 0, 0)}</td>
+                <td>{session.value?.currency ? `${money(rate?.cost_per_h ?? 0)}/h` : '–'}</td>
+                <td class="muted">{each.base_model}</td>
+              </tr>
+            )
+          })}
+        </Table>
+      )}
+      {creating && <Create onClose={() => setCreating(false)} />}
+    </>
+  )
+}
+
+function Create({ onClose }: { onClose: () => void }) {
+  const [, go] = useLocation()
+  const [error, setError] = useState('')
+  const submit = async (event: Event) => {
+    event.preventDefault()
+    const given = new FormData(event.currentTarget as HTMLFormElement)
+    const text = (name: string) => String(given.get(name)).trim()
+    try {
+      await call('POST', '/api/v1/deployments', {
+        name: text('name'),
+        base_model: text('base_model'),
+        min_replicas: Number(text('min')),
+        max_replicas: Number(text('max')),
+        cooldown_time: Number(text('cooldown')),
+      })
+      say(`Deployment ${text('name')} is made.`)
+      go(`/deployments/${text('name')}`)
+      onClose()
+    } catch (failed) {
+      setError((failed as Error).message)
+    }
+  }
+  const known = [...new Set((deployments.value ?? []).map((each) => each.base_model))]
+  return (
+    <Dialog title="New deployment" onClose={onClose}>
+      <form onSubmit={submit}>
+        <Field label="Name" name="name" required pattern="[a-z0-9]([a-z0-9.\-]{0,61}[a-z0-9])?" autocomplete="off" hint="Lower-case letters, digits, - and ." />
+        <Field label="Base model" name="base_model" required list="models" hint="As on the Hugging Face hub; operators may name a folder." />
+        <datalist id="models">
+          {known.map((name) => (
+            <option value={name} />
+          ))}
+        </datalist>
+        <div class="row">
+          <Field label="Least replicas" name="min" type="number" min="0" max="64" value="0" required />
+          <Field label="Most replicas" name="max" type="number" min="1" max="64" value="1" required />
+          <Field label="Cooldown (s)" name="cooldown" type="number" min="0" max="604800" value="3600" required />
+        </div>
+        {error && (
+          <p class="bad" role="alert">
+            {error}
+          </p>
+        )}
+        <footer class="buttons">
+          <button type="button" onClick={onClose}>
+            Cancel
+          </button>
+          <button class="primary">Create</button>
+        </footer>
+      </form>
+    </Dialog>
+  )
+}

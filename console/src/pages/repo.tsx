@@ -1,0 +1,134 @@
+// A repo of adapters: its versions, how they do, and the aliases that point to them.
+import { Link, useLocation } from 'wouter-preact'
+import { call, may } from '../api/client'
+import type { Alias, Repo, VersionFigures } from '../api/types'
+import { act, Card, confirm, Empty, Loading, Table, useGet } from '../parts/basics'
+import { bytes, number, seconds, when } from '../parts/format'
+
+export function RepoPage({ name }: { name: string }) {
+  const [, go] = useLocation()
+  const at = `/api/v1/repos/${encodeURIComponent(name)}`
+  const { value: repo, error, reload } = useGet<Repo>(at, 5)
+  const figures = useGet<{ data: VersionFigures[] }>(`${at}/figures`, 5).value?.data ?? []
+  const aliases = useGet<{ data: Alias[] }>(`${at}/aliases`, 5)
+  if (!repo) return <Loading error={error} />
+  const of = new Map(figures.map((each) => [each.version, each]))
+  const remove = (ref: string) =>
+    confirm({
+      title: `Delete ${ref}?`,
+      text: 'Requests for it are refused from now on; its number never means something else.',
+      verb: 'Delete',
+      run: async () => {
+        await call('DELETE', `/api/v1/adapters/${ref}`)
+        reload()
+      },
+    })
+  return (
+    <>
+      <header class="page-head">
+        <div>
+          <p class="crumbs">
+            <Link href="/adapters">Adapters</Link>
+          </p>
+          <h1>{name}</h1>
+          <p class="muted">{repo.description}</p>
+        </div>
+        {may('adapters') && (
+          <button
+            class="danger"
+            onClick={() =>
+              confirm({
+                title: `Delete ${name}?`,
+                text: 'The repo, all its versions and its aliases.',
+                verb: 'Delete',
+                typed: name,
+                run: async () => {
+                  await call('DELETE', at)
+                  go('/adapters')
+                },
+              })
+            }
+          >
+            Delete
+          </button>
+        )}
+      </header>
+      <Card title="Versions">
+        {!repo.versions.length && <Empty>No version yet.</Empty>}
+        {!!repo.versions.length && (
+          <Table label="Versions" head={['Version', 'Answers', 'Failed', 'First token p50', 'Tokens/s p50', 'Rank', 'Size', 'Digest', 'Since', '']}>
+            {[...repo.versions].reverse().map((version) => {
+              const how = of.get(version.ref)
+              return (
+                <tr key={version.ref}>
+                  <td>
+                    {version.ref}
+                    {version.archived && <span class="tag">archived</span>}
+                    {Object.entries(version.tags).map(([key, value]) => (
+                      <span class="tag">
+                        {key}={value}
+                      </span>
+                    ))}
+                  </td>
+                  <td>{number(how?.answers ?? 0, 0)}</td>
+                  <td>{number(how?.failed ?? 0, 0)}</td>
+                  <td>{seconds(how?.first_token_p50_s)}</td>
+                  <td>{number(how?.tokens_per_s_p50)}</td>
+                  <td>{version.rank}</td>
+                  <td>{bytes(version.size_bytes)}</td>
+                  <td class="code" title={version.digest}>
+                    {version.digest.slice(0, 10)}
+                  </td>
+                  <td class="nowrap">{when(version.created_at)}</td>
+                  <td>
+                    {may('adapters') && (
+                      <button class="quiet" onClick={() => remove(version.ref)} aria-label={`Delete ${version.ref}`}>
+                        Delete
+                      </button>
+                    )}
+                  </td>
+                </tr>
+              )
+            })}
+          </Table>
+        )}
+      </Card>
+      <Card title="Aliases">
+        {aliases.value?.data.length === 0 && (
+          <Empty>
+            None. <code>loraplex alias set {name}@prod 1</code>
+          </Empty>
+        )}
+        {!!aliases.value?.data.length && (
+          <Table label="Aliases" head={['Alias', 'Points to', '']}>
+            {aliases.value.data.map((alias) => (
+              <tr key={alias.ref}>
+                <td>{alias.ref}</td>
+                <td>
+                  {Object.entries(alias.versions)
+                    .map(([version, weight]) => `${version} (${weight} %)`)
+                    .join(', ')}
+                  {alias.shadow !== null && <span class="tag">shadowed by {alias.shadow}</span>}
+                </td>
+                <td>
+                  {may('adapters') && (
+                    <span class="buttons">
+                      {(['promote', 'rollback'] as const).map((verb) => (
+                        <button
+                          class="quiet"
+                          onClick={() => act(verb, () => call('POST', `${at}/aliases/${alias.ref.split('@')[1]}/${verb}`)).then(aliases.reload)}
+                        >
+                          {verb}
+                        </button>
+                      ))}
+                    </span>
+                  )}
+                </td>
+              </tr>
+            ))}
+          </Table>
+        )}
+      </Card>
+    </>
+  )
+}

@@ -1,0 +1,99 @@
+// A fine-tuning job: its losses as they come.
+import { useEffect, useMemo, useState } from 'preact/hooks'
+import { Link } from 'wouter-preact'
+import { call, may } from '../api/client'
+import { jobs } from '../api/live'
+import type { TrainingEvent, TrainingJob } from '../api/types'
+import { Card, confirm, Empty, Loading, Pill, Stat, Table, useGet } from '../parts/basics'
+import { LossChart } from '../parts/loss_chart'
+import { number, seconds, when } from '../parts/format'
+
+const UNDER_WAY = ['validating_files', 'queued', 'running', 'paused']
+
+export function TrainingPage({ id }: { id: string }) {
+  const path = `/v1/fine_tuning/jobs/${encodeURIComponent(id)}`
+  const { value: job, error, reload } = useGet<TrainingJob>(path, 3)
+  const told = useEvents(`${path}/events?stream=true`)
+  const live = jobs.value.find((each) => each.id === id)
+  const losses = useMemo(() => told.filter((event) => event.data?.step != null), [told])
+  if (!job) return <Loading error={error} />
+  const messages = told.filter((event) => event.type !== 'metrics').reverse()
+  return (
+    <>
+      <header class="page-head">
+        <div>
+          <p class="crumbs">
+            <Link href="/fine-tuning">Fine-tuning</Link>
+          </p>
+          <h1>
+            {id} <Pill status={job.status} />
+          </h1>
+          <p class="muted">{job.model}</p>
+        </div>
+        {may('adapters') && UNDER_WAY.includes(job.status) && (
+          <button
+            class="danger"
+            onClick={() =>
+              confirm({
+                title: `Cancel ${id}?`,
+                text: 'What it has learned so far is thrown away.',
+                verb: 'Cancel the job',
+                run: async () => {
+                  await call('POST', `${path}/cancel`)
+                  reload()
+                },
+              })
+            }
+          >
+            Cancel
+          </button>
+        )}
+      </header>
+      {job.error?.message && <p class="bad">{job.error.message}</p>}
+      <div class="stats">
+        <Stat label="Step" value={live?.total_steps ? `${live.step} of ${live.total_steps}` : `${losses.at(-1)?.data?.step ?? '–'}`} />
+        <Stat label="Loss" value={number(live?.loss ?? losses.at(-1)?.data?.train_loss, 4)} />
+        <Stat label="Left" value={seconds(live?.left_s)} />
+        <Stat label="Tokens learned from" value={number(job.trained_tokens, 0)} />
+        <Stat label="Becomes" value={job.fine_tuned_model ?? '–'} />
+        <Stat label="Finished" value={job.finished_at ? when(job.finished_at) : '–'} />
+      </div>
+      <Card title="Loss">
+        {losses.length ? <LossChart events={losses} /> : <Empty>The first figures come with the first step.</Empty>}
+      </Card>
+      <Card title="What it told">
+        <Table label="Messages" head={['When', 'Message']}>
+          {messages.map((event) => (
+            <tr key={event.id}>
+              <td class="nowrap">{when(event.created_at)}</td>
+              <td class={event.level === 'error' ? 'bad' : undefined}>{event.message}</td>
+            </tr>
+          ))}
+        </Table>
+      </Card>
+    </>
+  )
+}
+
+function useEvents(path: string): TrainingEvent[] {
+  const [all, setAll] = useState<TrainingEvent[]>([])
+  useEffect(() => {
+    const source = new EventSource(path)
+    let batch: TrainingEvent[] = []
+    source.onmessage = ({ data }) => {
+      if (data === '[DONE]') return source.close()
+      if (!batch.length)
+        setTimeout(() => {
+          const fresh = batch
+          batch = []
+          setAll((known) => {
+            const ids = new Set(known.map((event) => event.id))
+            return [...known, ...fresh.filter((event) => !ids.has(event.id))]
+          })
+        }, 50)
+      batch.push(JSON.parse(data))
+    }
+    return () => source.close()
+  }, [path])
+  return all
+}

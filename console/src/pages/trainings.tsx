@@ -1,0 +1,130 @@
+import { useState } from 'preact/hooks'
+import { Link, useLocation } from 'wouter-preact'
+import { call, may } from '../api/client'
+import { deployments, jobs } from '../api/live'
+import type { TrainingJob } from '../api/types'
+import { Dialog, Empty, Field, Loading, Pill, Table, useGet } from '../parts/basics'
+import { number, seconds, when } from '../parts/format'
+
+export function Trainings() {
+  const [creating, setCreating] = useState(false)
+  const { value, error } = useGet<{ data: TrainingJob[] }>('/v1/fine_tuning/jobs?limit=100', 3)
+  return (
+    <>
+      <header class="page-head">
+        <h1>Fine-tuning</h1>
+        {may('adapters') && (
+          <button class="primary" onClick={() => setCreating(true)}>
+            Train an adapter
+          </button>
+        )}
+      </header>
+      {!value && <Loading error={error} />}
+      {value?.data.length === 0 && (
+        <Empty>
+          No jobs yet. Chat rows as JSON lines become an adapter: <code>loraplex finetune rows.jsonl --base DEPLOYMENT --repo REPO</code>
+        </Empty>
+      )}
+      {!!value?.data.length && (
+        <Table label="Fine-tuning jobs" head={['Job', 'Status', 'Progress', 'Loss', 'Left', 'Model', 'Becomes', 'Since']}>
+          {value.data.map((job) => {
+            const live = jobs.value.find((each) => each.id === job.id)
+            return (
+              <tr key={job.id}>
+                <td>
+                  <Link href={`/fine-tuning/${job.id}`}>{job.id}</Link>
+                </td>
+                <td>
+                  <Pill status={job.status} />
+                </td>
+                <td>
+                  {live?.total_steps ? (
+                    <>
+                      <progress value={live.step} max={live.total_steps} aria-label={`Progress of ${job.id}`} /> {live.step}/{live.total_steps}
+                    </>
+                  ) : (
+                    '–'
+                  )}
+                </td>
+                <td>{number(live?.loss, 3)}</td>
+                <td>{seconds(live?.left_s)}</td>
+                <td class="muted">{job.model}</td>
+                <td>{job.fine_tuned_model ? <Link href={`/adapters/${job.fine_tuned_model.split('/')[0]}`}>{job.fine_tuned_model}</Link> : '–'}</td>
+                <td class="nowrap">{when(job.created_at)}</td>
+              </tr>
+            )
+          })}
+        </Table>
+      )}
+      {creating && <Create onClose={() => setCreating(false)} />}
+    </>
+  )
+}
+
+function Create({ onClose }: { onClose: () => void }) {
+  const [, go] = useLocation()
+  const [error, setError] = useState('')
+  const [busy, setBusy] = useState(false)
+  const submit = async (event: Event) => {
+    event.preventDefault()
+    setBusy(true)
+    const given = new FormData(event.currentTarget as HTMLFormElement)
+    const text = (name: string) => String(given.get(name)).trim()
+    try {
+      const upload = new FormData()
+      upload.set('purpose', 'fine-tune')
+      upload.set('file', given.get('rows') as File)
+      const file = await uploaded(upload)
+      const job = await call<TrainingJob>('POST', '/v1/fine_tuning/jobs', {
+        model: text('model'),
+        training_file: file.id,
+        suffix: text('repo'),
+        hyperparameters: { n_epochs: Number(text('epochs')) },
+        lora: { rank: Number(text('rank')) },
+      })
+      go(`/fine-tuning/${job.id}`)
+      onClose()
+    } catch (failed) {
+      setError((failed as Error).message)
+      setBusy(false)
+    }
+  }
+  return (
+    <Dialog title="Train an adapter" onClose={onClose}>
+      <form onSubmit={submit}>
+        <Field label="Rows (JSON lines of chats)" name="rows" type="file" accept=".jsonl,.json" required hint='{"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]}' />
+        <Field label="Model" name="model" required list="trainable" defaultValue={deployments.value?.[0]?.name ?? ''} hint="A deployment, a base model, or an adapter to train on." />
+        <datalist id="trainable">
+          {(deployments.value ?? []).map((each) => (
+            <option value={each.name} />
+          ))}
+        </datalist>
+        <div class="row">
+          <Field label="Repo" name="repo" required autocomplete="off" />
+          <Field label="Epochs" name="epochs" type="number" min="1" max="1000" value="3" required />
+          <Field label="Rank" name="rank" type="number" min="1" max="256" value="8" required />
+        </div>
+        {error && (
+          <p class="bad" role="alert">
+            {error}
+          </p>
+        )}
+        <footer class="buttons">
+          <button type="button" onClick={onClose}>
+            Cancel
+          </button>
+          <button class="primary" disabled={busy}>
+            Train
+          </button>
+        </footer>
+      </form>
+    </Dialog>
+  )
+}
+
+async function uploaded(form: FormData): Promise<{ id: string }> {
+  const response = await fetch('/v1/files', { method: 'POST', body: form, headers: { 'x-loraplex-console': '1' } })
+  const body = await response.json()
+  if (!response.ok) throw new Error(body.error?.message ?? `HTTP ${response.status}`)
+  return body
+}
