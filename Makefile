@@ -43,7 +43,7 @@ lint: install-dev ## Format, lint, types, import rules
 test-fast: install-dev ## Unit tests: no server, no model
 	$(BIN)/pytest -q tests/unit
 
-test: lint ## Everything that CI checks
+test: lint console-once ## Everything that CI checks
 	$(BIN)/pytest tests
 
 bench: install-dev ## The quick benchmarks (some minutes each)

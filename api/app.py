@@ -63,7 +63,7 @@ from loraplex.broker.connection import connect as connect_sync
 from loraplex.broker.connection import connect_async
 from loraplex.broker.limiter import Limiter
 from loraplex.database import connect
-from loraplex.metrics.served import serve
+from loraplex.metrics.served import serving_metrics
 from loraplex.registry import Registry
 from loraplex.secret_box import SecretBox
 from loraplex.settings import ApiSettings
@@ -119,13 +119,12 @@ def build(settings: ApiSettings) -> FastAPI:
             metrics=measured,
         )
         measured.watch(inflight)
-        sync = connect_sync(settings.redis_url)
-        serve(measured.registry, settings, sync, "api")
         runner = BatchRunner(app.state.loraplex)
         recorder = Recorder(app.state.loraplex, redact)
         works = (inflight.run(), _keep_used(keyring), runner.run(), recorder.run())
         tasks = [asyncio.create_task(work) for work in works]
-        yield
+        with serving_metrics(measured.registry, settings, connect_sync(settings.redis_url), "api"):
+            yield
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):

@@ -31,6 +31,7 @@ from loraplex.store.models import ModelStore, ModelUnavailable
 
 if TYPE_CHECKING:
     from gpu_worker.engine.engine import Engine
+    from gpu_worker.metrics import ReplicaMetrics
 
 log = logging.getLogger("gpu_worker")
 
@@ -134,12 +135,25 @@ def _serve(
     engine = _load(settings, broker, split)
     from gpu_worker.metrics import ReplicaMetrics
     from gpu_worker.vitals import machine_of
-    from gpu_worker.worker import Worker
-    from loraplex.metrics.served import serve
+    from loraplex.metrics.served import serving_metrics
 
     metrics = ReplicaMetrics(engine, machine_of(engine.device) if settings.metrics else None)
     of = {"replica": options.replica, "deployment": options.lane.deployment_id}
-    serve(metrics.registry(), settings, redis, "replica", **of)
+    with serving_metrics(metrics.registry(), settings, redis, "replica", **of):
+        return _work(settings, engine, metrics, redis, options, split)
+
+
+def _work(
+    settings: WorkerSettings,
+    engine: "Engine",
+    metrics: "ReplicaMetrics",
+    redis: Redis,
+    options: argparse.Namespace,
+    split: Split,
+) -> int:
+    """One incarnation after another."""
+    from gpu_worker.worker import Worker
+
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -9,7 +9,6 @@ from sqlmodel import Session, col, select
 from loraplex import charts
 from loraplex.entities import ChartPoint, PointKind
 
-
 _STORED_AFTER_S = 1.5  # after its end a point is complete
 
 

@@ -17,7 +17,7 @@ from loraplex.broker.interface import Deposed
 from loraplex.broker.scaler import ScalerBroker
 from loraplex.database import connect as connect_database
 from loraplex.garbage import collect_less
-from loraplex.metrics.served import serve
+from loraplex.metrics.served import serving_metrics
 from loraplex.settings import ScalerSettings
 from scheduler import actions as do
 from scheduler.charts import Charts
@@ -100,13 +100,17 @@ class Scaler:
         self._usage = UsageCollector(database, self._broker)
         self._charts = Charts(database, self._broker, settings.prices)
         self._metrics = ScalerMetrics(database)
-        serve(self._metrics.registry, settings, redis, "scaler")
+        self._served = serving_metrics(self._metrics.registry, settings, redis, "scaler")
         self._look_from = 0.0
         self._routines_from: dict[str, float] = {}  # by task
         self.stop = threading.Event()
 
     def run(self) -> None:
         """Until `stop` is set. Redis away: wait with jitter, the replicas go on meanwhile."""
+        with self._served:
+            self._run()
+
+    def _run(self) -> None:
         while not self.stop.is_set():
             began = time.monotonic()
             try:

@@ -6,6 +6,8 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 import redis
@@ -20,7 +22,8 @@ from loraplex.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def serve(
+@contextmanager
+def serving_metrics(
     registry: CollectorRegistry,
     settings: Settings,
     client: "redis.Redis",
@@ -28,9 +31,40 @@ def serve(
     *,
     replica: str = "",
     deployment: str = "",
-) -> str:
-    """Until the process ends. Returns the address; "" where metrics are switched off, or the port
-    is taken: serving requests matters more."""
+) -> Iterator[None]:
+    """While the block runs. Where the port is taken it runs without: serving requests matters
+    more."""
+    address = _listen(registry, settings)
+    if not address:
+        yield
+        return
+    name = f"{socket.gethostname()}/{os.getpid()}"
+    end = threading.Event()
+
+    def tell() -> None:
+        while not end.is_set():
+            target = Target(address, process, time.time(), replica, deployment)
+            try:
+                client.hset(TARGETS, name, msgspec.json.encode(target).decode())
+            except Unavailable as away:
+                log.debug("where metrics are is not told: %s", away)
+            end.wait(TOLD_EACH_S)
+        try:
+            client.hdel(TARGETS, name)
+        except Unavailable as away:
+            log.debug("the target is left to be forgotten: %s", away)
+
+    teller = threading.Thread(target=tell, name="metrics-target", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        end.set()
+        teller.join()
+
+
+def _listen(registry: CollectorRegistry, settings: Settings) -> str:
+    """Until the process ends. The address for others; "": nothing is served."""
     if not settings.metrics:
         return ""
     try:
@@ -40,17 +74,4 @@ def serve(
         return ""
     anywhere = settings.metrics_host in ("", "0.0.0.0", "::")  # noqa: S104
     host = socket.gethostname() if anywhere else settings.metrics_host
-    address = f"{host}:{server.server_port}"
-    name = f"{socket.gethostname()}/{os.getpid()}"
-
-    def tell() -> None:
-        while True:
-            target = Target(address, process, time.time(), replica, deployment)
-            try:
-                client.hset(TARGETS, name, msgspec.json.encode(target).decode())
-            except Unavailable as away:
-                log.debug("where metrics are is not told: %s", away)
-            time.sleep(TOLD_EACH_S)
-
-    threading.Thread(target=tell, name="metrics-target", daemon=True).start()
-    return address
+    return f"{host}:{server.server_port}"

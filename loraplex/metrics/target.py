@@ -3,7 +3,7 @@
 import msgspec
 
 TOLD_EACH_S = 10.0
-FORGOTTEN_AFTER_S = 45.0
+FORGOTTEN_AFTER_S = 25.0
 
 
 class Target(msgspec.Struct, frozen=True):

@@ -1,13 +1,14 @@
 """What a task worker tells Prometheus. It is imported; Celery's signals do the rest."""
 
 import time
+from contextlib import ExitStack
 from typing import Any
 
-from celery.signals import task_postrun, task_prerun, worker_ready
+from celery.signals import task_postrun, task_prerun, worker_ready, worker_shutdown
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, ProcessCollector
 
 from loraplex.broker.connection import connect
-from loraplex.metrics.served import serve
+from loraplex.metrics.served import serving_metrics
 from loraplex.settings import Settings
 from loraplex.totals import SECONDS
 
@@ -39,7 +40,16 @@ def _ended(task_id: str, task: Any, state: str | None = None, **_: Any) -> None:
     _seconds.labels(name).observe(time.monotonic() - _begun.pop(task_id, time.monotonic()))
 
 
+_until_end = ExitStack()
+
+
 @worker_ready.connect
 def _ready(**_: Any) -> None:
     settings = Settings()
-    serve(registry, settings, connect(settings.redis_url), "tasks")
+    client = connect(settings.redis_url)
+    _until_end.enter_context(serving_metrics(registry, settings, client, "tasks"))
+
+
+@worker_shutdown.connect
+def _ends(**_: Any) -> None:
+    _until_end.close()

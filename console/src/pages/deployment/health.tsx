@@ -99,6 +99,9 @@ export function Health({ deployment }: TabProps) {
   useEffect(() => {
     if (fresh?.of === deployment.name) setCharts((known) => known && merged(known, fresh.columns))
   }, [fresh])
+  useEffect(() => {
+    Object.assign(globalThis, { loraplexCharts: charts }) // for whoever wants the numbers: tests do
+  }, [charts])
   const cuda = latest(charts?.columns.on_gpu) === 1
   const shown = CHARTS.filter((each) => each.title !== 'Cost per hour' || session.value?.currency)
   return (
