@@ -57,7 +57,7 @@ from api.requests.queues import Queues
 from api.requests.resolver import Resolver
 from api.security import authenticated
 from api.state import State, StateDep
-from loraplex import __version__, redaction
+from loraplex import __version__, redaction, tracing
 from loraplex.broker.api import ApiBroker
 from loraplex.broker.connection import connect as connect_sync
 from loraplex.broker.connection import connect_async
@@ -83,6 +83,7 @@ def build(settings: ApiSettings) -> FastAPI:
     """Raises ValueError for a setting that can't be."""
     redact = redaction.load(settings.redact)
     measured = ApiMetrics()
+    end_tracing = tracing.configure("api", settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -131,11 +132,14 @@ def build(settings: ApiSettings) -> FastAPI:
                 await task
         await _write_used(keyring)
         await broker.aclose()
+        await run_in_threadpool(end_tracing)
 
     app = FastAPI(
         title="Loraplex",
         version=__version__,
         lifespan=lifespan,
+        # Its span of a request is enough; errors' texts may hold prompts.
+        telemetry={"metrics": False, "logs": False, "operation_spans": False},
         dependencies=[Depends(authenticated)],
     )
     errors.install(app)

@@ -20,6 +20,7 @@ from gpu_worker.engine.request import ModelRefused
 from gpu_worker.log_lines import LaneLog
 from gpu_worker.prefetch import Prefetch
 from gpu_worker.split import Split
+from loraplex import tracing
 from loraplex.broker.connection import Unavailable, connect
 from loraplex.broker.interface import Fenced
 from loraplex.broker.worker import WorkerBroker
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
     configure(f"gpu_worker[{options.replica}]", settings.log_level, settings.log_format)
     redis = connect(settings.redis_url)
     broker = WorkerBroker(redis, options.lane, f"{options.replica}:0", settings.lease_s)
+    end_tracing = tracing.configure("replica", settings)
     lane_log = logs_to(LaneLog(broker, options.replica))
     split = Split(options.asked_at, _began() if began is None else began)
     try:
@@ -66,6 +68,7 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         return EXIT_REFUSED if refused else 1
     finally:
         lane_log.close()
+        end_tracing()
 
 
 def _began() -> float:

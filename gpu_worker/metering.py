@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from gpu_worker.metrics import Tally
+from gpu_worker.traces import Instants, JobTraces
 from loraplex.broker.interface import Journalled, TakenJob
 from loraplex.broker.stream_ids import in_order
 from loraplex.messages import TokenEvent, Usage
@@ -22,11 +23,14 @@ class _Reading:
     first_token_s: float | None = None
     cached: int = 0
     token_at: float = 0.0  # monotonic, of the latest one; 0: none here yet
+    first_at: float = 0.0  # the same of the first one here
+    admitted_at: float = 0.0  # when it first ran here
 
 
 class Meter:
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, traces: JobTraces | None = None) -> None:
         self._tally = tally
+        self._traces = traces
         self._readings: dict[str, _Reading] = {}
         self._ended: deque[Ended] = deque()  # another thread takes them
 
@@ -48,7 +52,9 @@ class Meter:
             return
         reading, tally, now = self._readings[event.request], self._tally, time.monotonic()
         tally.generated += len(event.tokens)
-        if reading.token_at:
+        if not reading.first_at:
+            reading.first_at = now
+        else:
             tally.inter_token_s.add(now - reading.token_at)
         reading.token_at = now
         if reading.first_token_s is None:
@@ -71,7 +77,7 @@ class Meter:
         counts = job.account.prompt and reading.first_token_s is not None
         if wanted is not None:
             output, status = min(wanted, output), "stop"
-        return Usage(
+        usage = Usage(
             answer=job.request,
             tenant=job.tenant,
             account=job.account,
@@ -85,6 +91,14 @@ class Meter:
             status=status,
             error=event.error_code or "",
         )
+        if job.trace and self._traces is not None:
+            at = Instants(reading.taken_at, reading.admitted_at, reading.first_at, time.monotonic())
+            self._traces.ended(job, usage, at, resumed=reading.taken.reclaimed)
+        return usage
+
+    def admitted(self, request: str, at: float) -> None:
+        """It has run; monotonic seconds."""
+        self._readings[request].admitted_at = at
 
     def pop_ended(self) -> list[Ended]:
         """Those since the last call. Safe to call from another thread."""

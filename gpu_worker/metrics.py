@@ -42,8 +42,8 @@ class Tally:
         self.batch.add(sequences)
         self.mixed_steps += adapters > 1
 
-    def adapter_loaded(self, seconds: float, can_run: bool) -> None:
-        self.adapter_load_s.add(seconds)
+    def adapter_loaded(self, began: float, ended: float, can_run: bool) -> None:
+        self.adapter_load_s.add(ended - began)
         self.adapter_failures += not can_run
 
 

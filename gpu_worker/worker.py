@@ -11,6 +11,7 @@ from gpu_worker.metering import Meter
 from gpu_worker.metrics import ReplicaMetrics
 from gpu_worker.probation import MOST_DEATHS_ALONE, Probation
 from gpu_worker.split import Split
+from gpu_worker.traces import JobTraces
 from loraplex.broker.connection import Unavailable
 from loraplex.broker.interface import Orders, TakenJob
 from loraplex.broker.worker import StepResult, WorkerBroker
@@ -79,8 +80,9 @@ class Worker:
         self._stop = stop  # set by SIGTERM: finish what runs, then leave
         self._ended = threading.Event()
         self._metrics = metrics
-        self._meter = Meter(metrics.tally)
-        engine.adapters.on_loaded = metrics.tally.adapter_loaded
+        self._traces = JobTraces(replica, broker.lane.base_model)
+        self._meter = Meter(metrics.tally, self._traces)
+        engine.adapters.on_loaded = self._adapter_loaded
 
     def run(self) -> None:
         """Serve until drained or stopped. Whatever it raises, its jobs are dropped by then."""
@@ -187,8 +189,14 @@ class Worker:
             log.info("resumed request=%s position=%d", job.request, done)
         return None
 
+    def _adapter_loaded(self, adapter: str, began: float, ended: float, can_run: bool) -> None:
+        self._metrics.tally.adapter_loaded(began, ended, can_run)
+        self._traces.adapter_loaded(adapter, began, ended)
+
     def _record(self, output: Output, result: StepResult) -> None:
         error, code = None, None
+        if output.admitted:
+            self._meter.admitted(output.request, output.admitted)
         if output.error is not None:
             error, code = str(output.error), output.error.code
         event = TokenEvent(

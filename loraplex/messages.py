@@ -61,6 +61,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job.1"):
     deadline: float  # Unix seconds
     account: Account = Account()
     background: bool = False  # it gives way to others
+    trace: str = ""  # W3C's traceparent of the span that it belongs to; "": it isn't traced
 
 
 Surface = Literal["chat", "completion", "lorax", "embedding", "response"]

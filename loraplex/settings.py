@@ -90,6 +90,18 @@ class Settings(BaseSettings):
         description="Port of a process' metrics. 0: any free one; Prometheus finds it by "
         "`/api/v1/metrics/targets`.",
     )
+    otlp_endpoint: str = Field(
+        "",
+        description="Where traces are sent by OTLP over HTTP, such as `http://localhost:4318`. "
+        "Empty: no request is traced.",
+    )
+    trace_sample: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of requests that is traced; of those that come with a `traceparent`, it "
+        "says so.",
+    )
     s3_sources: list[str] = Field(
         [],
         description="Where in S3 adapters may be imported from, with the server's credentials, as "

@@ -21,6 +21,7 @@ from api.requests.request import GenerationRequest
 from api.requests.resolve import find_usable
 from api.requests.terms import Terms, request_id, unique_by
 from api.state import State
+from api.traces import tell_of
 from loraplex.broker.interface import (
     AlreadyKnown,
     BacklogFull,
@@ -32,6 +33,7 @@ from loraplex.entities import Deployment
 from loraplex.keys import Lane
 from loraplex.messages import Job, Shown
 from loraplex.status import Status
+from loraplex.tracing import tracer
 
 _SERVING = (Status.READY, Status.UPDATING)
 MOST_MOVES = 3  # from lane to lane, before the client is asked to try again
@@ -71,6 +73,15 @@ async def admit(
 
     `background`: it gives way to others.
     """
+    with tracer.start_as_current_span("enqueue"):
+        admitted = await _admit_where_it_is(state, caller, terms, request, background)
+    tell_of(admitted.shown, request)
+    return admitted
+
+
+async def _admit_where_it_is(
+    state: State, caller: Caller, terms: Terms, request: GenerationRequest, background: bool
+) -> Admitted:
     quota.check_budget(caller)
     if terms.idempotency_key is not None:
         known = await _sent_to_former(state, caller.tenant, terms.idempotency_key, request)

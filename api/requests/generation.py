@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from fastapi.concurrency import run_in_threadpool
+from opentelemetry import trace
 from tokenizers import Tokenizer
 
 from api.errors import ApiError, generation_failed
@@ -14,6 +15,7 @@ from api.requests.exchange import Exchange
 from api.requests.inflight import Inflight
 from api.requests.tool_calls import CallPart, ToolCallParser
 from api.requests.tool_families import FAMILIES
+from api.traces import delivered
 from loraplex.messages import Logprobs, TokenEvent
 
 _LATE_S = 5.0  # the replica answers expired requests itself; this is for when none can
@@ -66,7 +68,9 @@ class Generation:
         found = self._pieces(0) if len(self._answers) == 1 else self._merged()
         if self._shown.scored:
             found = self._with_prompts(found)
-        return self._watched(found, self._exchange) if self._exchange else found
+        if self._exchange:
+            found = self._watched(found, self._exchange)
+        return delivered(found) if trace.get_current_span().is_recording() else found
 
     @staticmethod
     async def _watched(

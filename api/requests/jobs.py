@@ -16,6 +16,7 @@ from api.requests.request import GenerationRequest
 from api.requests.resolver import Resolved
 from api.requests.template import TIME_LIMIT_S, TemplateTooSlow
 from api.requests.terms import Terms, request_id, unique_by
+from loraplex import tracing
 from loraplex.broker.cancellation import answer_id
 from loraplex.messages import Account, Job, Shown
 
@@ -54,7 +55,7 @@ class JobMaker:
             unique = unique_by(caller.tenant, terms.idempotency_key)
         name = request_id(resolved.deployment.id, unique)
         variant = resolved.variant(request.user or unique)
-        deadline = time.time() + terms.timeout_s
+        deadline, trace = time.time() + terms.timeout_s, tracing.current()
         jobs = [
             Job(
                 request=answer_id(name, index),
@@ -71,6 +72,7 @@ class JobMaker:
                     reservation=quota.new_reservation() if self._limited else "",
                 ),
                 background=self._background,
+                trace=trace,
             )
             for index in range(request.n * len(prompts))
         ]

@@ -349,6 +349,7 @@ class Engine(ToTheEnd):
             *(sequence.request.id, position, [token], finish, known, error, prompt),
             cached=sequence.cached if first else 0,
             embedding=vector,
+            admitted=sequence.admitted if first else 0.0,
         )
 
     def _finish(self, sequence: Sequence, token: int) -> Finish | None:

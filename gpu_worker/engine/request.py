@@ -111,3 +111,4 @@ class Output:
     prompt_logprobs: list[TokenLogprobs] | None = None  # with the first token; from prompt[1] on
     cached: int = 0  # of the prompt's tokens, were in the cache; with the first token
     embedding: bytes | None = None  # with the first token; float32, little-endian
+    admitted: float = 0.0  # with the first token: when it first ran, monotonic seconds

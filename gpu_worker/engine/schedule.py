@@ -61,6 +61,7 @@ class Sequence:
     charged: bool = False  # its prompt is in its tenant's counter
     cached: int = 0  # tokens that were in the cache when it was first admitted
     since: float = 0.0  # when it began to wait
+    admitted: float = 0.0  # when it first ran
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)  # from prompt[1] on
     pooled: Any = None  # a tensor: its prompt's hidden states, as far as they are computed
 
@@ -269,6 +270,7 @@ class Schedule:
                 break
             self._leave_queue(sequence)
             self._admitted += 1
+            sequence.admitted = sequence.admitted or now
             self.running.append(sequence)
             sequence.running = True
             chunks.append(Chunk(sequence, sequence.computed, count))

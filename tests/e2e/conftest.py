@@ -22,6 +22,7 @@ from loraplex.store.models import DEMO_MODEL, ModelStore
 from tests.conftest import ADAPTERS
 from tests.fakes.hub import Hub
 from tests.fakes.hub import hub as a_hub
+from tests.fakes.otlp import Collector, collector
 from tests.fakes.s3 import put
 from tests.fakes.s3 import s3 as an_s3
 
@@ -125,12 +126,20 @@ def s3() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
+def traces() -> Iterator[Collector]:
+    """Where its traces go: all requests are traced."""
+    with collector() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def platform(
     tmp_path_factory: pytest.TempPathFactory,
     model_store: ModelStore,
     smollm2: Path,
     hub: Hub,
     s3: dict[str, str],
+    traces: Collector,
 ) -> Iterator[Platform]:
     """Up, with both adapters registered and the deployment `chat`: float32, one replica."""
     home = tmp_path_factory.mktemp("home")
@@ -148,6 +157,9 @@ def platform(
         LORAPLEX_REDACT="tests.fakes.redact:redact",
         LORAPLEX_S3_SOURCES='["s3://adapters/{tenant}"]',
         HF_ENDPOINT=hub.url,
+        LORAPLEX_OTLP_ENDPOINT=traces.url,
+        LORAPLEX_TRACE_SAMPLE="1",
+        OTEL_BSP_SCHEDULE_DELAY="200",
         **s3,
     )
     up = running.loraplex("up", "--detach", "--no-demo")

@@ -29,10 +29,10 @@ STEP = Step("rep:0", [TokenEvent("r1", 3, [9, 400], "stop")])
 
 def test_job_bytes_are_pinned() -> None:
     assert encode(JOB).hex() == (
-        "9aa56a6f622e31a27231a56170692d31a3646576a4616231329201cd012cdc0012aa73616d706c"
+        "9ba56a6f622e31a27231a56170692d31a3646576a4616231329201cd012cdc0012aa73616d706c"
         "696e672e310507cb3fe0000000000000cb3ff000000000000000cb0000000000000000c20090cb"
         "3ff0000000000000cb0000000000000000cb000000000000000080c0c0c0c0cb40000000000000"
-        "0094a0a0c3a0c2"
+        "0094a0a0c3a0c2a0"
     )
     assert decode_job(encode(JOB)) == JOB
 

@@ -49,6 +49,7 @@ class Tiers:
 class _Loaded(Generic[Packed]):
     adapter: str
     packed: Packed | None
+    began: float
     seconds: float
     refusal: AdapterRefused | None = None
 
@@ -91,7 +92,8 @@ class Residency(Generic[Packed]):
         self._failed: dict[str, str] = {}  # at the last try, and why
         self._loaded: queue.SimpleQueue[_Loaded[Packed]] = queue.SimpleQueue()
         self._clock = 0.0  # GreedyDual's
-        self.on_loaded: Callable[[float, bool], None] | None = None  # seconds, whether it can run
+        # Told of each load: adapter, begin and end (monotonic seconds), whether it can run.
+        self.on_loaded: Callable[[str, float, float, bool], None] | None = None
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="adapters")
 
     # For the engine
@@ -126,7 +128,8 @@ class Residency(Generic[Packed]):
             self._loading.discard(done.adapter)
             refusal = self._refusal(done)
             if self.on_loaded is not None:
-                self.on_loaded(done.seconds, refusal is None and done.packed is not None)
+                runs = refusal is None and done.packed is not None
+                self.on_loaded(done.adapter, done.began, done.began + done.seconds, runs)
             if refusal is not None or done.packed is None:
                 refused[done.adapter] = refusal or AdapterRefused("could not be loaded")
                 self._failed[done.adapter] = str(refused[done.adapter])
@@ -280,7 +283,8 @@ class Residency(Generic[Packed]):
             refusal = refused
         except Exception as failed:  # whatever it was, whoever waits for it must hear of it
             refusal = AdapterRefused(f"{type(failed).__name__}: {failed}")
-        self._loaded.put(_Loaded(adapter, packed, time.monotonic() - started, refusal))
+        seconds = time.monotonic() - started
+        self._loaded.put(_Loaded(adapter, packed, started, seconds, refusal))
 
     def _keep(self, adapter: str, packed: Packed) -> None:
         self._slab[adapter] = packed

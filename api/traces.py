@@ -1,0 +1,69 @@
+"""What is told of a generation in the span of its HTTP request, which FastAPI makes."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Protocol, TypeVar
+
+from opentelemetry import trace
+from opentelemetry.trace import Span
+
+from api.requests.request import GenerationRequest
+from loraplex.messages import Shown
+from loraplex.tracing import tracer
+
+
+class _Piece(Protocol):
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def finish(self) -> str | None: ...
+
+
+P = TypeVar("P", bound=tuple[int, _Piece])
+_OPERATIONS = {"chat": "chat", "response": "chat", "embedding": "embeddings"}
+
+
+def tell_of(shown: Shown, request: GenerationRequest) -> None:
+    """In the request's span."""
+    span = trace.get_current_span()
+    if not span.is_recording():
+        return
+    span.set_attributes(
+        {
+            "gen_ai.operation.name": _OPERATIONS.get(shown.surface, "text_completion"),
+            "gen_ai.provider.name": "loraplex",
+            "gen_ai.request.model": shown.model,
+            "gen_ai.request.temperature": request.temperature,
+            "gen_ai.request.top_p": request.top_p,
+            "gen_ai.request.choice.count": shown.answers,
+            "gen_ai.response.id": shown.request,
+            "gen_ai.usage.input_tokens": shown.prompt_tokens,
+            "loraplex.adapter": shown.adapter,
+        }
+    )
+    if request.max_tokens is not None:
+        span.set_attribute("gen_ai.request.max_tokens", request.max_tokens)
+
+
+async def delivered(found: AsyncIterator[list[P]]) -> AsyncIterator[list[P]]:
+    """The same pieces, with a span from the first of them to the last."""
+    request, began = trace.get_current_span(), time.time()
+    span: Span | None = None
+    tokens: dict[int, int] = {}
+    reasons: dict[int, str] = {}
+    try:
+        async for pieces in found:
+            if span is None:
+                request.set_attribute("gen_ai.server.time_to_first_token", time.time() - began)
+                span = tracer.start_span("delivery")
+            for index, piece in pieces:
+                tokens[index] = piece.position
+                if piece.finish:
+                    reasons[index] = piece.finish
+            yield pieces
+    finally:
+        request.set_attribute("gen_ai.usage.output_tokens", sum(tokens.values()))
+        request.set_attribute("gen_ai.response.finish_reasons", list(reasons.values()))
+        if span is not None:
+            span.end()
