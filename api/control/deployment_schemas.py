@@ -148,6 +148,14 @@ class ReplicaOut(BaseModel):
     adapters: list[str]
     ready_after_s: float
     cold_start: dict[str, float] | None
+    capacity: int  # requests at once
+    generated: int  # tokens, since it began
+    prompt: int
+    cached: int  # of the prompts' tokens
+    kv_used: float
+    device: str  # cuda or cpu
+    utilization: float
+    memory: int  # bytes
 
 
 class RevisionOut(BaseModel):

@@ -44,15 +44,7 @@ def _revisions(state: State, deployments: Sequence[str]) -> dict[str, list[Revis
 def _out(
     deployment: Deployment, revisions: Sequence[Revision], reports: Sequence[ReplicaReport]
 ) -> DeploymentOut:
-    replicas = [
-        ReplicaOut(
-            id=r.replica,
-            cold_start=msgspec.structs.asdict(r.cold_start) if r.cold_start else None,
-            **{f: getattr(r, f) for f in ReplicaOut.model_fields if f not in ("id", "cold_start")},
-        )
-        for r in reports
-        if r.phase in ("ready", "draining")
-    ]
+    replicas = [_replica(r) for r in reports if r.phase in ("ready", "draining")]
     by_number = {
         r.number: RevisionOut(
             revision=r.number, base_model=r.base_model, engine=engine_shown(r.engine)
@@ -67,3 +59,10 @@ def _out(
         change=target if deployment.target != deployment.revision else None,
         replicas=replicas,
     )
+
+
+def _replica(report: ReplicaReport) -> ReplicaOut:
+    said = msgspec.structs.asdict(report) | msgspec.structs.asdict(report.vitals)
+    said["cold_start"] = report.cold_start and msgspec.structs.asdict(report.cold_start)
+    said["id"] = report.replica
+    return ReplicaOut(**{name: said[name] for name in ReplicaOut.model_fields})

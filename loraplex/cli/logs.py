@@ -1,14 +1,16 @@
-"""logs: of the embedded platform's processes and replicas."""
+"""logs: of this machine's processes, and of deployments."""
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from loraplex.cli.client import client, deployment_path, fail, out
+from loraplex.cli.client import client, deployment_path, err, fail, out
 from loraplex.settings import Settings
 
+_LOOK_EACH_S = 0.5
+_PAGE = 1000
 PROCESSES = ("api", "scaler", "tasks", "imports", "valkey", "up")
 
 
@@ -21,25 +23,40 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f")] = False,
     tail: Annotated[int, typer.Option("--tail", "-n", help="Lines from the end.")] = 50,
 ) -> None:
-    """Show the latest lines of a process, or of a deployment's replicas."""
-    folder = Settings().logs_dir
-    files = _files(folder, name)
-    if not files:
-        raise fail(f"No logs of {name!r} in {folder}.")
-    latest = [(line, file) for file in files for line in _lines(file)]
-    if len(files) > 1:  # of several replicas: by time, which begins each line
-        latest.sort(key=lambda entry: entry[0][:23])
-    for line, _ in latest[-tail:]:
+    """Show the latest lines of a process of this machine, or of a deployment's replicas on all."""
+    if name not in PROCESSES:
+        _of_deployment(name, follow, tail)
+        return
+    file = Settings().logs_dir / f"{name}.log"
+    if not file.is_file():
+        raise fail(f"There is no {file}.")
+    for line in _lines(file)[-tail:]:
         out.print(line)
-    positions = {file: file.stat().st_size for file in files}
+    position = file.stat().st_size
     while follow:
-        time.sleep(0.3)
-        for file in _files(folder, name):
-            with file.open(errors="replace") as log:
-                log.seek(positions.get(file, 0))
-                for line in log:
-                    out.print(line.rstrip())
-                positions[file] = log.tell()
+        time.sleep(_LOOK_EACH_S)
+        with file.open(errors="replace") as log:
+            log.seek(position)
+            for line in log:
+                out.print(line.rstrip())
+            position = log.tell()
+
+
+def _of_deployment(name: str, follow: bool, tail: int) -> None:
+    api, path, after = client(), deployment_path(name, "/logs"), ""
+    most = min(tail, _PAGE)
+    while True:
+        query: dict[str, Any] = {"tail": most, "after": after}
+        lines = api.call("GET", path, params=query)["data"]
+        for line in lines:
+            out.print(line["text"])
+            after = line["id"]
+        if not follow:
+            if not after:
+                err.print(f"No replica of {name} has logged anything lately.")
+            return
+        after, most = after or "0-0", _PAGE
+        time.sleep(_LOOK_EACH_S)
 
 
 def _lines(file: Path) -> list[str]:
@@ -53,11 +70,3 @@ def _lines(file: Path) -> list[str]:
         else:
             lines.append(line)
     return lines
-
-
-def _files(folder: Path, name: str) -> list[Path]:
-    if name in PROCESSES:
-        return [f for f in [folder / f"{name}.log"] if f.is_file()]
-    replicas = client().call("GET", deployment_path(name, "/replicas"))["data"]
-    found = [folder / "replicas" / f"{replica['id']}.log" for replica in replicas]
-    return [file for file in found if file.is_file()]
