@@ -33,7 +33,7 @@ def describe(
     _line("Name", deployment["name"])
     _line("Status", f"{deployment['status']}   {deployment['reason']}")
     for field in _CONFIGURED:
-        if deployment[field] not in ("", None, False):
+        if deployment[field] is not False and deployment[field] not in ("", None):
             _line(field, deployment[field])
     for field in ("engine", "schedules", "change"):
         if deployment[field]:
@@ -57,7 +57,9 @@ def describe(
         out.print(f"  {each}")
     out.print("Events")
     for event in parts["events"][-_LATEST:]:
-        out.print(f"  {event['at'][:19]}  {event['kind']}  {event['reason'].splitlines()[:1]!s}")
+        out.print(
+            f"  {event['at'][:19]}  {event['kind']}  {(event['reason'].splitlines() or [''])[0]}"
+        )
 
 
 def _line(label: str, value: object) -> None:

@@ -16,6 +16,7 @@ from rich.text import Text
 from loraplex.cli.client import Client, client, fail, out, print_json, print_table
 
 _AGAIN_S = 1.0
+_NARROWEST = 110  # columns, where they need not fit into a window
 _STATUS = {"ready": "green", "standby": "dim", "stopped": "dim", "errored": "red"}
 
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -55,7 +56,8 @@ def top(
             if as_json:
                 print_json(state)
             else:
-                Console(markup=False, highlight=False).print(_shown(state))
+                width = max(out.width, _NARROWEST)
+                Console(width=width, markup=False, highlight=False).print(_shown(state))
             if once or not as_json:
                 return
     with Live(screen=True, auto_refresh=False, console=Console(highlight=False)) as live:
