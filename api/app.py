@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
 
-from api import errors, transfers
+from api import errors, traces, transfers
 from api.batches.runner import BatchRunner
 from api.captures.recorder import Recorder
 from api.console import pages, session
@@ -41,7 +41,7 @@ from api.control import (
 from api.gate import Gate
 from api.keyring import Keyring
 from api.lorax import generate as lorax
-from api.metrics import ApiMetrics, Measured
+from api.metrics import ApiMetrics
 from api.openai import batches, chat, completions, embeddings, files, fine_tuning, models
 from api.openai.responses import routes as responses
 from api.predibase import absent, account, finetuning
@@ -139,7 +139,12 @@ def build(settings: ApiSettings) -> FastAPI:
         version=__version__,
         lifespan=lifespan,
         # Its span of a request is enough; errors' texts may hold prompts.
-        telemetry={"metrics": False, "logs": False, "operation_spans": False},
+        telemetry={
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "exclude": traces.left_out(settings),
+        },
         dependencies=[Depends(authenticated)],
     )
     errors.install(app)
@@ -148,9 +153,8 @@ def build(settings: ApiSettings) -> FastAPI:
         Gate,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
+        metrics=measured,
     )
-    if settings.metrics:
-        app.add_middleware(Measured, metrics=measured)
     app.add_api_route("/health", health, include_in_schema=False)
     openai = APIRouter(prefix="/v1")
     for module in (chat, completions, models, embeddings, responses, files, batches, fine_tuning):

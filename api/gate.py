@@ -12,6 +12,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from api import errors
 from api.console import session
 from api.keyring import Caller, Keyring
+from api.metrics import ApiMetrics
 from api.security import is_open
 
 _UPLOADS = ("/api/v1/adapters", "/api/v1/datasets", "/v1/files", "/transfers/")
@@ -24,8 +25,11 @@ class Gate:
     FastAPI reads and parses a body before any dependency is asked.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, max_upload_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, max_body_bytes: int, max_upload_bytes: int, metrics: ApiMetrics
+    ) -> None:
         self._app = app
+        self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._max_upload_bytes = max_upload_bytes
 
@@ -39,11 +43,25 @@ class Gate:
         clear_contextvars()
         bind_contextvars(request=request_id)
 
+        measure = self._metrics.begin()
+
+        # The only layer of ours that each event of a stream goes through.
         async def named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).setdefault("x-request-id", request_id)
+            if not measure.first_at:
+                if message["type"] == "http.response.start":
+                    MutableHeaders(scope=message).setdefault("x-request-id", request_id)
+                    measure.begins(message["status"])
+                elif message.get("body"):
+                    measure.first_byte()
             await send(message)
 
+        try:
+            await self._let_in(request, receive, named)
+        finally:
+            measure.ended(scope)
+
+    async def _let_in(self, request: Request, receive: Receive, named: Send) -> None:
+        scope = request.scope
         try:
             request.state.caller = caller = await self._caller(request)
             limit, announced = self._limit(request), self._announced(request)

@@ -1,6 +1,7 @@
 """What an API process tells Prometheus of itself; what happened to answers is the scaler's."""
 
 import time
+from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -10,7 +11,7 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
 )
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from api.requests.inflight import Inflight
 from loraplex.totals import SECONDS
@@ -53,39 +54,33 @@ class ApiMetrics:
     def watch(self, inflight: Inflight) -> None:
         self._answers.set_function(lambda: inflight.answers)
 
+    def begin(self) -> "Measure":
+        self.under_way.inc()
+        return Measure(self, time.monotonic())
 
-class Measured:
-    """Around the whole application. Plain ASGI, see `app.Gate`."""
 
-    def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
-        self._app = app
-        self._metrics = metrics
+@dataclass(slots=True)
+class Measure:
+    """Of one request: told by `gate.Gate` as its response goes by."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        metrics, began = self._metrics, time.monotonic()
-        status, first_at = 0, 0.0
+    metrics: ApiMetrics
+    began: float
+    status: int = 0
+    first_at: float = 0.0
 
-        async def watched(message: Message) -> None:
-            nonlocal status, first_at
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            elif not first_at and message.get("body"):
-                first_at = time.monotonic()
-            await send(message)
+    def begins(self, status: int) -> None:
+        self.status = status
 
-        metrics.under_way.inc()
-        try:
-            await self._app(scope, receive, watched)
-        finally:
-            metrics.under_way.dec()
-            route = _route(scope)
-            metrics.requests.labels(scope["method"], route, status or "none").inc()
-            metrics.seconds.labels(route).observe(time.monotonic() - began)
-            if first_at:
-                metrics.first_byte.labels(route).observe(first_at - began)
+    def first_byte(self) -> None:
+        self.first_at = time.monotonic()
+
+    def ended(self, scope: Scope) -> None:
+        metrics, route = self.metrics, _route(scope)
+        metrics.under_way.dec()
+        metrics.requests.labels(scope["method"], route, self.status or "none").inc()
+        metrics.seconds.labels(route).observe(time.monotonic() - self.began)
+        if self.first_at:
+            metrics.first_byte.labels(route).observe(self.first_at - self.began)
 
 
 def _route(scope: Scope) -> str:

@@ -1,14 +1,17 @@
 """What is told of a generation in the span of its HTTP request, which FastAPI makes."""
 
+import random
 import time
-from collections.abc import AsyncIterator
-from typing import Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
 from api.requests.request import GenerationRequest
 from loraplex.messages import Shown
+from loraplex.settings import ApiSettings
 from loraplex.tracing import tracer
 
 
@@ -22,6 +25,26 @@ class _Piece(Protocol):
 
 P = TypeVar("P", bound=tuple[int, _Piece])
 _OPERATIONS = {"chat": "chat", "response": "chat", "embedding": "embeddings"}
+
+
+def left_out(settings: ApiSettings) -> Callable[[MutableMapping[str, Any]], bool]:
+    """Which requests aren't traced: known before anything is done for their spans."""
+
+    def excluded(scope: MutableMapping[str, Any]) -> bool:
+        if not settings.otlp_endpoint:
+            return True
+        given = next((value for name, value in scope["headers"] if name == b"traceparent"), None)
+        if given is not None:
+            return not given.endswith(b"1")  # W3C's flag: who asks samples it
+        return random.random() >= settings.trace_sample
+
+    return excluded
+
+
+def step(name: str) -> AbstractContextManager[object]:
+    """A span within the request's, if that is traced."""
+    traced = trace.get_current_span().is_recording()
+    return tracer.start_as_current_span(name) if traced else nullcontext()
 
 
 def tell_of(shown: Shown, request: GenerationRequest) -> None:

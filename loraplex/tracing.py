@@ -27,17 +27,14 @@ def configure(process: str, settings: Settings) -> Callable[[], None]:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
     about = {
         "service.name": f"loraplex-{process}",
         "service.version": __version__,
         "service.instance.id": socket.gethostname(),
     }
-    provider = TracerProvider(
-        resource=Resource.create(about),
-        sampler=ParentBased(TraceIdRatioBased(settings.trace_sample)),
-    )
+    # What is traced was chosen before a span is made (api/traces.py).
+    provider = TracerProvider(resource=Resource.create(about))
     endpoint = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     trace.set_tracer_provider(provider)

@@ -21,7 +21,7 @@ from api.requests.request import GenerationRequest
 from api.requests.resolve import find_usable
 from api.requests.terms import Terms, request_id, unique_by
 from api.state import State
-from api.traces import tell_of
+from api.traces import step, tell_of
 from loraplex.broker.interface import (
     AlreadyKnown,
     BacklogFull,
@@ -33,7 +33,6 @@ from loraplex.entities import Deployment
 from loraplex.keys import Lane
 from loraplex.messages import Job, Shown
 from loraplex.status import Status
-from loraplex.tracing import tracer
 
 _SERVING = (Status.READY, Status.UPDATING)
 MOST_MOVES = 3  # from lane to lane, before the client is asked to try again
@@ -73,7 +72,7 @@ async def admit(
 
     `background`: it gives way to others.
     """
-    with tracer.start_as_current_span("enqueue"):
+    with step("enqueue"):
         admitted = await _admit_where_it_is(state, caller, terms, request, background)
     tell_of(admitted.shown, request)
     return admitted

@@ -18,9 +18,12 @@ from gpu_worker.engine.request import Finish, Output, Request, TokenLogprobs
 from gpu_worker.metrics import ReplicaMetrics
 from gpu_worker.split import Split
 from gpu_worker.worker import Worker
+from loraplex import tracing
 from loraplex.broker.connection import connect
 from loraplex.broker.worker import WorkerBroker
 from loraplex.keys import Lane
+from loraplex.metrics.served import serving_metrics
+from loraplex.settings import WorkerSettings
 
 FIRST_TOKEN = 1000  # any ids of the vocabulary
 TOKENS = 4000
@@ -111,10 +114,8 @@ def main() -> None:
     name = options.name
     client: Any = connect(os.environ["LORAPLEX_REDIS_URL"])
     broker = WorkerBroker(client, options.lane, f"{name}:0", lease_s=60)
-    split = Split(None, time.time())
-    worker = Worker(
-        engine, broker, name, stop, max_deliveries=5, split=split, metrics=ReplicaMetrics()
-    )
+    split, metrics = Split(None, time.time()), ReplicaMetrics()
+    worker = Worker(engine, broker, name, stop, max_deliveries=5, split=split, metrics=metrics)
     calls, call = itertools.count(), client.execute_command
 
     def counted(*command: Any, **how: Any) -> Any:
@@ -122,7 +123,12 @@ def main() -> None:
         return call(*command, **how)
 
     client.execute_command = counted
-    worker.run()
+    settings = WorkerSettings()
+    end_tracing = tracing.configure("replica", settings)
+    of = {"replica": name, "deployment": options.lane.deployment_id}
+    with serving_metrics(metrics.registry(), settings, client, "replica", **of):
+        worker.run()
+    end_tracing()
     noted = {"times": engine.times, "steps": engine.steps, "calls": next(calls)}
     options.times.write_text(json.dumps(noted))
 

@@ -101,6 +101,10 @@ class Processes:
         until(lambda: _answers(port))
         return port
 
+    def python(self, module: str, *arguments: str) -> None:
+        """Run a module of ours until the end."""
+        self.spawn([sys.executable, "-m", module, *arguments])
+
     def spawn(self, command: Sequence[str], **settings: str) -> "subprocess.Popen[bytes]":
         log = (self._home / "log").open("ab")
         environment = self._environment | settings
