@@ -23,6 +23,7 @@ TABS = ("overview", "health", "adapters", "playground", "events", "configuration
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE_MS)
     with browser() as running:
         yield running
 
@@ -67,18 +68,18 @@ def test_a_deployment_is_made_asked_watched_and_deleted(page: Page, platform: Pl
     seen = _statuses(page)
     page.get_by_role("button", name="Create").click()
     expect(page.get_by_role("heading", name="by-hand")).to_be_visible()
-    expect(_status(page)).to_have_text("standby", timeout=PATIENCE_MS)
+    expect(_status(page)).to_have_text("standby")
     page.get_by_role("link", name="Playground").click()
     page.get_by_text("Parameters").click()
     page.get_by_label("Most tokens").fill("24")
     page.get_by_role("button", name="Send").click()
     expect(page.locator(".clock").first).to_contain_text(re.compile("queued|starting|asked"))
-    expect(_status(page)).to_have_text("ready", timeout=PATIENCE_MS)
+    expect(_status(page)).to_have_text("ready")
     for variant in ("Variant 1", "Variant 2"):
         section = page.get_by_role("region", name=variant)
         expect(section.locator(".answer")).to_have_text(re.compile(r"\w+ \w+"))
         expect(section.locator(".ttft")).to_have_text(re.compile(r"\d+(\.\d+)? m?s"))
-    expect(_status(page)).to_have_text("standby", timeout=PATIENCE_MS)
+    expect(_status(page)).to_have_text("standby")
     told = seen()
     assert [each for each in told if each in ("initializing", "ready")] == ["initializing", "ready"]
     assert told[-1] == "standby"
@@ -209,7 +210,7 @@ def test_a_killed_replica_s_sentence_is_finished(page: Page, platform: Platform)
     page.get_by_label("Prompt", exact=True).fill("Tell me a very long story of a lighthouse.")
     page.get_by_role("button", name="Send").click()
     answer = page.get_by_role("region", name="Variant 1").locator(".answer")
-    expect(answer).to_have_text(re.compile(r"(\w+\W+){12}"), timeout=PATIENCE_MS)
+    expect(answer).to_have_text(re.compile(r"(\w+\W+){12}"))
     before = answer.inner_text()
     page.get_by_role("button", name="Kill the replica").click()
     expect(page.get_by_role("button", name="Send")).to_be_enabled(timeout=PATIENCE_MS)

@@ -1,9 +1,11 @@
 // Time charts that share one window: drag to pan, wheel to zoom, double-click to follow again.
+import { signal } from '@preact/signals'
 import { useEffect, useMemo, useRef } from 'preact/hooks'
 import uPlot from 'uplot'
 import 'uplot/dist/uPlot.min.css'
 import type { Columns } from '../api/types'
-import { latest } from './series'
+import { tick } from './format'
+import { latest, thinned } from './series'
 import { theme } from './theme'
 
 export interface Line {
@@ -17,6 +19,7 @@ export interface Line {
 
 const HEIGHT = 180
 const SHORTEST_S = 30
+const MOST_POINTS = 200 // in a chart's width
 const PALETTE = ['--c0', '--c1', '--c2', '--c3']
 
 // What all charts of a page show.
@@ -25,6 +28,8 @@ export class Window {
   private frame = 0
   private view: [number, number] | null = null // null: all there is
   private span: [number, number] = [0, 1]
+  private step = 1 // seconds a point
+  readonly factor = signal(1) // points that are drawn as two: see `thinned`
 
   add(plot: uPlot) {
     this.plots.add(plot)
@@ -36,6 +41,15 @@ export class Window {
 
   extent(time: number[]) {
     this.span = [time[0] ?? 0, time[time.length - 1] ?? 1]
+    this.step = (this.span[1] - this.span[0]) / Math.max(time.length - 1, 1) || 1
+    this.thin()
+  }
+
+  // From what is shown, in steps of two: a pan changes nothing, and few zooms do.
+  private thin() {
+    const [min, max] = this.shown
+    const points = (max - min) / this.step
+    this.factor.value = points > MOST_POINTS ? 2 ** Math.ceil(Math.log2((2 * points) / MOST_POINTS)) : 1
   }
 
   get shown(): [number, number] {
@@ -47,6 +61,7 @@ export class Window {
     const width = Math.min(Math.max(max - min, SHORTEST_S), last - first)
     min = Math.min(Math.max(min, first), last - width)
     this.view = [min, min + width]
+    this.thin()
     this.draw()
   }
 
@@ -63,6 +78,7 @@ export class Window {
 
   follow() {
     this.view = null
+    this.thin()
     this.draw()
   }
 
@@ -87,9 +103,10 @@ interface Props {
 export function Chart({ title, unit, lines, columns, window, most = 0 }: Props) {
   const box = useRef<HTMLDivElement>(null)
   const plot = useRef<uPlot | null>(null)
+  const factor = window.factor.value
   const data = useMemo(
-    () => [columns.time, ...lines.map((line) => columns[line.name] ?? [])] as uPlot.AlignedData,
-    [columns, lines],
+    () => thinned(columns, lines.map((line) => line.name), factor) as uPlot.AlignedData,
+    [columns, lines, factor],
   )
   const colors = theme.value
   useEffect(() => {
@@ -170,7 +187,7 @@ function options(
         label: line.label,
         stroke: color(PALETTE[line.color]!),
         fill: line.fill ? `${color(PALETTE[line.color]!)}22` : undefined,
-        width: 1.5,
+        width: 1,
         dash: line.dash ? [4, 3] : undefined,
         points: { show: true, size: 4, filter: alone },
         paths: line.steps ? uPlot.paths.stepped!({ align: 1 }) : undefined,
@@ -193,12 +210,7 @@ const alone: uPlot.Series.Points.Filter = (plot, series) => {
 
 // 24 hours, in the reader's zone.
 const TIMES: uPlot.Axis.DynamicValues = (_, ticks, __, ___, step) =>
-  ticks.map((at) => {
-    const date = new Date(at * 1000)
-    if (step >= 86400) return date.toLocaleDateString('en-GB', { day: '2-digit', month: 'short' })
-    const seconds = step < 60 ? ({ second: '2-digit' } as const) : {}
-    return date.toLocaleTimeString('en-GB', { hour: '2-digit', minute: '2-digit', ...seconds })
-  })
+  ticks.map((at) => tick(at, step >= 86400 ? 'day' : step < 60 ? 'second' : 'minute'))
 
 // The values under the pointer, in a box beside it.
 function tip(unit: Props['unit'], lines: Line[]) {
@@ -215,12 +227,14 @@ function tip(unit: Props['unit'], lines: Line[]) {
       box.className = 'tip'
       plot.over.append(box)
     }
-    const at = new Date(plot.data[0][index]! * 1000).toLocaleTimeString('en-GB')
+    const at = tick(plot.data[0][index]!, 'second')
     const values = lines.map((line, i) => `${line.label} ${unit(plot.data[i + 1]![index] ?? null)}`)
     box.textContent = [at, ...values].join('\n')
-    const right = left > plot.over.clientWidth / 2
+    // Nothing is measured here: that would lay out the page again for each chart.
+    const width = plot.bbox.width / devicePixelRatio
+    const right = left > width / 2
     box.style.left = right ? '' : `${left + 10}px`
-    box.style.right = right ? `${plot.over.clientWidth - left + 10}px` : ''
+    box.style.right = right ? `${width - left + 10}px` : ''
   }
 }
 

@@ -1,6 +1,10 @@
 // Numbers and times as people read them.
+// Formatters are kept: to make one takes longer than to draw a chart.
+const decimals = [0, 1, 2, 3, 4].map(
+  (digits) => new Intl.NumberFormat('en', { maximumFractionDigits: digits }),
+)
 export const number = (value: number | null | undefined, digits = 1) =>
-  value == null ? '–' : value.toLocaleString('en', { maximumFractionDigits: digits })
+  value == null ? '–' : decimals[digits]!.format(value)
 
 export function seconds(value: number | null | undefined): string {
   if (value == null) return '–'
@@ -21,7 +25,7 @@ export function bytes(value: number): string {
 }
 
 export const money = (value: number | null | undefined) =>
-  value == null ? '–' : value.toLocaleString('en', { maximumFractionDigits: value < 1 ? 4 : 2 })
+  number(value, value != null && value < 1 ? 4 : 2)
 
 export const percent = (value: number | null | undefined) =>
   value == null ? '–' : `${Math.round(value * 100)} %`
@@ -32,7 +36,14 @@ export const when = (at: string | number | null | undefined) => {
   return date.toLocaleString('en-GB', { dateStyle: 'medium', timeStyle: 'medium' })
 }
 
-export const clock = (at: string) => new Date(at).toLocaleTimeString('en-GB')
+const HOUR: Intl.DateTimeFormatOptions = { hour: '2-digit', minute: '2-digit' }
+const times = {
+  minute: new Intl.DateTimeFormat('en-GB', HOUR),
+  second: new Intl.DateTimeFormat('en-GB', { ...HOUR, second: '2-digit' }),
+  day: new Intl.DateTimeFormat('en-GB', { day: '2-digit', month: 'short' }),
+}
+// Of a time axis: Unix seconds.
+export const tick = (at: number, unit: keyof typeof times) => times[unit].format(at * 1000)
 
 export function ago(at: string | null): string {
   return at ? `${seconds(Math.max(0, (Date.now() - Date.parse(at)) / 1000))} ago` : 'never'

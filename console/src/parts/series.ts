@@ -38,3 +38,39 @@ export function latest(values: (number | null)[] | undefined): number | null {
   }
   return null
 }
+
+// Fewer points that look the same: of each `factor` the smallest and the largest value, in their
+// order. All columns keep one time axis.
+export function thinned(columns: Columns, names: string[], factor: number): (number | null)[][] {
+  const { time } = columns
+  if (factor <= 1) return [time, ...names.map((name) => columns[name] ?? [])]
+  const half = factor >> 1
+  const times: number[] = []
+  for (let at = 0; at < time.length; at += factor) {
+    times.push(time[at]!, time[Math.min(at + half, time.length - 1)]!)
+  }
+  return [times, ...names.map((name) => extremes(columns[name] ?? [], factor))]
+}
+
+function extremes(values: (number | null)[], factor: number): (number | null)[] {
+  const found: (number | null)[] = []
+  for (let at = 0; at < values.length; at += factor) {
+    let low: number | null = null
+    let high: number | null = null
+    let rises = false
+    for (let i = at; i < Math.min(at + factor, values.length); i++) {
+      const value = values[i]!
+      if (value === null) continue
+      if (low === null || value < low) {
+        low = value
+        rises = false
+      }
+      if (high === null || value > high) {
+        high = value
+        rises = true
+      }
+    }
+    found.push(rises ? low : high, rises ? high : low)
+  }
+  return found
+}
