@@ -128,7 +128,9 @@ def _client(record: PlatformRecord) -> Client:
 
 
 def _greet(record: PlatformRecord, settings: ApiSettings, no_demo: bool) -> None:
-    out.print(f"\nLoraplex is up   API {record.url}/v1   docs {record.url}/docs")
+    out.print(
+        f"\nLoraplex is up   console {record.url}   API {record.url}/v1 (docs {record.url}/docs)"
+    )
     if not out.is_terminal and no_demo:  # a log file, which others may read
         return
     out.print(f"  key    {record.api_key}\n  home   {settings.home}")
