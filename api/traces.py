@@ -78,7 +78,9 @@ async def delivered(found: AsyncIterator[list[P]]) -> AsyncIterator[list[P]]:
     try:
         async for pieces in found:
             if span is None:
-                request.set_attribute("gen_ai.server.time_to_first_token", time.time() - began)
+                if request.is_recording():
+                    waited = time.time() - began
+                    request.set_attribute("gen_ai.server.time_to_first_token", waited)
                 span = tracer.start_span("delivery")
             for index, piece in pieces:
                 tokens[index] = piece.position
@@ -86,7 +88,8 @@ async def delivered(found: AsyncIterator[list[P]]) -> AsyncIterator[list[P]]:
                     reasons[index] = piece.finish
             yield pieces
     finally:
-        request.set_attribute("gen_ai.usage.output_tokens", sum(tokens.values()))
-        request.set_attribute("gen_ai.response.finish_reasons", list(reasons.values()))
+        if request.is_recording():  # not of an answer that its client comes back for
+            request.set_attribute("gen_ai.usage.output_tokens", sum(tokens.values()))
+            request.set_attribute("gen_ai.response.finish_reasons", list(reasons.values()))
         if span is not None:
             span.end()
