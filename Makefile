@@ -43,7 +43,11 @@ lint: install-dev ## Format, lint, types, import rules
 test-fast: install-dev ## Unit tests: no server, no model
 	$(BIN)/pytest -q tests/unit
 
-test: lint console-once ## Everything that CI checks
+.PHONY: docs
+docs: install-dev ## Build the documentation into .site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+
+test: lint console-once docs ## Everything that CI checks
 	$(BIN)/pytest tests
 
 bench: install-dev ## The quick benchmarks (some minutes each)

@@ -39,11 +39,6 @@ def test_all_that_is_asked_for_exists() -> None:
     assert _asked(" ".join(rules)) <= exported
 
 
-def test_the_metrics_page_is_up_to_date() -> None:
-    page = (FOLDER.parents[1] / "docs" / "metrics.md").read_text()
-    assert page == metrics.page(), "python -m docs.generate.metrics > docs/metrics.md"
-
-
 def test_prometheus_understands_them(tmp_path: Path) -> None:
     """Its own tool (Debian's package `prometheus`), and what the alerts do with a given past."""
     promtool = shutil.which("promtool")
