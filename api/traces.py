@@ -35,10 +35,18 @@ def left_out(settings: ApiSettings) -> Callable[[MutableMapping[str, Any]], bool
             return True
         given = next((value for name, value in scope["headers"] if name == b"traceparent"), None)
         if given is not None:
-            return not given.endswith(b"1")  # W3C's flag: who asks samples it
+            return not _sampled(given)
         return random.random() >= settings.trace_sample
 
     return excluded
+
+
+def _sampled(traceparent: bytes) -> bool:
+    """By W3C's flags: who asks decides."""
+    try:
+        return bool(int(traceparent[-2:], 16) & 1)
+    except ValueError:
+        return False
 
 
 def step(name: str) -> AbstractContextManager[object]:

@@ -62,7 +62,7 @@ def _fill(database: str, deployment: str) -> None:
         answers[deployment, at] = charts.of_answer(said, first=True)
         load[charts.LOOKED, at] = {"s": 5.0}
         load[deployment, at] = {
-            **{"s": 5.0, "served_s": 5.0, "ready": 5.0 * (1 + number // 400 % 3)},
+            **{"served_s": 5.0, "ready": 5.0 * (1 + number // 400 % 3)},
             **{"utilization": 2.5 * wave, "kv_used": wave, "generated": 500 * wave, "cost": 0.001},
         }
     with Session(connect(database)) as session:

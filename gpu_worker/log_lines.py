@@ -25,7 +25,14 @@ class LaneLog(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(self.format(record)[:_LONGEST])
+        try:
+            line = self.format(record)
+        except Exception:  # of who logs: as logging's own handlers have it
+            self.handleError(record)
+            return
+        if len(line) > _LONGEST:  # the end of a traceback says what it is
+            line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+        self._lines.append(line)
 
     def close(self) -> None:
         """Send what is left."""

@@ -1,5 +1,6 @@
 """What a replica tells Prometheus. Counted in plain numbers by the step loop, read at a scrape."""
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from loraplex.totals import SECONDS, TOKENS, Histogram
 
 if TYPE_CHECKING:
     from gpu_worker.engine.engine import Engine
+
+log = logging.getLogger(__name__)
 
 _SEQUENCES = TOKENS[:11]  # 1 to 1,024
 
@@ -58,9 +61,15 @@ class ReplicaMetrics(Collector):
         self._machine = machine
 
     def look(self) -> None:
-        """At the machine; may be called from any thread, by one."""
-        if self._machine is not None:
+        """At the machine; may be called from any thread, by one. What it can't tell stays as it
+        was."""
+        if self._machine is None:
+            return
+        try:
             self.vitals = self._machine.read()
+        except Exception as failed:  # a driver's; the thread that looks renews the lease
+            self._machine = None
+            log.warning("how busy the machine is is not told any more: %s", failed)
 
     def registry(self) -> CollectorRegistry:
         registry = CollectorRegistry()

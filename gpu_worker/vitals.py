@@ -55,7 +55,9 @@ def machine_of(device: Any) -> Machine:
     # By its id: an index is of those that this process may see.
     uuid = str(torch.cuda.get_device_properties(device).uuid)
     try:
-        return Gpu(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+        gpu = Gpu(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+        gpu.read()  # a slice of a GPU (MIG) has no utilization
+        return gpu
     except Exception as failed:  # NVML makes its errors at run time; a replica serves without it
         log.warning("the GPU's utilization is not known, the CPU's is told instead: %s", failed)
         return Cpu()

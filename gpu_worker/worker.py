@@ -281,12 +281,12 @@ class Worker:
         while not self._ended.wait(1.0):
             self._keep_record()
             self._tell_tiers()
-            self._metrics.look()
             if time.monotonic() - self._progress < HUNG_AFTER_S:
                 try:
                     self._broker.renew()
                 except Unavailable as down:
                     log.warning("lease not renewed: %s", down)
+            self._metrics.look()
 
     def _tell_tiers(self) -> None:
         now = self._engine.adapters.tiers()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, delete, or_, tuple_
+from sqlalchemy import and_, delete, or_
 from sqlmodel import Session, col, select
 
 from loraplex import charts
@@ -22,8 +22,16 @@ def add_points(
         for step_s in charts.KEPT_S:
             key = (deployment, step_s, charts.begin(at, step_s))
             charts.add(sums.setdefault(key, {}), figures)
-    columns = tuple_(col(ChartPoint.deployment_id), col(ChartPoint.step_s), col(ChartPoint.at))
-    wanted = select(ChartPoint).where(columns.in_(list(sums)), ChartPoint.kind == kind.value)
+    if not sums:
+        return
+    deployments, steps, times = (set(each) for each in zip(*sums, strict=True))
+    # Some more than are needed: a list of each column is found by the key, one of rows by a scan.
+    wanted = select(ChartPoint).where(
+        col(ChartPoint.deployment_id).in_(deployments),
+        col(ChartPoint.step_s).in_(steps),
+        ChartPoint.kind == kind.value,
+        col(ChartPoint.at).in_(times),
+    )
     known = {(row.deployment_id, row.step_s, row.at): row for row in session.exec(wanted)}
     for key, figures in sums.items():
         row = known.get(key)
@@ -42,12 +50,13 @@ def read(session: Session, deployment: str, since: int, until: int, step_s: int)
     wanted = select(ChartPoint.deployment_id, ChartPoint.at, ChartPoint.figures).where(
         col(ChartPoint.deployment_id).in_((deployment, charts.LOOKED)),
         ChartPoint.step_s == step_s,
+        col(ChartPoint.kind).in_([kind.value for kind in PointKind]),
         ChartPoint.at >= charts.begin(since, step_s),
         ChartPoint.at < until,
     )
     rows = session.exec(wanted).all()
     points = ((at, figures) for name, at, figures in rows if name == deployment)
-    looked = (at for name, at, _ in rows if name == charts.LOOKED)
+    looked = {at: figures["s"] for name, at, figures in rows if name == charts.LOOKED}
     return charts.columns(since, until, step_s, points, looked)
 
 
@@ -55,14 +64,17 @@ def latest(session: Session, deployments: Sequence[str], now: float) -> dict[str
     """By deployment, the values of the latest point that is complete."""
     at = charts.begin(now - _STORED_AFTER_S, charts.FINE_S) - charts.FINE_S
     wanted = select(ChartPoint.deployment_id, ChartPoint.figures).where(
-        col(ChartPoint.deployment_id).in_(deployments),
+        col(ChartPoint.deployment_id).in_([*deployments, charts.LOOKED]),
         ChartPoint.step_s == charts.FINE_S,
+        col(ChartPoint.kind).in_([kind.value for kind in PointKind]),
         ChartPoint.at == at,
     )
     sums: dict[str, charts.Figures] = {}
     for name, figures in session.exec(wanted):
         charts.add(sums.setdefault(name, {}), figures)
-    return {name: charts.values(each, charts.FINE_S) for name, each in sums.items()}
+    looked = sums.pop(charts.LOOKED, None)
+    looked_s = looked["s"] if looked else None
+    return {name: charts.values(each, charts.FINE_S, looked_s) for name, each in sums.items()}
 
 
 def prune(session: Session, now: float) -> None:

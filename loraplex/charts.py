@@ -2,8 +2,8 @@
 
 A point of answers: `{"requests": n, "failed": n, …, "queue_s": {"n": n, "sum": s, "counts":
 {bucket: n}}}`, buckets as in `totals.SECONDS`. A point of load: sums over time (`"ready": 4.0` in
-5 s is 0.8 replicas on average) with the seconds that were looked at (`"s"`), and sums of what was
-counted.
+5 s is 0.8 replicas on average), and sums of what was counted; for how many seconds somebody
+looked (`"s"`) is in a point of no deployment.
 """
 
 from bisect import bisect_left
@@ -65,34 +65,36 @@ def columns(
     until: int,
     step_s: int,
     points: Iterable[tuple[int, Mapping[str, Any]]],
-    looked: Iterable[int],
+    looked: Mapping[int, float],
 ) -> dict[str, Column]:
     """One value for each `step_s` from `since` on, before `until`, in each column. `points`: begin
-    and figures, of both kinds; `looked`: points at which somebody looked. None: nobody knows."""
+    and figures, of both kinds; `looked`: for how many seconds of each somebody looked. None: nobody
+    knows."""
     times = range(begin(since, step_s), until, step_s)
     at: dict[int, Figures] = {each: {} for each in looked}
     for time, figures in points:
         add(at.setdefault(time, {}), figures)
-    rows = [None if time not in at else values(at[time], step_s) for time in times]
+    rows = [
+        None if time not in at else values(at[time], step_s, looked.get(time)) for time in times
+    ]
     found: dict[str, Column] = {"time": [float(time) for time in times]}
     for name in _NAMES:
         found[name] = [None if row is None else row[name] for row in rows]
     return found
 
 
-def values(sums: Mapping[str, Any], step_s: int) -> dict[str, float | None]:
-    """Of one point: rates and averages."""
-    looked_s = sums.get("s", 0.0)
+def values(sums: Mapping[str, Any], step_s: int, looked_s: float | None) -> dict[str, float | None]:
+    """Of one point: rates and averages. `looked_s` None: what replicas do is not known."""
     served_s = sums.get("served_s", 0.0)
     found: dict[str, float | None] = {
         "requests_per_s": sums.get("requests", 0) / step_s,
         "failed_per_s": sums.get("failed", 0) / step_s,
-        "tokens_per_s": sums.get("generated", 0) / step_s,
-        "prompt_tokens_per_s": sums.get("prompt", 0) / step_s,
-        "cost_per_h": sums.get("cost", 0.0) / (looked_s or step_s) * 3600,
     }
+    for shown, name in (("tokens_per_s", "generated"), ("prompt_tokens_per_s", "prompt")):
+        found[shown] = sums.get(name, 0) / step_s if looked_s else None
     for name in ("ready", "starting", "draining", "waiting", "running"):
-        found[name] = sums.get(name, 0.0) / (looked_s or step_s)
+        found[name] = sums.get(name, 0.0) / looked_s if looked_s else None
+    found["cost_per_h"] = sums.get("cost", 0.0) / looked_s * 3600 if looked_s else None
     for name in ("utilization", "kv_used"):  # of the replicas, while there were any
         found[name] = sums.get(name, 0.0) / served_s if served_s else None
     found["on_gpu"] = float(sums.get("gpu_s", 0.0) > 0) if served_s else None
@@ -117,4 +119,4 @@ def percentile(counts: Mapping[str, int], share: float) -> float | None:
     return None
 
 
-_NAMES: Sequence[str] = tuple(values({}, FINE_S))
+_NAMES: Sequence[str] = tuple(values({}, FINE_S, None))

@@ -50,7 +50,7 @@ class Sampler:
             figures = {name: value * passed for name, value in figures.items()}
             figures |= self._counted(seen, counts)
             if any(figures.values()):
-                charts.add(self._sums.setdefault(facts.id, {}), figures | {"s": passed})
+                charts.add(self._sums.setdefault(facts.id, {}), figures)
         self.counts = counts
         return done
 

@@ -134,6 +134,7 @@ class Scaler:
 
     def _pause(self) -> None:
         self._broker.epoch = 0
+        self._metrics.stand_by()
         self.stop.wait(random.uniform(0.2, 1.5))
 
     def _turn(self) -> None:
@@ -162,7 +163,6 @@ class Scaler:
     def _look(self) -> None:
         began = time.monotonic()
         world = observe(self._rows, self._broker, self._driver)
-        self._aside("charts", lambda: self._charts.look(world))
         look = reconcile(world, self._memory.known, self._rules)
         for name, error in look.failed.items():
             log.error("%s is held as it is", name, exc_info=error)
@@ -173,6 +173,7 @@ class Scaler:
         lanes = list(world.lanes)
         self._aside("housekeeping", lambda: self._housekeeping.run(lanes))
         self._aside("usage", lambda: self._usage.run(world.lanes))
+        self._aside("charts", lambda: self._charts.look(world))
         self._aside("asked", self._pass_on_asked)
         self._aside("events", self._relay.publish)
         self._aside("webhooks", self._webhooks.ask)

@@ -53,7 +53,12 @@ async def live(
     last = http.headers.get("last-event-id", "")
     key = http.state.authorization
     news = _News(state, key, tenant, watched, int(last) if last.isdecimal() else None)
-    return EventStream(news.stream(), ping=int(state.settings.heartbeat_s), heartbeat=heartbeat)
+    return EventStream(
+        news.stream(),
+        ping=int(state.settings.heartbeat_s),
+        heartbeat=heartbeat,
+        send_timeout=state.settings.send_timeout_s,
+    )
 
 
 def _id_of(state: State, tenant: str, name: str) -> str:
@@ -94,8 +99,8 @@ class _News:
         ]
         if points is not None:
             found += self._changed("points", points)
+        self.event = events[-1]["id"] if events else self.event or 0
         if events:
-            self.event = events[-1]["id"]
             data = msgspec.json.encode(events).decode()
             found.append(ServerSentEvent(event="events", id=str(self.event), data=data))
         return found

@@ -64,7 +64,12 @@ async def logs(
     async def heartbeat() -> bytes:
         return b": still here\n\n"
 
-    return EventStream(follow(), ping=int(state.settings.heartbeat_s), heartbeat=heartbeat)
+    return EventStream(
+        follow(),
+        ping=int(state.settings.heartbeat_s),
+        heartbeat=heartbeat,
+        send_timeout=state.settings.send_timeout_s,
+    )
 
 
 @router.post("/{name}/replicas/{replica}/kill", status_code=202)

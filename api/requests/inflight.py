@@ -66,8 +66,9 @@ class Inflight:
     @property
     def answers(self) -> int:
         """That clients wait for here."""
-        tables = (self._live, *self._followed.values())
-        return sum(len(waiting) for table in tables for waiting in table.values())
+        tables = (self._live, *list(self._followed.values()))
+        # Copies: a scrape asks in a thread of its own.
+        return sum(len(waiting) for table in tables for waiting in list(table.values()))
 
     async def enqueue(
         self,

@@ -42,7 +42,8 @@ def test_all_resolutions_have_the_same_sums(answers: list[tuple[int, float]]) ->
         for at, queue_s in answers:
             figures = of_answer(answer(queue_s=queue_s, duration_s=queue_s + 1), first=True)
             charts.add(points.setdefault(charts.begin(at, step_s), {}), figures)
-        shown = columns(0, 600, step_s, points.items(), range(0, 600, step_s))
+        looked = dict.fromkeys(range(0, 600, step_s), float(step_s))
+        shown = columns(0, 600, step_s, points.items(), looked)
         assert len(shown["time"]) == 600 // step_s
         requests = sum(value or 0 for value in shown["requests_per_s"]) * step_s
         assert requests == pytest.approx(len(answers), abs=0.01)
@@ -51,9 +52,18 @@ def test_all_resolutions_have_the_same_sums(answers: list[tuple[int, float]]) ->
 
 
 def test_where_nobody_looked_nothing_is_known() -> None:
-    shown = columns(100, 115, 5, [(105, of_answer(answer(), first=True))], [100])
+    shown = columns(100, 115, 5, [(105, of_answer(answer(), first=True))], {100: 5.0})
     assert shown["requests_per_s"] == [0.0, 0.2, None]
+    assert shown["ready"] == shown["tokens_per_s"] == [0.0, None, None], "only its answer is known"
     assert shown["queue_s_mean"] == [None, 0.5, None], "no answer: no wait to tell of"
+
+
+def test_averages_are_over_the_time_that_was_looked_at() -> None:
+    """A replica that was there for a second of a minute is a sixtieth."""
+    load = {"ready": 1.0, "served_s": 1.0, "utilization": 0.5, "cost": 60.0}
+    shown = columns(0, 60, 60, [(0, load)], {0: 60.0})
+    assert shown["ready"] == [pytest.approx(1 / 60, abs=1e-5)]
+    assert shown["cost_per_h"] == [3600.0] and shown["utilization"] == [0.5]
 
 
 def test_a_failed_answer_is_one() -> None:
