@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import BaseModel
@@ -24,7 +24,7 @@ from loraplex.replica_state import ReplicaState
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
 
-_LOOK_EACH_S = 0.5
+_LOOK_EACH_S = 1.0
 _PAGE = 1000
 _ENTRY = r"^[0-9]{1,20}-[0-9]{1,20}$"
 
@@ -38,6 +38,7 @@ class LogLineOut(BaseModel):
 @router.get("/{name}/logs", response_model=dict[str, list[LogLineOut]])
 async def logs(
     name: str,
+    http: Request,
     tenant: ForDeployments,
     state: StateDep,
     tail: Annotated[int, Query(ge=1, le=_PAGE, description="Lines from the end.")] = 200,
@@ -48,17 +49,22 @@ async def logs(
     are never logged."""
     lanes = await run_in_threadpool(_lanes, state, tenant, name)
     if not stream:
-        lines = await _read(state, lanes, dict.fromkeys(lanes, after), tail)
-        return {"data": [_out(line) for _, line in lines]}
+        return {"data": [_out(line) for line in await _read(state, lanes, after, tail)]}
+    key = http.state.authorization
 
     async def follow() -> AsyncIterator[ServerSentEvent]:
-        latest, most = dict.fromkeys(lanes, after), tail
+        latest = after
         while True:
-            for lane, line in await _read(state, lanes, latest, most):
-                latest[lane] = line.entry
+            try:  # it may be revoked, or the deployment deleted, meanwhile
+                await run_in_threadpool(state.keyring.find, key)
+                now = await run_in_threadpool(_lanes, state, tenant, name)
+            except ApiError as ended:
+                yield ServerSentEvent(event="ended", data=ended.message)
+                return
+            for line in await _read(state, now, latest, _PAGE if latest else tail):
+                latest = line.entry
                 yield ServerSentEvent(id=line.entry, data=_out(line).model_dump_json())
-            latest = {lane: entry or "0-0" for lane, entry in latest.items()}
-            most = _PAGE
+            latest = latest or "0-0"
             await asyncio.sleep(_LOOK_EACH_S)
 
     async def heartbeat() -> bytes:
@@ -101,13 +107,11 @@ def _lanes(state: State, tenant: str, name: str) -> list[Lane]:
         return list({deployment.lane, *(row.lane for row in session.exec(wanted))})
 
 
-async def _read(
-    state: State, lanes: list[Lane], after: dict[Lane, str], most: int
-) -> list[tuple[Lane, LogLine]]:
-    found = [
-        (lane, line) for lane in lanes for line in await state.broker.logs(lane, after[lane], most)
-    ]
-    return sorted(found, key=lambda each: in_order(each[1].entry))[-most:]
+async def _read(state: State, lanes: list[Lane], after: str, most: int) -> list[LogLine]:
+    """Of all lanes by time: the first ones after an id, or the latest of all."""
+    found = [line for lane in lanes for line in await state.broker.logs(lane, after, most)]
+    found.sort(key=lambda line: in_order(line.entry))
+    return found[:most] if after else found[-most:]
 
 
 def _out(line: LogLine) -> LogLineOut:

@@ -67,6 +67,7 @@ function connect(of: string | null) {
 }
 
 async function checked(of: string | null) {
+  const mine = source // another stream may be opened meanwhile
   try {
     const answer = await fetch('/console/session')
     if (answer.status === 401) {
@@ -74,9 +75,9 @@ async function checked(of: string | null) {
       return
     }
     if (!answer.ok) throw new Error()
-    if (of && !(deployments.peek() ?? []).some((each) => each.name === of)) of = null
-    connect(of)
+    if (of && !(await fetch(`/api/v1/deployments/${encodeURIComponent(of)}`)).ok) of = null
+    if (source === mine) connect(of)
   } catch {
-    again = setTimeout(() => checked(of), AGAIN_MS)
+    if (source === mine) again = setTimeout(() => checked(of), AGAIN_MS)
   }
 }

@@ -116,8 +116,11 @@ function Tenants() {
 function Create({ onClose }: { onClose: () => void }) {
   const [made, setMade] = useState<Key | null>(null)
   const [error, setError] = useState('')
+  const [busy, setBusy] = useState(false)
   const submit = async (event: Event) => {
     event.preventDefault()
+    if (busy) return // a second key would never be seen
+    setBusy(true)
     const given = new FormData(event.currentTarget as HTMLFormElement)
     const days = String(given.get('days'))
     try {
@@ -130,6 +133,7 @@ function Create({ onClose }: { onClose: () => void }) {
       )
     } catch (failed) {
       setError((failed as Error).message)
+      setBusy(false)
     }
   }
   if (made)
@@ -168,7 +172,9 @@ function Create({ onClose }: { onClose: () => void }) {
           <button type="button" onClick={onClose}>
             Cancel
           </button>
-          <button class="primary">Make the key</button>
+          <button class="primary" disabled={busy}>
+            Make the key
+          </button>
         </footer>
       </form>
     </Dialog>

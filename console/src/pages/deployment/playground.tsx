@@ -56,18 +56,26 @@ export function Playground({ deployment, owned }: TabProps) {
       ...(system ? [{ role: 'system', content: system }] : []),
       { role: 'user', content: prompt },
     ]
+    stop.current?.abort()
     const controller = (stop.current = new AbortController())
     setAnswers(variants.map(() => NOTHING))
     variants.forEach((adapter, index) => {
       const model = adapter ? `${deployment.name}:${adapter}` : deployment.name
-      ask({ model, messages, ...parameters }, controller.signal, (answer) =>
-        setAnswers((all) => all.map((each, i) => (i === index ? answer : each))),
-      )
+      ask({ model, messages, ...parameters }, controller.signal, (answer) => {
+        if (stop.current === controller)
+          setAnswers((all) => all.map((each, i) => (i === index ? answer : each)))
+      })
     })
   }
 
+  // Whoever changes the columns has other questions: what was answered is of the former ones.
+  const become = (next: string[]) => {
+    stop.current?.abort()
+    setAnswers([])
+    setVariants(next)
+  }
   const choose = (index: number, adapter: string) =>
-    setVariants(variants.map((each, i) => (i === index ? adapter : each)))
+    become(variants.map((each, i) => (i === index ? adapter : each)))
   return (
     <div class="playground">
       <Card title="Ask">
@@ -97,7 +105,7 @@ export function Playground({ deployment, owned }: TabProps) {
           )}
           <footer class="buttons">
             {variants.length < MOST && (
-              <button type="button" onClick={() => setVariants([...variants, ''])}>
+              <button type="button" onClick={() => become([...variants, ''])}>
                 Add a variant
               </button>
             )}
@@ -119,7 +127,7 @@ export function Playground({ deployment, owned }: TabProps) {
             <div class="row">
               <Select label={`Variant ${index + 1}`} value={adapter} options={options} onChange={(value) => choose(index, value)} />
               {variants.length > 1 && (
-                <button class="quiet" aria-label={`Remove variant ${index + 1}`} onClick={() => setVariants(variants.filter((_, i) => i !== index))}>
+                <button class="quiet" aria-label={`Remove variant ${index + 1}`} onClick={() => become(variants.filter((_, i) => i !== index))}>
                   ✕
                 </button>
               )}
