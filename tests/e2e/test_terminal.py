@@ -1,10 +1,11 @@
 """The commands for who watches a platform: what they say is so, for people and for programs."""
 
 import json
+from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Platform
+from tests.e2e.conftest import Platform, until
 from tests.e2e.test_platform import ask
 
 pytestmark = pytest.mark.e2e
@@ -13,10 +14,14 @@ pytestmark = pytest.mark.e2e
 def test_ps_top_and_describe_agree(platform: Platform) -> None:
     platform.deploy("shown", cooldown_time=3600)
     ask(platform.openai(), "shown")
-    replicas = json.loads(platform.loraplex("ps", "--json").stdout)
-    replica = next(each for each in replicas if each["deployment"] == "shown")
-    assert replica["generated"] > 0
-    assert replica["device"] == "cpu" and replica["memory"] > 2**20
+
+    def shown() -> dict[str, Any]:
+        replicas = json.loads(platform.loraplex("ps", "--json").stdout)
+        found: dict[str, Any] = next(r for r in replicas if r["deployment"] == "shown")
+        return found
+
+    replica = until(shown, lambda found: found["device"] == "cpu")  # it looks each second
+    assert replica["generated"] > 0 and replica["memory"] > 2**20
     look = json.loads(platform.loraplex("top", "--once", "--json").stdout)
     assert replica["id"] in [
         each["id"] for d in look["deployments"] if d["name"] == "shown" for each in d["replicas"]
