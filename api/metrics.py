@@ -3,25 +3,17 @@
 import time
 from dataclasses import dataclass
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    ProcessCollector,
-)
+from prometheus_client import Counter, Gauge, Histogram
 from starlette.types import Scope
 
 from api.requests.inflight import Inflight
+from loraplex.metrics.families import registry_of_process
 from loraplex.totals import SECONDS
 
 
 class ApiMetrics:
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        for each in (ProcessCollector, GCCollector):
-            each(registry=self.registry)
+        self.registry = registry_of_process()
         self.requests = Counter(
             "loraplex_http_requests",
             "HTTP responses that have ended.",

@@ -4,13 +4,13 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gpu_worker.vitals import Machine
 from loraplex.messages import Vitals
-from loraplex.metrics.families import histogram_family
+from loraplex.metrics.families import histogram_family, registry_of_process
 from loraplex.totals import SECONDS, TOKENS, Histogram
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ class Tally:
         self.inter_token_s = _empty(SECONDS)
         self.adapter_load_s = _empty(SECONDS)
         self.adapter_failures = 0
+        self.steps = 0
         self.mixed_steps = 0
 
     def step(self, seconds: float, sequences: int, adapters: int) -> None:
+        self.steps += 1
         self.step_s.add(seconds)
         self.batch.add(sequences)
         self.mixed_steps += adapters > 1
@@ -72,9 +74,7 @@ class ReplicaMetrics(Collector):
             log.warning("how busy the machine is is not told any more: %s", failed)
 
     def registry(self) -> CollectorRegistry:
-        registry = CollectorRegistry()
-        for each in (ProcessCollector, GCCollector):
-            each(registry=registry)
+        registry = registry_of_process()
         registry.register(self)
         return registry
 

@@ -40,10 +40,8 @@ def _logprobs(known: list[TokenLogprobs] | None) -> list[Logprobs] | None:
 
 @dataclass
 class Counters:
-    """What the replica has done; a part of its report."""
+    """Of this incarnation; what is counted of the process is `metrics.Tally`'s."""
 
-    steps: int = 0
-    mixed_steps: int = 0
     most_adapters_in_step: int = 0
     tokens_per_s: float = 0.0  # moving average over busy steps
 
@@ -239,16 +237,13 @@ class Worker:
 
     def _count(self, tokens: int, seconds: float) -> None:
         counters, stats = self._counters, self._engine.stats
-        counters.steps += 1
         self._metrics.tally.step(seconds, stats.sequences, len(stats.adapters))
         rate = tokens / max(seconds, 1e-6)
         before = counters.tokens_per_s or rate
         counters.tokens_per_s = 0.9 * before + 0.1 * rate
-        if len(stats.adapters) > 1:
-            if len(stats.adapters) > counters.most_adapters_in_step:
-                names = ", ".join(a[:12] if a else "base" for a in stats.adapters)
-                log.info("mixed batch: %d requests over [%s] in one step", stats.sequences, names)
-            counters.mixed_steps += 1
+        if len(stats.adapters) > max(1, counters.most_adapters_in_step):
+            names = ", ".join(a[:12] if a else "base" for a in stats.adapters)
+            log.info("mixed batch: %d requests over [%s] in one step", stats.sequences, names)
         counters.most_adapters_in_step = max(counters.most_adapters_in_step, len(stats.adapters))
 
     def _report(self, phase: Phase | None = None) -> ReplicaReport:
@@ -262,8 +257,8 @@ class Worker:
             capacity=self._engine.slots,
             tokens_per_s=round(counters.tokens_per_s, 2),
             requests_done=tally.requests,
-            steps=counters.steps,
-            mixed_steps=counters.mixed_steps,
+            steps=tally.steps,
+            mixed_steps=tally.mixed_steps,
             most_adapters_in_step=counters.most_adapters_in_step,
             adapters=self._engine.adapters.resident,
             ready_after_s=round(self._split.ready_after_s, 3),

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from loraplex import __version__
-from loraplex.broker.connection import UnfitRedis, check, connect
+from loraplex.broker.connection import UnfitRedis, check, connect, server_version
 from loraplex.database import alembic_config
 from loraplex.database import connect as connect_database
 from loraplex.embedded.record import PlatformRecord
@@ -163,7 +163,7 @@ def _redis(settings: EmbeddedSettings, record: PlatformRecord | None) -> Iterato
 
 
 def _redis_memory(info: dict[str, object]) -> Iterator[Finding]:
-    version = info.get("valkey_version") or info["redis_version"]
+    version = server_version(info)
     used, most = int(str(info["used_memory"])), int(str(info["maxmemory"]))
     if not info["aof_enabled"]:
         text = f"{version} keeps no AOF: a restart loses accepted requests"

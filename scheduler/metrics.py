@@ -4,14 +4,14 @@ from collections import Counter as Tally
 from collections.abc import Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, ProcessCollector
+from prometheus_client import Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from loraplex.entities import Deployment, Totals
-from loraplex.metrics.families import histogram_family
+from loraplex.metrics.families import histogram_family, registry_of_process
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Status
 from loraplex.totals import SECONDS, Counted, from_json
@@ -34,9 +34,7 @@ class ScalerMetrics(Collector):
         """`database` None: only for the names."""
         self._database = database
         self._world: World | None = None  # while it leads
-        self.registry = CollectorRegistry()
-        for each in (ProcessCollector, GCCollector):
-            each(registry=self.registry)
+        self.registry = registry_of_process()
         self._looks = Histogram(
             "loraplex_look_seconds",
             "How long the scaler takes to observe, decide and act.",

@@ -16,7 +16,7 @@ from sse_starlette import ServerSentEvent
 from api.control.deployment_schemas import EventOut
 from api.control.deployment_view import show_all
 from api.errors import ApiError
-from api.requests.event_stream import EventStream
+from api.requests.event_stream import following
 from api.requests.resolve import need_deployment, usable_by
 from api.security import ForLooking
 from api.state import State, StateDep
@@ -47,18 +47,10 @@ async def live(
     of a deployment's charts."""
     watched = await run_in_threadpool(_id_of, state, tenant, deployment) if deployment else None
 
-    async def heartbeat() -> bytes:
-        return b": still here\n\n"
-
     last = http.headers.get("last-event-id", "")
     key = http.state.authorization
     news = _News(state, key, tenant, watched, int(last) if last.isdecimal() else None)
-    return EventStream(
-        news.stream(),
-        ping=int(state.settings.heartbeat_s),
-        heartbeat=heartbeat,
-        send_timeout=state.settings.send_timeout_s,
-    )
+    return following(state.settings, news.stream())
 
 
 def _id_of(state: State, tenant: str, name: str) -> str:

@@ -8,17 +8,18 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import BaseModel
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 from sse_starlette import ServerSentEvent
 
 from api.errors import ApiError
-from api.requests.event_stream import EventStream
+from api.requests.event_stream import following
+from api.requests.lanes import lanes_of
 from api.requests.resolve import need_deployment
 from api.security import ForDeployments
 from api.state import State, StateDep
 from loraplex.broker.interface import LogLine
 from loraplex.broker.stream_ids import in_order
-from loraplex.entities import Replica, Revision
+from loraplex.entities import Replica
 from loraplex.keys import Lane
 from loraplex.replica_state import ReplicaState
 
@@ -67,15 +68,7 @@ async def logs(
             latest = latest or "0-0"
             await asyncio.sleep(_LOOK_EACH_S)
 
-    async def heartbeat() -> bytes:
-        return b": still here\n\n"
-
-    return EventStream(
-        follow(),
-        ping=int(state.settings.heartbeat_s),
-        heartbeat=heartbeat,
-        send_timeout=state.settings.send_timeout_s,
-    )
+    return following(state.settings, follow())
 
 
 @router.post("/{name}/replicas/{replica}/kill", status_code=202)
@@ -100,11 +93,7 @@ async def kill(name: str, replica: str, tenant: ForDeployments, state: StateDep)
 
 def _lanes(state: State, tenant: str, name: str) -> list[Lane]:
     with Session(state.database) as session:
-        deployment = need_deployment(session, tenant, name)
-        wanted = select(Revision).where(
-            Revision.deployment_id == deployment.id, ~col(Revision.retired)
-        )
-        return list({deployment.lane, *(row.lane for row in session.exec(wanted))})
+        return lanes_of(state, need_deployment(session, tenant, name))
 
 
 async def _read(state: State, lanes: list[Lane], after: str, most: int) -> list[LogLine]:

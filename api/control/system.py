@@ -12,6 +12,7 @@ from sqlmodel import Session, select
 from api.security import Operator
 from api.state import State, StateDep
 from loraplex import __version__
+from loraplex.broker.connection import server_version
 from loraplex.entities import Deployment, Replica, TrainingJob
 from loraplex.metrics.target import FORGOTTEN_AFTER_S
 from loraplex.replica_state import ReplicaState
@@ -84,7 +85,7 @@ async def system(_: Operator, state: StateDep) -> SystemOut:
 
 def _redis(info: dict[str, Any]) -> RedisOut:
     return RedisOut(
-        version=str(info.get("valkey_version") or info["redis_version"]),
+        version=server_version(info),
         memory=info["used_memory"],
         memory_most=info["maxmemory"],
         clients=info["connected_clients"],

@@ -2,13 +2,15 @@
 nothing when they don't wait."""
 
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 import anyio
-from sse_starlette import EventSourceResponse
+from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Message, Send
+
+from loraplex.settings import ApiSettings
 
 
 class EventStream(EventSourceResponse):
@@ -41,6 +43,20 @@ class EventStream(EventSourceResponse):
             await _rest(sending, waits_for)
         if scope.cancel_called:
             raise SendTimeoutError()
+
+
+def following(settings: ApiSettings, events: AsyncIterator[ServerSentEvent]) -> EventStream:
+    """What goes on until its reader leaves: with a comment now and then, and a bound on sends."""
+    return EventStream(
+        events,
+        ping=int(max(1, settings.heartbeat_s)),
+        heartbeat=_still_here,
+        send_timeout=settings.send_timeout_s,
+    )
+
+
+async def _still_here() -> bytes:
+    return b": still here\n"
 
 
 @types.coroutine

@@ -1,5 +1,8 @@
 """Redis clients with bounds on every call, and the check that the server can be trusted."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import redis
 import redis.asyncio
 from redis._parsers.base import BaseParser
@@ -63,10 +66,15 @@ def connect_async(url: str) -> "redis.asyncio.Redis":
     return redis.asyncio.Redis.from_pool(pool)
 
 
+def server_version(info: Mapping[str, Any]) -> str:
+    """Out of what INFO says; of Valkey its own, not the Redis version that it is like."""
+    return str(info.get("valkey_version") or info.get("redis_version"))
+
+
 def check(client: "redis.Redis") -> None:
     """Refuse a server that evicts keys or is older than 7. Raises UnfitRedis."""
     info = client.info("server")
-    version = str(info.get("valkey_version") or info.get("redis_version"))
+    version = server_version(info)
     if int(version.split(".")[0]) < 7:
         raise UnfitRedis(f"Redis {version} is too old: Loraplex needs Redis or Valkey 7 or newer.")
     try:

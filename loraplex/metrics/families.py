@@ -1,10 +1,19 @@
-"""Our own histograms (`loraplex.totals`) → prometheus_client's families."""
+"""What all processes' metrics are made with: a registry, and our own histograms as families."""
 
 from collections.abc import Iterable, Iterator
 
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import HistogramMetricFamily
 
 from loraplex.totals import Histogram
+
+
+def registry_of_process() -> CollectorRegistry:
+    """With what prometheus_client tells of the process and of its garbage collector."""
+    registry = CollectorRegistry()
+    for each in (ProcessCollector, GCCollector):
+        each(registry=registry)
+    return registry
 
 
 def histogram_family(

@@ -5,16 +5,15 @@ from contextlib import ExitStack
 from typing import Any
 
 from celery.signals import task_postrun, task_prerun, worker_ready, worker_shutdown
-from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, ProcessCollector
+from prometheus_client import Counter, Histogram
 
 from loraplex.broker.connection import connect
+from loraplex.metrics.families import registry_of_process
 from loraplex.metrics.served import serving_metrics
 from loraplex.settings import Settings
 from loraplex.totals import SECONDS
 
-registry = CollectorRegistry()
-for each in (ProcessCollector, GCCollector):
-    each(registry=registry)
+registry = registry_of_process()
 
 _tasks = Counter(
     "loraplex_tasks",

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import api, cli, metrics
-from loraplex.settings import reference
+from docs.generate import api, cli, metrics, settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -13,7 +12,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 @pytest.mark.parametrize(
     ("file", "page", "command"),
     [
-        ("settings.md", reference, "loraplex.settings"),
+        ("settings.md", settings.page, "docs.generate.settings"),
         ("metrics.md", metrics.page, "docs.generate.metrics"),
         ("cli.md", cli.page, "docs.generate.cli"),
         ("api.md", api.page, "docs.generate.api"),

@@ -10,8 +10,6 @@ export class ApiError extends Error {
   }
 }
 
-export const HEADERS = { 'x-loraplex-console': '1' }
-
 export async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
   const response = await send(method, path, body)
   return (response.status === 204 ? undefined : await response.json()) as T
@@ -23,12 +21,13 @@ export async function send(
   body?: unknown,
   signal?: AbortSignal,
 ): Promise<Response> {
-  const headers: Record<string, string> = { ...HEADERS }
-  if (body !== undefined) headers['content-type'] = 'application/json'
-  const text = body === undefined ? undefined : JSON.stringify(body)
+  const headers: Record<string, string> = { 'x-loraplex-console': '1' }
+  const form = body instanceof FormData // the browser says how it is encoded
+  if (body !== undefined && !form) headers['content-type'] = 'application/json'
+  const sent = body === undefined || form ? body : JSON.stringify(body)
   let response: Response
   try {
-    response = await fetch(path, { method, headers, body: text, signal })
+    response = await fetch(path, { method, headers, body: sent as BodyInit | undefined, signal })
   } catch (failed) {
     if (signal?.aborted) throw failed
     throw new ApiError(0, 'The API does not answer. It is tried again.')

@@ -2,7 +2,7 @@ import { useState } from 'preact/hooks'
 import { Link, useLocation } from 'wouter-preact'
 import { call, may, session } from '../api/client'
 import { deployments, rates } from '../api/live'
-import { Dialog, Empty, Field, Pill, Table, say } from '../parts/basics'
+import { Empty, Field, FormDialog, Pill, Table, say, typed } from '../parts/basics'
 import { money, number } from '../parts/format'
 
 export function Deployments() {
@@ -58,30 +58,22 @@ export function Deployments() {
 
 function Create({ onClose }: { onClose: () => void }) {
   const [, go] = useLocation()
-  const [error, setError] = useState('')
-  const submit = async (event: Event) => {
-    event.preventDefault()
-    const given = new FormData(event.currentTarget as HTMLFormElement)
-    const text = (name: string) => String(given.get(name)).trim()
-    try {
-      await call('POST', '/api/v1/deployments', {
-        name: text('name'),
-        base_model: text('base_model'),
-        min_replicas: Number(text('min')),
-        max_replicas: Number(text('max')),
-        cooldown_time: Number(text('cooldown')),
-      })
-      say(`Deployment ${text('name')} is made.`)
-      go(`/deployments/${text('name')}`)
-      onClose()
-    } catch (failed) {
-      setError((failed as Error).message)
-    }
+  const submit = async (given: FormData) => {
+    const name = typed(given, 'name')
+    await call('POST', '/api/v1/deployments', {
+      name,
+      base_model: typed(given, 'base_model'),
+      min_replicas: Number(typed(given, 'min')),
+      max_replicas: Number(typed(given, 'max')),
+      cooldown_time: Number(typed(given, 'cooldown')),
+    })
+    say(`Deployment ${name} is made.`)
+    go(`/deployments/${name}`)
+    onClose()
   }
   const known = [...new Set((deployments.value ?? []).map((each) => each.base_model))]
   return (
-    <Dialog title="New deployment" onClose={onClose}>
-      <form onSubmit={submit}>
+    <FormDialog title="New deployment" verb="Create" onClose={onClose} submit={submit}>
         <Field label="Name" name="name" required pattern="[a-z0-9]([a-z0-9.\-]{0,61}[a-z0-9])?" autocomplete="off" hint="Lower-case letters, digits, - and ." />
         <Field label="Base model" name="base_model" required list="models" hint="As on the Hugging Face hub; operators may name a folder." />
         <datalist id="models">
@@ -94,18 +86,6 @@ function Create({ onClose }: { onClose: () => void }) {
           <Field label="Most replicas" name="max" type="number" min="1" max="64" value="1" required />
           <Field label="Cooldown (s)" name="cooldown" type="number" min="0" max="604800" value="3600" required />
         </div>
-        {error && (
-          <p class="bad" role="alert">
-            {error}
-          </p>
-        )}
-        <footer class="buttons">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button class="primary">Create</button>
-        </footer>
-      </form>
-    </Dialog>
+    </FormDialog>
   )
 }

@@ -2,7 +2,7 @@
 import { useState } from 'preact/hooks'
 import { call, session } from '../api/client'
 import type { Key, Plan, Tenant } from '../api/types'
-import { Card, confirm, Dialog, Empty, Field, Loading, Pill, Table, useGet } from '../parts/basics'
+import { Card, confirm, Dialog, Empty, Field, FormDialog, Loading, Pill, Table, typed, useGet } from '../parts/basics'
 import { ago, money, number, when } from '../parts/format'
 
 const SCOPES = ['inference', 'deployments', 'adapters', 'admin']
@@ -115,26 +115,15 @@ function Tenants() {
 
 function Create({ onClose }: { onClose: () => void }) {
   const [made, setMade] = useState<Key | null>(null)
-  const [error, setError] = useState('')
-  const [busy, setBusy] = useState(false)
-  const submit = async (event: Event) => {
-    event.preventDefault()
-    if (busy) return // a second key would never be seen
-    setBusy(true)
-    const given = new FormData(event.currentTarget as HTMLFormElement)
-    const days = String(given.get('days'))
-    try {
-      setMade(
-        await call<Key>('POST', '/api/v1/keys', {
-          name: String(given.get('name')).trim(),
-          scopes: given.getAll('scope'),
-          expires_in_s: days ? Number(days) * 86400 : null,
-        }),
-      )
-    } catch (failed) {
-      setError((failed as Error).message)
-      setBusy(false)
-    }
+  const submit = async (given: FormData) => {
+    const days = typed(given, 'days')
+    setMade(
+      await call<Key>('POST', '/api/v1/keys', {
+        name: typed(given, 'name'),
+        scopes: given.getAll('scope'),
+        expires_in_s: days ? Number(days) * 86400 : null,
+      }),
+    )
   }
   if (made)
     return (
@@ -151,8 +140,7 @@ function Create({ onClose }: { onClose: () => void }) {
       </Dialog>
     )
   return (
-    <Dialog title="New API key" onClose={onClose}>
-      <form onSubmit={submit}>
+    <FormDialog title="New API key" verb="Make the key" onClose={onClose} submit={submit}>
         <Field label="Name" name="name" required maxLength={128} autocomplete="off" />
         <fieldset>
           <legend>Scopes</legend>
@@ -163,20 +151,6 @@ function Create({ onClose }: { onClose: () => void }) {
           ))}
         </fieldset>
         <Field label="Expires after days" name="days" type="number" min="1" max="3650" hint="Empty: never." />
-        {error && (
-          <p class="bad" role="alert">
-            {error}
-          </p>
-        )}
-        <footer class="buttons">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button class="primary" disabled={busy}>
-            Make the key
-          </button>
-        </footer>
-      </form>
-    </Dialog>
+    </FormDialog>
   )
 }

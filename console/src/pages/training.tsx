@@ -1,10 +1,10 @@
 // A fine-tuning job: its losses as they come.
-import { useEffect, useMemo, useState } from 'preact/hooks'
+import { useMemo } from 'preact/hooks'
 import { Link } from 'wouter-preact'
 import { call, may } from '../api/client'
 import { jobs } from '../api/live'
 import type { TrainingEvent, TrainingJob } from '../api/types'
-import { Card, confirm, Empty, Loading, Pill, Stat, Table, useGet } from '../parts/basics'
+import { Card, confirm, Empty, Loading, Pill, Stat, Table, useGet, useStream } from '../parts/basics'
 import { LossChart } from '../parts/loss_chart'
 import { number, seconds, when } from '../parts/format'
 
@@ -13,7 +13,7 @@ const UNDER_WAY = ['validating_files', 'queued', 'running', 'paused']
 export function TrainingPage({ id }: { id: string }) {
   const path = `/v1/fine_tuning/jobs/${encodeURIComponent(id)}`
   const { value: job, error, reload } = useGet<TrainingJob>(path, 3)
-  const told = useEvents(`${path}/events?stream=true`)
+  const told = useStream<TrainingEvent>(`${path}/events?stream=true`)
   const live = jobs.value.find((each) => each.id === id)
   const losses = useMemo(() => told.filter((event) => event.data?.step != null), [told])
   if (!job) return <Loading error={error} />
@@ -73,27 +73,4 @@ export function TrainingPage({ id }: { id: string }) {
       </Card>
     </>
   )
-}
-
-function useEvents(path: string): TrainingEvent[] {
-  const [all, setAll] = useState<TrainingEvent[]>([])
-  useEffect(() => {
-    const source = new EventSource(path)
-    let batch: TrainingEvent[] = []
-    source.onmessage = ({ data }) => {
-      if (data === '[DONE]') return source.close()
-      if (!batch.length)
-        setTimeout(() => {
-          const fresh = batch
-          batch = []
-          setAll((known) => {
-            const ids = new Set(known.map((event) => event.id))
-            return [...known, ...fresh.filter((event) => !ids.has(event.id))]
-          })
-        }, 50)
-      batch.push(JSON.parse(data))
-    }
-    return () => source.close()
-  }, [path])
-  return all
 }

@@ -3,7 +3,7 @@ import { Link, useLocation } from 'wouter-preact'
 import { call, may } from '../api/client'
 import { deployments, jobs } from '../api/live'
 import type { TrainingJob } from '../api/types'
-import { Dialog, Empty, Field, Loading, Pill, Table, useGet } from '../parts/basics'
+import { Empty, Field, FormDialog, Loading, Pill, Table, typed, useGet } from '../parts/basics'
 import { number, seconds, when } from '../parts/format'
 
 export function Trainings() {
@@ -63,35 +63,23 @@ export function Trainings() {
 
 function Create({ onClose }: { onClose: () => void }) {
   const [, go] = useLocation()
-  const [error, setError] = useState('')
-  const [busy, setBusy] = useState(false)
-  const submit = async (event: Event) => {
-    event.preventDefault()
-    setBusy(true)
-    const given = new FormData(event.currentTarget as HTMLFormElement)
-    const text = (name: string) => String(given.get(name)).trim()
-    try {
-      const upload = new FormData()
-      upload.set('purpose', 'fine-tune')
-      upload.set('file', given.get('rows') as File)
-      const file = await uploaded(upload)
-      const job = await call<TrainingJob>('POST', '/v1/fine_tuning/jobs', {
-        model: text('model'),
-        training_file: file.id,
-        suffix: text('repo'),
-        hyperparameters: { n_epochs: Number(text('epochs')) },
-        lora: { rank: Number(text('rank')) },
-      })
-      go(`/fine-tuning/${job.id}`)
-      onClose()
-    } catch (failed) {
-      setError((failed as Error).message)
-      setBusy(false)
-    }
+  const submit = async (given: FormData) => {
+    const rows = new FormData()
+    rows.set('purpose', 'fine-tune')
+    rows.set('file', given.get('rows') as File)
+    const file = await call<{ id: string }>('POST', '/v1/files', rows)
+    const job = await call<TrainingJob>('POST', '/v1/fine_tuning/jobs', {
+      model: typed(given, 'model'),
+      training_file: file.id,
+      suffix: typed(given, 'repo'),
+      hyperparameters: { n_epochs: Number(typed(given, 'epochs')) },
+      lora: { rank: Number(typed(given, 'rank')) },
+    })
+    go(`/fine-tuning/${job.id}`)
+    onClose()
   }
   return (
-    <Dialog title="Train an adapter" onClose={onClose}>
-      <form onSubmit={submit}>
+    <FormDialog title="Train an adapter" verb="Train" onClose={onClose} submit={submit}>
         <Field label="Rows (JSON lines of chats)" name="rows" type="file" accept=".jsonl,.json" required hint='{"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]}' />
         <Field label="Model" name="model" required list="trainable" defaultValue={deployments.value?.[0]?.name ?? ''} hint="A deployment, a base model, or an adapter to train on." />
         <datalist id="trainable">
@@ -104,27 +92,6 @@ function Create({ onClose }: { onClose: () => void }) {
           <Field label="Epochs" name="epochs" type="number" min="1" max="1000" value="3" required />
           <Field label="Rank" name="rank" type="number" min="1" max="256" value="8" required />
         </div>
-        {error && (
-          <p class="bad" role="alert">
-            {error}
-          </p>
-        )}
-        <footer class="buttons">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button class="primary" disabled={busy}>
-            Train
-          </button>
-        </footer>
-      </form>
-    </Dialog>
+    </FormDialog>
   )
-}
-
-async function uploaded(form: FormData): Promise<{ id: string }> {
-  const response = await fetch('/v1/files', { method: 'POST', body: form, headers: { 'x-loraplex-console': '1' } })
-  const body = await response.json()
-  if (!response.ok) throw new Error(body.error?.message ?? `HTTP ${response.status}`)
-  return body
 }

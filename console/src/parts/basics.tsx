@@ -105,6 +105,52 @@ export function Dialog(props: { title: string; onClose: () => void; children: Co
   )
 }
 
+// A form in a dialog. `submit` gives what is typed to the API; what it throws is told here. A second
+// click does nothing while the first one is under way.
+export function FormDialog(props: {
+  title: string
+  verb: string
+  onClose: () => void
+  submit: (given: FormData) => Promise<unknown>
+  children: ComponentChildren
+}) {
+  const [error, setError] = useState('')
+  const [busy, setBusy] = useState(false)
+  const submit = async (event: Event) => {
+    event.preventDefault()
+    if (busy) return
+    setBusy(true)
+    try {
+      await props.submit(new FormData(event.currentTarget as HTMLFormElement))
+    } catch (failed) {
+      setError((failed as Error).message)
+      setBusy(false)
+    }
+  }
+  return (
+    <Dialog title={props.title} onClose={props.onClose}>
+      <form onSubmit={submit}>
+        {props.children}
+        {error && (
+          <p class="bad" role="alert">
+            {error}
+          </p>
+        )}
+        <footer class="buttons">
+          <button type="button" onClick={props.onClose}>
+            Cancel
+          </button>
+          <button class="primary" disabled={busy}>
+            {props.verb}
+          </button>
+        </footer>
+      </form>
+    </Dialog>
+  )
+}
+
+export const typed = (given: FormData, name: string) => String(given.get(name)).trim()
+
 interface Question {
   title: string
   text: string
@@ -206,6 +252,32 @@ export function useGet<T>(path: string | null, eachS?: number) {
     }
   }, [path, eachS, turn])
   return { value, error, reload: () => setTurn((n) => n + 1) }
+}
+
+const TOGETHER_MS = 50 // what comes within is shown at once
+
+// What a stream of server-sent events tells, each thing once by its id: the latest `most`.
+export function useStream<T extends { id: string }>(path: string, most = Infinity): T[] {
+  const [all, setAll] = useState<T[]>([])
+  useEffect(() => {
+    const source = new EventSource(path)
+    let batch: T[] = []
+    const show = () => {
+      const fresh = batch
+      batch = []
+      setAll((known) => {
+        const ids = new Set(known.map((each) => each.id))
+        return [...known, ...fresh.filter((each) => !ids.has(each.id))].slice(-most)
+      })
+    }
+    source.onmessage = ({ data }) => {
+      if (data === '[DONE]') return source.close()
+      if (!batch.length) setTimeout(show, TOGETHER_MS)
+      batch.push(JSON.parse(data))
+    }
+    return () => source.close()
+  }, [path])
+  return all
 }
 
 export function Loading({ error }: { error: string | null }) {

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { deploymentPath } from '../../api/client'
-import { Empty } from '../../parts/basics'
+import { Empty, useStream } from '../../parts/basics'
 import type { TabProps } from './page'
 
 interface Line {
@@ -12,27 +12,10 @@ interface Line {
 const MOST = 2000
 
 export function Logs({ deployment: { name } }: TabProps) {
-  const [lines, setLines] = useState<Line[]>([])
+  const lines = useStream<Line>(deploymentPath(name, '/logs?stream=true&tail=500'), MOST)
   const [only, setOnly] = useState('')
   const box = useRef<HTMLPreElement>(null)
   const follows = useRef(true)
-  useEffect(() => {
-    const source = new EventSource(deploymentPath(name, '/logs?stream=true&tail=500'))
-    let batch: Line[] = []
-    source.onmessage = (event) => {
-      if (!batch.length)
-        setTimeout(() => {
-          const fresh = batch
-          batch = []
-          setLines((known) => {
-            const ids = new Set(known.map((line) => line.id))
-            return [...known, ...fresh.filter((line) => !ids.has(line.id))].slice(-MOST)
-          })
-        }, 50)
-      batch.push(JSON.parse(event.data))
-    }
-    return () => source.close()
-  }, [name])
   useEffect(() => {
     if (follows.current && box.current) box.current.scrollTop = box.current.scrollHeight
   }, [lines])
