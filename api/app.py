@@ -38,6 +38,7 @@ from api.control import (
     usage,
     webhooks,
 )
+from api.control.looks import Looks
 from api.gate import Gate
 from api.keyring import Keyring
 from api.lorax import generate as lorax
@@ -119,6 +120,7 @@ def build(settings: ApiSettings) -> FastAPI:
             exchanges=asyncio.Queue(_MOST_EXCHANGES),
             metrics=measured,
         )
+        app.state.looks = Looks(app.state.loraplex)
         measured.watch(inflight)
         runner = BatchRunner(app.state.loraplex)
         recorder = Recorder(app.state.loraplex, redact)
@@ -138,6 +140,8 @@ def build(settings: ApiSettings) -> FastAPI:
         title="Loraplex",
         version=__version__,
         lifespan=lifespan,
+        docs_url=None,  # the console's build has it
+        redoc_url=None,
         # Its span of a request is enough; errors' texts may hold prompts.
         telemetry={
             "metrics": False,

@@ -15,7 +15,7 @@ from api.keyring import Caller
 from loraplex.scopes import Scope
 
 # Transfers by the secret in their URLs; the console's page has no data of its own.
-OPEN = ("/", "/assets/", "/console/session", "/favicon.svg", "/health", "/transfers/")
+OPEN = ("/", "/docs", "/assets/", "/console/session", "/favicon.svg", "/health", "/transfers/")
 
 
 def caller_of(request: Request) -> Caller:

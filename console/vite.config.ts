@@ -10,6 +10,8 @@ export default defineConfig({
     outDir: '../api/console/static',
     emptyOutDir: true,
     modulePreload: { polyfill: false },
+    rollupOptions: { input: ['index.html', 'docs.html'] },
+    chunkSizeWarningLimit: 2000, // Swagger UI; the console doesn't load it
     assetsInlineLimit: 0, // nothing that the content security policy forbids
   },
   server: { proxy: { '/api': api, '/v1': api, '/console': api, '/deployments': api } },

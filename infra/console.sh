@@ -20,6 +20,6 @@ if ! fits; then
 fi
 echo "Building the console (some seconds) …"
 cd console
-npm ci --no-audit --no-fund --loglevel=error
+npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 npm run --silent build >/dev/null
 echo "  done: $(du -sk ../api/console/static | cut -f1) KiB in api/console/static"

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, delete, or_
+from sqlalchemy import and_, delete, func, or_
 from sqlmodel import Session, col, select
 
 from loraplex import charts
 from loraplex.entities import ChartPoint, PointKind
 
-_STORED_AFTER_S = 1.5  # after its end a point is complete
+_OLD_S = 30.0  # and what clocks may differ by
 
 
 def add_points(
@@ -26,11 +26,15 @@ def add_points(
         return
     deployments, steps, times = (set(each) for each in zip(*sums, strict=True))
     # Some more than are needed: a list of each column is found by the key, one of rows by a scan.
-    wanted = select(ChartPoint).where(
-        col(ChartPoint.deployment_id).in_(deployments),
-        col(ChartPoint.step_s).in_(steps),
-        ChartPoint.kind == kind.value,
-        col(ChartPoint.at).in_(times),
+    wanted = (
+        select(ChartPoint)
+        .where(
+            col(ChartPoint.deployment_id).in_(deployments),
+            col(ChartPoint.step_s).in_(steps),
+            ChartPoint.kind == kind.value,
+            col(ChartPoint.at).in_(times),
+        )
+        .with_for_update()
     )
     known = {(row.deployment_id, row.step_s, row.at): row for row in session.exec(wanted)}
     for key, figures in sums.items():
@@ -60,9 +64,18 @@ def read(session: Session, deployment: str, since: int, until: int, step_s: int)
     return charts.columns(since, until, step_s, points, looked)
 
 
-def latest(session: Session, deployments: Sequence[str], now: float) -> dict[str, Any]:
-    """By deployment, the values of the latest point that is complete."""
-    at = charts.begin(now - _STORED_AFTER_S, charts.FINE_S) - charts.FINE_S
+def latest(session: Session, deployments: Sequence[str], now: float) -> dict[str, Any] | None:
+    """By deployment, the values of the latest point that is complete, where something happened.
+    None: nobody has looked for a while."""
+    at = session.scalar(
+        select(func.max(ChartPoint.at)).where(
+            ChartPoint.deployment_id == charts.LOOKED,
+            ChartPoint.step_s == charts.FINE_S,
+            ChartPoint.kind == PointKind.LOAD.value,
+        )
+    )
+    if at is None or at < now - _OLD_S:
+        return None
     wanted = select(ChartPoint.deployment_id, ChartPoint.figures).where(
         col(ChartPoint.deployment_id).in_([*deployments, charts.LOOKED]),
         ChartPoint.step_s == charts.FINE_S,

@@ -53,7 +53,7 @@ def _one(value: float) -> Figures:
 def add(into: Figures, figures: Mapping[str, Any]) -> Figures:
     """In place: numbers are added, what is below names likewise."""
     for name, value in figures.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             add(into.setdefault(name, {}), value)
         else:
             into[name] = into.get(name, 0) + value
@@ -73,7 +73,7 @@ def columns(
     times = range(begin(since, step_s), until, step_s)
     at: dict[int, Figures] = {each: {} for each in looked}
     for time, figures in points:
-        add(at.setdefault(time, {}), figures)
+        at.setdefault(time, {}).update(figures)  # the kinds have no names in common
     rows = [
         None if time not in at else values(at[time], step_s, looked.get(time)) for time in times
     ]
@@ -101,22 +101,25 @@ def values(sums: Mapping[str, Any], step_s: int, looked_s: float | None) -> dict
     for name in _WAITS:
         waits = sums.get(name)
         found[f"{name}_mean"] = waits["sum"] / waits["n"] if waits else None
-        found[f"{name}_p50"] = percentile(waits["counts"], 0.5) if waits else None
-        found[f"{name}_p95"] = percentile(waits["counts"], 0.95) if waits else None
+        p50, p95 = percentiles(waits["counts"], (0.5, 0.95)) if waits else (None, None)
+        found[f"{name}_p50"], found[f"{name}_p95"] = p50, p95
     return {name: None if value is None else round(value, 5) for name, value in found.items()}
 
 
-def percentile(counts: Mapping[str, int], share: float) -> float | None:
-    """About: as if values lay evenly in their buckets."""
-    wanted, before = share * sum(counts.values()), 0
-    for bucket in sorted(map(int, counts)):
-        count = counts[str(bucket)]
-        if before + count >= wanted > 0:
-            low: float = SECONDS[bucket - 1] if bucket else 0.0
-            high: float = SECONDS[min(bucket, len(SECONDS) - 1)]
-            return low + (high - low) * (wanted - before) / count
-        before += count
-    return None
+def percentiles(counts: Mapping[str, int], shares: Iterable[float]) -> list[float]:
+    """About: as if values lay evenly in their buckets. `counts`: not of nothing; `shares`: rise."""
+    buckets = sorted((int(bucket), count) for bucket, count in counts.items() if count)
+    total, before, found, at = sum(counts.values()), 0, [], 0
+    for share in shares:
+        wanted = share * total
+        while before + buckets[at][1] < wanted and at < len(buckets) - 1:
+            before += buckets[at][1]
+            at += 1
+        bucket, count = buckets[at]
+        low = SECONDS[bucket - 1] if bucket else 0.0
+        high = SECONDS[min(bucket, len(SECONDS) - 1)]
+        found.append(low + (high - low) * (wanted - before) / count)
+    return found
 
 
 _NAMES: Sequence[str] = tuple(values({}, FINE_S, None))

@@ -17,7 +17,6 @@ IMPORTS = "lpx:{scaler}:imports"  # list: adapters' imports that a task worker i
 KILLS = "lpx:{scaler}:kills"  # list: replicas that somebody wants to see die (development)
 SCORINGS = "lpx:{scaler}:scorings"  # list: the same of evaluations that are to be scored
 COMPARISONS = "lpx:{scaler}:comparison:"  # string of a deployment: how that went
-CHARTED = "lpx:{scaler}:charted"  # string: what replicas had counted at the latest chart point
 PUBLISHED = "lpx:{scaler}:published"  # id of the latest event that is on the bus
 TARGETS = "lpx:targets"  # hash: process → where it serves its metrics
 REPLY_PREFIX = "lpx:reply:"

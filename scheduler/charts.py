@@ -2,70 +2,72 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import msgspec
-from sqlalchemy import Engine
-from sqlmodel import Session
-
 from loraplex import charts
 from loraplex.broker.interface import SeenLane
-from loraplex.broker.scaler import ScalerBroker
 from loraplex.chart_points import add_points
-from loraplex.entities import PointKind
+from loraplex.entities import PointKind, ReplicaCounts
 from loraplex.replica_state import ReplicaState
 from loraplex.usage import ANY
 from scheduler.facts import ReplicaFacts, World
+from scheduler.rows import SqlRows
 
 _LONGEST_S = 10.0  # between looks: what was longer ago is not known
 _COUNTED = ("generated", "prompt", "cached", "steps")  # of a report, since its process began
 
-Counts = dict[str, list[int]]  # by replica
+_MISSED_S = 600.0  # a replica that wasn't seen for longer has ended
+
+Counts = dict[str, tuple[float, list[int]]]  # by replica: when it was seen, `_COUNTED`
+Points = dict[tuple[str, int], charts.Figures]  # by deployment and begin
 
 
 class Sampler:
-    """Sums of the point that is under way. Pure."""
+    """Sums of the point that is under way, and of those that are complete but not stored. Pure."""
 
     def __init__(self, prices: Mapping[str, float]) -> None:
         self._prices = prices
         self._looked_at: float | None = None
         self._point = 0
         self._sums: dict[str, charts.Figures] = {}
+        self.complete: Points = {}
         self.counts: Counts | None = None  # as they were last seen; None: nobody knows
+        self.complete_counts: Counts | None = None  # where what is complete ends
 
-    def look(self, world: World) -> dict[tuple[str, int], charts.Figures]:
-        """Returns what is complete by now, by deployment and begin; mostly nothing."""
+    def look(self, world: World) -> None:
         passed = world.now - self._looked_at if self._looked_at is not None else 0.0
         passed = passed if 0 < passed <= _LONGEST_S else 0.0
         self._looked_at = world.now
-        point, done = charts.begin(world.now, charts.FINE_S), {}
+        point = charts.begin(world.now, charts.FINE_S)
         if point != self._point:
-            done = {(name, self._point): sums for name, sums in self._sums.items()}
+            self.complete |= {(name, self._point): sums for name, sums in self._sums.items()}
+            self.complete_counts = self.counts
             self._point, self._sums = point, {}
         if passed:
             self._sums.setdefault(charts.LOOKED, {"s": 0.0})["s"] += passed
-        counts: Counts = {}
+        now, known = world.now, self.counts or {}
+        counts: Counts = {name: each for name, each in known.items() if now - each[0] < _MISSED_S}
         for facts in world.deployments:
             lanes = {facts.lane, *facts.lanes.values()} & world.lanes.keys()
             seen = [world.lanes[lane] for lane in lanes]
             figures = _load(world.replicas.get(facts.id, ()), seen, self._prices)
             figures = {name: value * passed for name, value in figures.items()}
-            figures |= self._counted(seen, counts)
+            figures |= self._counted(seen, counts, now)
             if any(figures.values()):
                 charts.add(self._sums.setdefault(facts.id, {}), figures)
         self.counts = counts
-        return done
 
-    def _counted(self, lanes: Iterable[SeenLane], counts: Counts) -> dict[str, int]:
+    def _counted(self, lanes: Iterable[SeenLane], counts: Counts, now: float) -> dict[str, int]:
         """What its replicas have counted since the look before."""
         found = dict.fromkeys(_COUNTED, 0)
         for report in (replica.report for lane in lanes for replica in lane.by_age()):
-            now = [getattr(report, name) for name in _COUNTED]
-            counts[report.replica] = now
+            after = [getattr(report, name) for name in _COUNTED]
+            counts[report.replica] = (now, after)
             if self.counts is None:
                 continue
-            before = self.counts.get(report.replica, [0] * len(now))
-            if now[0] < before[0]:  # another process of the same name
-                before = [0] * len(now)
-            for name, a, b in zip(_COUNTED, before, now, strict=True):
+            nothing = [0] * len(after)
+            _, before = self.counts.get(report.replica, (now, nothing))
+            if after[0] < before[0]:  # another process of the same name
+                before = nothing
+            for name, a, b in zip(_COUNTED, before, after, strict=True):
                 found[name] += b - a
         return found
 
@@ -93,24 +95,27 @@ def _load(
 
 
 class Charts:
-    """The sampler, its points in the database, and what the next leader needs of it in Redis."""
+    """The sampler; its points in the database, and there, too, what the next leader needs."""
 
-    def __init__(self, database: Engine, broker: ScalerBroker, prices: Mapping[str, float]) -> None:
-        self._database = database
-        self._broker = broker
+    def __init__(self, rows: SqlRows, prices: Mapping[str, float]) -> None:
+        self._rows = rows
         self._prices = prices
         self._sampler = Sampler(prices)
 
     def load(self) -> None:
         """As the leader before left it."""
         self._sampler = Sampler(self._prices)
-        kept = self._broker.charted()
-        self._sampler.counts = msgspec.json.decode(kept, type=Counts) if kept else None
+        with self._rows.fenced() as session:
+            row = session.get(ReplicaCounts, 1)
+            self._sampler.counts = row.counts if row else None
 
     def look(self, world: World) -> None:
-        done = self._sampler.look(world)
-        if done:
-            with Session(self._database) as session:
-                add_points(session, PointKind.LOAD, done)
-                session.commit()
-            self._broker.keep_charted(msgspec.json.encode(self._sampler.counts))
+        """Raises Deposed; what it can't store it stores with what comes next."""
+        self._sampler.look(world)
+        if not self._sampler.complete:
+            return
+        with self._rows.fenced() as session:
+            add_points(session, PointKind.LOAD, self._sampler.complete)
+            session.merge(ReplicaCounts(counts=self._sampler.complete_counts or {}))
+            session.commit()
+        self._sampler.complete = {}

@@ -44,13 +44,13 @@ class ScalerMetrics(Collector):
         self._decisions = Counter(
             "loraplex_scaler_decisions",
             "Decisions about the number of replicas, by what led to them.",
-            ["deployment", "reason"],
+            [*_OF, "reason"],
             registry=self.registry,
         )
         self._cold_starts = Histogram(
             "loraplex_cold_start_seconds",
             "From asking for a replica to its first token.",
-            ["deployment"],
+            _OF,
             buckets=SECONDS,
             registry=self.registry,
         )
@@ -62,13 +62,15 @@ class ScalerMetrics(Collector):
     def looked(self, world: World, look: Look, seconds: float) -> None:
         self._world = world
         self._looks.observe(seconds)
-        names = {facts.id: facts.name for facts in world.deployments}
+        known = {facts.id: [facts.name, facts.tenant] for facts in world.deployments}
         for note in (action for action in look.actions if isinstance(action, do.Note)):
-            name = names.get(note.deployment, note.deployment)
+            of = known.get(note.deployment)
+            if of is None:
+                continue
             if note.kind == "cold_start":
-                self._cold_starts.labels(name).observe(sum(note.inputs.values()))
+                self._cold_starts.labels(*of).observe(sum(note.inputs.values()))
             elif note.kind == "scaled" and note.deployment in look.decided:
-                self._decisions.labels(name, why(look.decided[note.deployment])).inc()
+                self._decisions.labels(*of, why(look.decided[note.deployment])).inc()
 
     def collect(self) -> Iterator[Metric]:
         world = self._world
@@ -115,7 +117,8 @@ def _of_world(world: World | None) -> Iterator[Metric]:
     )
     statuses = GaugeMetricFamily("loraplex_deployments", "Deployments.", labels=["status"])
     if world is not None:
-        for facts in world.deployments:
+        living = [facts for facts in world.deployments if facts.status != Status.DELETED]
+        for facts in living:  # else a name may come twice
             of = [facts.name, facts.tenant]
             states = Tally(replica.state for replica in world.replicas.get(facts.id, ()))
             for state in _LIVING:
@@ -128,7 +131,7 @@ def _of_world(world: World | None) -> Iterator[Metric]:
             backlog.add_metric(of, sum(lane.waiting for lane in lanes))
             running.add_metric(of, sum(lane.running for lane in lanes))
             oldest.add_metric(of, max((lane.oldest_wait_s for lane in lanes), default=0.0))
-        found = Tally(facts.status for facts in world.deployments)
+        found = Tally(facts.status for facts in living)
         for status in Status:
             statuses.add_metric([status.value], found[status])
     yield from (replicas, backlog, running, oldest, statuses)

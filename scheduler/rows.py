@@ -106,7 +106,8 @@ class SqlRows:
             return frozenset(Place(*row) for row in session.exec(wanted))
 
     @contextmanager
-    def _fenced(self) -> Iterator[Session]:
+    def fenced(self) -> Iterator[Session]:
+        """A transaction that no other scaler's overlaps. Raises Deposed."""
         with Session(self._database) as session:
             held = (
                 update(Leadership)
@@ -119,7 +120,7 @@ class SqlRows:
             yield session
 
     def move(self, deployment: str, seen: Status, event: Event, reason: str) -> None:
-        with self._fenced() as session:
+        with self.fenced() as session:
             row = session.get_one(Deployment, deployment)
             if row.status == seen:
                 lifecycle.apply(session, row, event, actor="scaler", reason=reason)
@@ -132,7 +133,7 @@ class SqlRows:
     ) -> None:
         also = {"target": revision, "failed_starts": 0, "retry_at": None}
         event, where = Event.ROLLOUT_FAILED, {"target": target}
-        with self._fenced() as session:
+        with self.fenced() as session:
             row = session.get_one(Deployment, deployment)
             if row.status == seen:
                 lifecycle.apply(
@@ -144,7 +145,7 @@ class SqlRows:
 
     def _update(self, deployment: str, **values: object) -> None:
         wanted = update(Deployment).where(col(Deployment.id) == deployment)
-        with self._fenced() as session:
+        with self.fenced() as session:
             session.execute(wanted.values(**values))
             session.commit()
 
@@ -158,7 +159,7 @@ class SqlRows:
             created_at=self._time(),
             asked_at=self._time(),
         )
-        with self._fenced() as session:
+        with self.fenced() as session:
             session.get_one(Deployment, replica.deployment).starts = replica.ordinal
             session.add(row)
             try:
@@ -200,7 +201,7 @@ class SqlRows:
         """A replica's row, and the start of an update of its deployment's, in one transaction.
         None: it is gone, which is final. A former leader may say so after this one has looked, and
         before this one has written anything."""
-        with self._fenced() as session:
+        with self.fenced() as session:
             row = session.get_one(Replica, replica)
             if row.state == ReplicaState.GONE:
                 session.rollback()
@@ -214,12 +215,12 @@ class SqlRows:
         wanted = update(Revision).where(col(Revision.deployment_id) == deployment)
         if revisions is not None:
             wanted = wanted.where(col(Revision.number).in_(revisions))
-        with self._fenced() as session:
+        with self.fenced() as session:
             session.execute(wanted.values(retired=True))
             session.commit()
 
     def note(self, deployment: str, kind: str, reason: str, inputs: Mapping[str, float]) -> None:
-        with self._fenced() as session:
+        with self.fenced() as session:
             row = session.get_one(Deployment, deployment)
             lifecycle.note(session, row, kind, actor="scaler", reason=reason, inputs=inputs)
 
@@ -233,7 +234,7 @@ class SqlRows:
                 and_(col(TrainingJob.host) == host, col(TrainingJob.slot) == slot),
             ),
         )
-        with self._fenced() as session:
+        with self.fenced() as session:
             values = {"host": host, "slot": slot, "placed_at": now, "beat_at": now}
             try:
                 done = changed(session, waits.values(yielding=False, **values))
@@ -246,7 +247,7 @@ class SqlRows:
     def yield_training(self, job: str) -> None:
         running = col(TrainingJob.state) == WorkState.RUNNING.value
         mine = update(TrainingJob).where(col(TrainingJob.id) == job, running)
-        with self._fenced() as session:
+        with self.fenced() as session:
             session.execute(mine.values(yielding=True))
             session.commit()
 
@@ -255,7 +256,7 @@ class SqlRows:
         silent = col(TrainingJob.beat_at) < self._time() - timedelta(seconds=SILENT_S)
         queued = col(TrainingJob.state) == WorkState.QUEUED.value
         mine = update(TrainingJob).where(col(TrainingJob.id) == job, or_(queued, silent))
-        with self._fenced() as session:
+        with self.fenced() as session:
             session.execute(mine.values(NO_PLACE))
             died = mine.where(col(TrainingJob.state) == WorkState.RUNNING.value)
             session.execute(died.values(state=WorkState.QUEUED.value, runner=""))
@@ -266,7 +267,7 @@ class SqlRows:
         events = datetime.fromtimestamp(self.now - EVENTS_KEPT_S, UTC)
         bills = self.now - BILLS_KEPT_S
         replicas = datetime.fromtimestamp(bills, UTC)
-        with self._fenced() as session:
+        with self.fenced() as session:
             session.execute(delete(DeploymentEvent).where(col(DeploymentEvent.at) < events))
             session.execute(delete(Replica).where(col(Replica.gone_at) < replicas))
             deliveries = col(WebhookDelivery.created_at) < events

@@ -98,7 +98,7 @@ class Scaler:
         self._relay = EventRelay(database, self._broker, settings.redis_url, self._webhooks)
         self._housekeeping = Housekeeping(self._broker, self._rows, settings.retention_s)
         self._usage = UsageCollector(database, self._broker)
-        self._charts = Charts(database, self._broker, settings.prices)
+        self._charts = Charts(self._rows, settings.prices)
         self._metrics = ScalerMetrics(database)
         self._served = serving_metrics(self._metrics.registry, settings, redis, "scaler")
         self._look_from = 0.0

@@ -1,4 +1,4 @@
-"""The console's built files (`console/`, Vite), with headers that let it load nothing else."""
+"""The console's built files (`console/`, Vite), with headers that let them load nothing else."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ _HEADERS = {
 }
 _UNBUILT = """<!doctype html><title>Loraplex</title><h1>Loraplex is up</h1>
 <p>The console was not built: run <code>make console</code> (Node from your system, or from PyPI),
-then start again. The API is at <a href="/docs">/docs</a>.</p>"""
+then start again. The API is all there: <a href="/openapi.json">/openapi.json</a>.</p>"""
 
 
 class _Assets(StaticFiles):
@@ -34,16 +34,25 @@ class _Assets(StaticFiles):
 def add_to(app: FastAPI) -> None:
     """The page itself is open to all: what it shows needs a login."""
     app.add_api_route("/", page, include_in_schema=False)
+    app.add_api_route("/docs", docs, include_in_schema=False)
     app.add_api_route("/favicon.svg", icon, include_in_schema=False)
     files = _Assets(directory=FOLDER / "assets", check_dir=False)
     app.mount("/assets", GZipMiddleware(files, minimum_size=500))
 
 
 async def page() -> Response:
-    if not (FOLDER / "index.html").is_file():
+    return _page("index.html")
+
+
+async def docs() -> Response:
+    """Swagger UI: from here, not from a CDN, whose scripts would act with a login's cookie."""
+    return _page("docs.html")
+
+
+def _page(name: str) -> Response:
+    if not (FOLDER / name).is_file():
         return HTMLResponse(_UNBUILT, headers=_HEADERS)
-    headers = _HEADERS | {"cache-control": "no-cache"}
-    return FileResponse(FOLDER / "index.html", headers=headers)
+    return FileResponse(FOLDER / name, headers=_HEADERS | {"cache-control": "no-cache"})
 
 
 async def icon() -> Response:

@@ -1,10 +1,11 @@
 """/api/v1/deployments/{name}/charts: what happened over time."""
 
+import gzip
 import time
 from typing import Annotated, Literal
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response
 from sqlmodel import Session
 
@@ -28,6 +29,7 @@ def get(
     since: Annotated[
         int | None, Query(ge=0, lt=2**40, description="Only points from then on, Unix seconds.")
     ] = None,
+    accept_encoding: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """Columns of equal length, one value every `step_s` seconds (5; for 7d 60). null: nobody
     looked; no replica or no answer to tell of. The latest points are still incomplete."""
@@ -38,4 +40,8 @@ def get(
         deployment = need_deployment(session, tenant, name)
         columns = chart_points.read(session, deployment.id, begin, now, step_s)
     body = {"step_s": step_s, "range_s": RANGES_S[range], "columns": columns}
-    return Response(msgspec.json.encode(body), media_type="application/json")
+    encoded, headers = msgspec.json.encode(body), {"vary": "accept-encoding"}
+    if "gzip" in accept_encoding:  # a day is 2 MB
+        encoded = gzip.compress(encoded, compresslevel=1)
+        headers["content-encoding"] = "gzip"
+    return Response(encoded, media_type="application/json", headers=headers)

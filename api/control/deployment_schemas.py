@@ -167,7 +167,8 @@ class RevisionOut(BaseModel):
 
 
 class DeploymentOut(BaseModel):
-    """`base_model` and `engine` are what serves; `change` is what it goes over to."""
+    """`base_model` and `engine` are what serves; `change` is what it goes over to. Another tenant's
+    (it is shared) shows no replicas."""
 
     name: str
     description: str

@@ -1,6 +1,7 @@
-"""A deployment as its owner sees it: its row, its revisions, what its replicas say."""
+"""A deployment as it is seen: its row, its revisions, and, by its owner, what its replicas say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -13,19 +14,38 @@ from loraplex.entities import Deployment, Revision
 from loraplex.messages import ReplicaReport
 
 
-async def show(state: State, deployment: Deployment) -> DeploymentOut:
-    return (await show_all(state, [deployment]))[0]
+@dataclass(frozen=True, slots=True)
+class Seen:
+    deployments: Sequence[Deployment]
+    revisions: Mapping[str, Sequence[Revision]]  # by deployment, those that have some
+    reports: Mapping[str, Sequence[ReplicaReport]]  # by deployment
 
 
-async def show_all(state: State, deployments: Sequence[Deployment]) -> list[DeploymentOut]:
-    """With their revisions and what their replicas say: one query and one round trip for all."""
+async def show(state: State, deployment: Deployment, tenant: str) -> DeploymentOut:
+    return (await show_all(state, [deployment], tenant))[0]
+
+
+async def show_all(
+    state: State, deployments: Sequence[Deployment], tenant: str
+) -> list[DeploymentOut]:
+    return shown(await seen(state, deployments), tenant)
+
+
+async def seen(state: State, deployments: Sequence[Deployment]) -> Seen:
+    """One query and one round trip for all. Raises Unavailable."""
     revisions = await run_in_threadpool(_revisions, state, [d.id for d in deployments])
     lanes = {d.id: {d.lane, *(r.lane for r in revisions.get(d.id, ()))} for d in deployments}
     wanted = [lane for each in lanes.values() for lane in each]
-    reports = dict(zip(wanted, await state.broker.reports(wanted), strict=True))
+    said = dict(zip(wanted, await state.broker.reports(wanted), strict=True))
+    reports = {name: [r for lane in each for r in said[lane]] for name, each in lanes.items()}
+    return Seen(deployments, revisions, reports)
+
+
+def shown(seen: Seen, tenant: str) -> list[DeploymentOut]:
+    """Of another tenant's without its replicas: they tell of others' load."""
     return [
-        _out(d, revisions.get(d.id, []), [r for lane in lanes[d.id] for r in reports[lane]])
-        for d in deployments
+        _out(d, seen.revisions.get(d.id, ()), seen.reports[d.id] if d.tenant_id == tenant else ())
+        for d in seen.deployments
     ]
 
 

@@ -50,7 +50,7 @@ async def create(
     deployment = await run_in_threadpool(_create, state, tenant, body)
     state.resolver.forget()
     await state.broker.set_gate(deployment.lane, None)
-    return await show(state, deployment)
+    return await show(state, deployment, tenant)
 
 
 @router.get("")
@@ -61,7 +61,7 @@ async def list_deployments(tenant: ForLooking, state: StateDep) -> dict[str, lis
         with Session(state.database, expire_on_commit=False) as session:
             return usable_by(session, tenant)
 
-    return {"data": await show_all(state, await run_in_threadpool(rows))}
+    return {"data": await show_all(state, await run_in_threadpool(rows), tenant)}
 
 
 @router.get("/{name}")
@@ -70,7 +70,7 @@ async def get(name: str, tenant: ForLooking, state: StateDep) -> DeploymentOut:
         with Session(state.database, expire_on_commit=False) as session:
             return need_usable(session, tenant, name)
 
-    return await show(state, await run_in_threadpool(row))
+    return await show(state, await run_in_threadpool(row), tenant)
 
 
 @router.get("/{name}/events")
@@ -125,7 +125,7 @@ async def change(
     deployment = await run_in_threadpool(write)
     state.resolver.forget()
     await state.broker.wake_scaler(deployment.lane.name)
-    return await show(state, deployment)
+    return await show(state, deployment, tenant)
 
 
 def _change(
@@ -239,7 +239,7 @@ async def _move(state: State, tenant: str, name: str, event: Event, why: str) ->
     shut = f"Deployment {name!r} is {deployment.status}." if event is not Event.START else None
     state.resolver.forget()
     await state.broker.set_gate(deployment.lane, shut)
-    return await show(state, deployment)
+    return await show(state, deployment, tenant)
 
 
 def _create(state: State, tenant: str, body: DeploymentCreate) -> Deployment:

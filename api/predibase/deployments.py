@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse
 from sqlmodel import Session, col, select
 
 from api.control import deployments as control
-from api.control.deployment_view import show_all
+from api.control.deployment_view import seen
+from api.control.deployment_view import shown as outs
 from api.errors import ApiError
 from api.predibase.schemas import Config, Create, Update, shown
 from api.requests.models import BrokenModel
@@ -58,13 +59,13 @@ async def list_all(
     if type is not None:
         shared = type in ("shared", "serverless")
         rows = [row for row in rows if row.shared == shared]
-    return {"data": await _shown(state, rows)}
+    return {"data": await _shown(state, rows, tenant)}
 
 
 @router.get("/v2/deployments/{name}")
 async def get(name: str, tenant: ForLooking, state: StateDep) -> dict[str, Any]:
     row = await run_in_threadpool(_row, state, tenant, name)
-    return {"data": (await _shown(state, [row]))[0]}
+    return {"data": (await _shown(state, [row], tenant))[0]}
 
 
 @router.put("/v2/deployments/{name}")
@@ -145,10 +146,10 @@ def _row(state: State, tenant: str, name: str) -> Deployment:
         return need_usable(session, tenant, name)
 
 
-async def _shown(state: State, rows: list[Deployment]) -> list[dict[str, Any]]:
-    found = []
-    for row, out in zip(rows, await show_all(state, rows), strict=True):
-        ready = sum(replica.phase == "ready" for replica in out.replicas)
+async def _shown(state: State, rows: list[Deployment], tenant: str) -> list[dict[str, Any]]:
+    found, known = [], await seen(state, rows)
+    for row, out in zip(rows, outs(known, tenant), strict=True):
+        ready = sum(report.phase == "ready" for report in known.reports[row.id])
         context = await run_in_threadpool(_context, state, row)
         found.append(shown(row, out.engine, ready, context))
     return found

@@ -8,7 +8,6 @@ from benchmarks.chaos.platform import REPLICAS, Platform
 from benchmarks.chaos.verdict import Verdict
 from loraplex.keys import (
     APIS,
-    CHARTED,
     DECISIONS,
     EPOCH,
     GROUP,
@@ -61,7 +60,7 @@ async def _keys_for_ever(platform: Platform) -> list[str]:
     lane = platform.lane
     one = {lane.jobs, lane.journal, lane.gate, lane.reports, lane.batches, lane.deaths}
     one |= {lane.dead_letters, APIS, LEADER, EPOCH, PUBLISHED}
-    one |= {LEARNED, DECISIONS, lane.traffic, lane.usage, lane.logs, TARGETS, CHARTED}
+    one |= {LEARNED, DECISIONS, lane.traffic, lane.usage, lane.logs, TARGETS}
     found = []
     for hash_ in (LEARNED, DECISIONS):  # one deployment
         if await platform.redis.hlen(hash_) > 1:

@@ -14,7 +14,6 @@ from loraplex.broker.scripts import source
 from loraplex.broker.stream_ids import in_order
 from loraplex.keys import (
     APIS,
-    CHARTED,
     COMPARE,
     COMPARISONS,
     DECISIONS,
@@ -224,13 +223,6 @@ class ScalerBroker:
 
     def keep_comparison(self, deployment: str, comparison: bytes) -> None:
         self._redis.set(COMPARISONS + deployment, comparison, ex=COMPARISON_KEPT_S)
-
-    def charted(self) -> bytes | None:
-        """What `keep_charted` kept."""
-        return cast(bytes | None, self._redis.get(CHARTED))
-
-    def keep_charted(self, counts: bytes) -> None:
-        self._redis.set(CHARTED, counts)
 
     def published(self) -> int:
         return int(cast(bytes | None, self._redis.get(PUBLISHED)) or 0)

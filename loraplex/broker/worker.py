@@ -46,6 +46,7 @@ class StepResult:
 
 
 LOG_KEPT = 2000  # lines of a lane's replicas, and some more
+LOG_KEPT_S = 7 * 86400  # after the latest
 
 
 class WorkerBroker:
@@ -231,4 +232,5 @@ class WorkerBroker:
             for line in lines:
                 fields: Any = {"r": replica, "l": line}
                 pipeline.xadd(self.lane.logs, fields, maxlen=LOG_KEPT, approximate=True)
+            pipeline.expire(self.lane.logs, LOG_KEPT_S)
             pipeline.execute()

@@ -106,18 +106,22 @@ async def _load(
             began = time.monotonic()
 
             async def one(number: int) -> Stream:
-                if rate is not None:
-                    await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+                asked = None
+                if rate is not None:  # what waits here for room was late, too
+                    asked = began + number / rate
+                    await asyncio.sleep(max(0.0, asked - time.monotonic()))
                 async with room:
-                    stream = await _ask(api, bodies[number], names[number])
+                    stream = await _ask(api, bodies[number], names[number], asked)
                 progress.advance(bar)
                 return stream
 
             return await asyncio.gather(*(one(number) for number in range(len(bodies))))
 
 
-async def _ask(api: httpx.AsyncClient, body: dict[str, Any], variant: str) -> Stream:
-    stream = Stream(variant, time.monotonic())
+async def _ask(
+    api: httpx.AsyncClient, body: dict[str, Any], variant: str, asked: float | None
+) -> Stream:
+    stream = Stream(variant, time.monotonic() if asked is None else asked)
     try:
         async with api.stream("POST", "/v1/completions", json=body) as response:
             if response.is_error:

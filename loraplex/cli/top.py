@@ -13,9 +13,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from loraplex.cli.client import Client, client, fail, out, print_json, print_table
+from loraplex.cli.client import Client, client, error_text, fail, out, print_json, print_table
 
 _AGAIN_S = 1.0
+_SHOWN = {"deployments", "rates", "jobs"}
+_PASSING = (429, 502, 503, 504)  # it, or what it needs, is away or busy
 _NARROWEST = 110  # columns, where they need not fit into a window
 _STATUS = {"ready": "green", "standby": "dim", "stopped": "dim", "errored": "red"}
 
@@ -70,41 +72,58 @@ def top(
 
 def _states(api: Client) -> Iterator[dict[str, Any]]:
     """What is known, after each change. Goes on when the API was away."""
-    state: dict[str, Any] = {"deployments": None, "rates": None, "jobs": []}
+    state: dict[str, Any] = {}
     while True:
         try:
-            with _stream(api) as lines:
+            with _stream(api, first=not state) as lines:
                 event = ""
                 for line in lines:
                     if line.startswith("event: "):
                         event = line[7:]
-                    elif line.startswith("data: ") and event in state:
-                        state[event] = json.loads(line[6:])
-                        if None not in state.values():
-                            yield dict(state)
+                    elif line.startswith("data: ") and _take(state, event, line[6:]):
+                        yield dict(state)
         except httpx.TransportError as away:
-            if state["deployments"] is None:
+            if not state:
                 raise fail(f"The API does not answer ({away}). Try: loraplex up") from away
         time.sleep(_AGAIN_S)
 
 
+def _take(state: dict[str, Any], event: str, data: str) -> bool:
+    """Whether there is something to show."""
+    if event == "changed":
+        changed = {each["name"]: each for each in json.loads(data)}
+        state["deployments"] = [changed.get(each["name"], each) for each in state["deployments"]]
+    elif event in _SHOWN:
+        state[event] = json.loads(data)
+    elif event == "ended":
+        raise fail(data)
+    else:
+        return False
+    return state.keys() == _SHOWN
+
+
 @contextmanager
-def _stream(api: Client) -> Iterator[Iterator[str]]:
+def _stream(api: Client, *, first: bool) -> Iterator[Iterator[str]]:
     with api.http.stream("GET", "/api/v1/live", timeout=httpx.Timeout(5, read=60)) as response:
-        if response.status_code in (401, 403):
+        if response.status_code == 200:
+            yield response.iter_lines()
+        elif response.status_code in _PASSING and not first:
+            yield iter(())
+        else:
             response.read()
-            raise fail(response.text)
-        yield response.iter_lines() if response.status_code == 200 else iter(())
+            raise fail(error_text(response))
 
 
 def _shown(state: dict[str, Any]) -> Group:
-    deployments, rates = state["deployments"], state["rates"]
+    deployments, rates = state["deployments"], state["rates"] or {}
     replicas = [{"deployment": d["name"], **r} for d in deployments for r in d["replicas"]]
     tokens = sum(rate.get("tokens_per_s") or 0 for rate in rates.values())
     cost = sum(rate.get("cost_per_h") or 0 for rate in rates.values())
     head = f"{len(deployments)} deployments   {len(replicas)} replicas   {tokens:.1f} tokens/s"
     head += f"   {cost:g}/h" if cost else ""
     parts: list[Text | Table] = [Text(head, style="bold"), _deployments(deployments, rates)]
+    if state["rates"] is None:
+        parts.append(Text("No scaler leads: rates are not known.", style="yellow"))
     if replicas:
         parts.append(_replicas(replicas))
     if state["jobs"]:

@@ -1,7 +1,7 @@
 """SQLModel tables: what outlives a process. Times are UTC; ids are short random strings."""
 
 from loraplex.entities.answers import Batch, StoredResponse, Totals, UsageRecord
-from loraplex.entities.charts import ChartPoint, PointKind
+from loraplex.entities.charts import ChartPoint, PointKind, ReplicaCounts
 from loraplex.entities.columns import Reason, UtcDateTime, new_id, utc_now
 from loraplex.entities.evaluation import Evaluation
 from loraplex.entities.exchange import CapturedExchange
@@ -41,6 +41,7 @@ __all__ = [
     "PointKind",
     "Reason",
     "Replica",
+    "ReplicaCounts",
     "Repo",
     "Revision",
     "StoredFile",

@@ -25,3 +25,10 @@ class ChartPoint(SQLModel, table=True):
     kind: str = Field(primary_key=True)
     at: int = Field(primary_key=True, sa_type=BigInteger)  # Unix seconds
     figures: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class ReplicaCounts(SQLModel, table=True):
+    """One row: what each replica's process had counted where the latest points of load end."""
+
+    id: int = Field(default=1, primary_key=True)
+    counts: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))

@@ -266,6 +266,14 @@ def test_other_sites_change_nothing_and_load_nothing(platform: Platform) -> None
         assert stranger.get("/api/v1/keys").status_code == 401
 
 
+def test_the_api_s_reference_is_served_from_here(page: Page, platform: Platform) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{_url(platform)}/docs")
+    expect(page.get_by_text("/v1/chat/completions").first).to_be_visible()
+    assert all(url.startswith((_url(platform), "data:")) for url in asked)
+
+
 def test_nothing_serious_stands_in_anybodys_way(page: Page, platform: Platform) -> None:
     """axe-core on each page, in both themes; wide and narrow."""
     wait_for_standby(platform)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from loraplex import charts
 from loraplex.broker.interface import SeenLane, SeenReplica
-from loraplex.charts import columns, of_answer, percentile
+from loraplex.charts import columns, of_answer, percentiles
 from loraplex.keys import Lane
 from loraplex.messages import ReplicaReport, Vitals
 from loraplex.replica_state import ReplicaState
@@ -77,7 +77,7 @@ def test_percentiles_are_within_their_bucket(values: list[float], share: float) 
     sums: charts.Figures = {}
     for value in values:
         charts.add(sums, of_answer(answer(queue_s=value, duration_s=value), first=True))
-    found = percentile(sums["queue_s"]["counts"], share)
+    found = percentiles(sums["queue_s"]["counts"], [share])[0]
     exact = sorted(values)[max(0, -(-int(share * 1e9) * len(values) // 10**9) - 1)]
     assert found is not None
     assert exact / 2 - 0.001 <= found <= 2 * exact + 0.001
@@ -108,8 +108,9 @@ def world(now: float, *replicas: ReplicaFacts, waiting: int = 0) -> World:
 def looks(sampler: Sampler, *worlds: World) -> dict[tuple[str, int], charts.Figures]:
     found: dict[tuple[str, int], charts.Figures] = {}
     for each in worlds:
-        for key, figures in sampler.look(each).items():
-            charts.add(found.setdefault(key, {}), figures)
+        sampler.look(each)
+        found |= sampler.complete
+        sampler.complete = {}
     return found
 
 
@@ -136,9 +137,34 @@ def test_the_next_leader_goes_on_counting() -> None:
     first, second = Sampler({}), Sampler({})
     first.counts = {}
     looks(first, world(100.0), world(101.0, replica("a", 5)))
-    second.counts = first.counts
-    found = looks(second, world(102.0, replica("a", 7)), world(105.0, replica("a", 7)))
-    assert found["dep", 100]["generated"] == 2
+    looks(first, world(105.0, replica("a", 6)))
+    second.counts = first.complete_counts
+    found = looks(second, world(107.0, replica("a", 9)), world(110.0, replica("a", 9)))
+    assert found["dep", 105]["generated"] == 4, "of the point that was not complete, too"
+
+
+def test_what_could_not_be_stored_is_kept() -> None:
+    sampler = Sampler({})
+    sampler.counts = {}
+    for now, count in ((100.0, 0), (101.0, 5), (105.0, 7), (110.0, 8)):
+        sampler.look(world(now, replica("a", count)))
+    stored = [sampler.complete["dep", at]["generated"] for at in (100, 105)]
+    assert stored == [5, 2]
+    assert sampler.complete_counts is not None
+    assert sampler.complete_counts["a"][1][0] == 7
+
+
+def test_a_replica_that_a_look_misses_is_not_counted_again() -> None:
+    sampler = Sampler({})
+    sampler.counts = {}
+    found = looks(
+        sampler,
+        world(100.0, replica("a", 50)),
+        world(101.0),
+        world(102.0, replica("a", 53)),
+        world(105.0),
+    )
+    assert found["dep", 100]["generated"] == 53
 
 
 def test_who_remembers_nothing_counts_from_now() -> None:

@@ -1,6 +1,6 @@
 // Calls of the API. The session's cookie goes with them; a lost session shows the login.
 import { signal } from '@preact/signals'
-import type { Session } from './types'
+import type { Deployment, Session } from './types'
 
 export const session = signal<Session | null | undefined>(undefined) // undefined: not known yet
 
@@ -67,6 +67,9 @@ export async function findSession() {
     else session.value = null
   }
 }
+
+// What others share is used, not looked into.
+export const owns = (deployment: Deployment) => !deployment.shared || !!session.value?.operator
 
 export const may = (scope: string) =>
   !!session.value && (session.value.scopes.includes('admin') || session.value.scopes.includes(scope))

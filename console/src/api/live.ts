@@ -6,7 +6,11 @@ import type { Columns, Deployment, DeploymentEvent, LiveJob } from './types'
 export const deployments = signal<Deployment[] | null>(null)
 export const jobs = signal<LiveJob[]>([])
 export const events = signal<DeploymentEvent[]>([])
-export const rates = signal<Record<string, Record<string, number | null>>>({})
+export type Rates = Record<string, Record<string, number | null>>
+export const rates = signal<Rates | null>(null) // null: not known
+// Of the latest five seconds; null: not known.
+export const rateOf = (name: string, figure: string): number | null =>
+  rates.value && (rates.value[name]?.[figure] ?? 0)
 export const points = signal<{ of: string; columns: Columns } | null>(null)
 export const connected = signal(false)
 export const watched = signal<string | null>(null) // the deployment whose chart points come, too
@@ -17,12 +21,17 @@ const AGAIN_MS = 1000
 let source: EventSource | null = null
 let again: ReturnType<typeof setTimeout> | undefined
 
+// Nobody looks at a hidden tab, and a browser has but six connections to a host.
+const hidden = signal(document.hidden)
+document.addEventListener('visibilitychange', () => (hidden.value = document.hidden))
+
 effect(() => {
   const open = !!session.value
   const of = watched.value
+  const away = hidden.value
   close()
-  if (open) connect(of)
-  else forget()
+  if (!open) forget()
+  else if (!away) connect(of)
 })
 
 function close() {
@@ -54,6 +63,11 @@ function connect(of: string | null) {
     session.value = null
   })
   on('deployments', (data) => (deployments.value = data))
+  on('changed', (data: Deployment[]) => {
+    const changed = new Map(data.map((each) => [each.name, each]))
+    const known = deployments.peek() ?? []
+    deployments.value = known.map((each) => changed.get(each.name) ?? each)
+  })
   on('jobs', (data) => (jobs.value = data))
   on('rates', (data) => (rates.value = data))
   on('points', (columns) => {

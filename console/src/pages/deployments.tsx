@@ -1,7 +1,7 @@
 import { useState } from 'preact/hooks'
 import { Link, useLocation } from 'wouter-preact'
-import { call, may, session } from '../api/client'
-import { deployments, rates } from '../api/live'
+import { call, may, owns, session } from '../api/client'
+import { deployments, rateOf } from '../api/live'
 import { Empty, Field, FormDialog, Pill, Table, say, typed } from '../parts/basics'
 import { money, number } from '../parts/format'
 
@@ -27,7 +27,7 @@ export function Deployments() {
       {!!all?.length && (
         <Table label="Deployments" head={['Name', 'Status', 'Replicas', 'Requests/s', 'Tokens/s', 'Waiting', 'Cost now', 'Base model']}>
           {all.map((each) => {
-            const rate = rates.value[each.name]
+            const rate = (figure: string) => (owns(each) ? rateOf(each.name, figure) : null)
             return (
               <tr key={each.name}>
                 <td>
@@ -38,13 +38,13 @@ export function Deployments() {
                   <Pill status={each.status} />
                 </td>
                 <td>
-                  {each.replicas.filter((replica) => replica.phase === 'ready').length}
+                  {owns(each) ? each.replicas.filter((replica) => replica.phase === 'ready').length : '–'}
                   <span class="muted"> of {each.min_replicas}–{each.max_replicas}</span>
                 </td>
-                <td>{number(rate?.requests_per_s ?? 0)}</td>
-                <td>{number(rate?.tokens_per_s ?? 0)}</td>
-                <td>{number(rate?.waiting ?? 0, 0)}</td>
-                <td>{session.value?.currency ? `${money(rate?.cost_per_h ?? 0)}/h` : '–'}</td>
+                <td>{number(rate('requests_per_s'))}</td>
+                <td>{number(rate('tokens_per_s'))}</td>
+                <td>{number(rate('waiting'), 0)}</td>
+                <td>{session.value?.currency ? `${money(rate('cost_per_h'))}/h` : '–'}</td>
                 <td class="muted">{each.base_model}</td>
               </tr>
             )

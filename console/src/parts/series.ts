@@ -16,6 +16,14 @@ export function merged(charts: Charts, fresh: Columns): Charts {
   return { step_s, range_s, columns: next as Columns }
 }
 
+// From when on points are missing between what is loaded and what has come; null: none are.
+export function gapBefore({ step_s, columns: { time } }: Charts, fresh: Columns): number | null {
+  const last = time[time.length - 1]
+  const first = fresh.time[0]
+  if (last === undefined || first === undefined || step_s !== stepOf(fresh, step_s)) return null
+  return first > last + step_s ? last : null
+}
+
 function stepOf(columns: Columns, otherwise: number): number {
   const [a, b] = columns.time
   return a === undefined || b === undefined ? otherwise : b - a

@@ -5,12 +5,13 @@ import { Empty, Loading, Pill, Table, useGet } from '../../parts/basics'
 import { when } from '../../parts/format'
 import type { TabProps } from './page'
 
-export function Events({ deployment: { name } }: TabProps) {
+export function Events({ deployment: { name, created_at } }: TabProps) {
   const { value, error } = useGet<{ data: DeploymentEvent[] }>(deploymentPath(name, '/events'))
   if (!value) return <Loading error={error} />
   const known = new Map(value.data.map((event) => [event.id, event]))
   for (const event of events.value) {
-    if (event.deployment === name) known.set(event.id, event)
+    const itsOwn = event.deployment === name && event.at >= created_at // not of a deleted namesake
+    if (itsOwn) known.set(event.id, event)
   }
   const shown = [...known.values()].sort((a, b) => b.id - a.id)
   if (!shown.length) return <Empty>Nothing has happened yet.</Empty>

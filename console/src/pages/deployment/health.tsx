@@ -6,7 +6,7 @@ import type { Charts } from '../../api/types'
 import { Chart, type Line, Window } from '../../parts/chart'
 import { Empty, Select } from '../../parts/basics'
 import { money, number, percent, seconds } from '../../parts/format'
-import { latest, merged } from '../../parts/series'
+import { gapBefore, latest, merged } from '../../parts/series'
 import type { TabProps } from './page'
 
 const RANGES: [string, string][] = [
@@ -97,7 +97,18 @@ export function Health({ deployment }: TabProps) {
   }, [path])
   const fresh = points.value
   useEffect(() => {
-    if (fresh?.of === deployment.name) setCharts((known) => known && merged(known, fresh.columns))
+    if (!charts || fresh?.of !== deployment.name) return
+    const since = gapBefore(charts, fresh.columns)
+    if (since === null) {
+      setCharts(merged(charts, fresh.columns))
+      return
+    }
+    let current = true // the stream was away
+    const add = (missed: Charts) => current && setCharts(merged(charts, missed.columns))
+    get<Charts>(`${path}&since=${since}`).then(add, () => {})
+    return () => {
+      current = false
+    }
   }, [fresh])
   useEffect(() => {
     Object.assign(globalThis, { loraplexCharts: charts }) // for whoever wants the numbers: tests do

@@ -1,5 +1,5 @@
 import { deploymentPath, session } from '../../api/client'
-import { rates } from '../../api/live'
+import { rateOf } from '../../api/live'
 import type { Explanation, ReplicaRow } from '../../api/types'
 import { Card, Empty, Pill, Stat, Table, useGet } from '../../parts/basics'
 import { ago, money, number, seconds } from '../../parts/format'
@@ -8,16 +8,16 @@ import type { TabProps } from './page'
 
 export function Overview({ deployment, owned }: TabProps) {
   const { name, replicas } = deployment
-  const rate = rates.value[name]
+  const rate = (figure: string) => (owned ? rateOf(name, figure) : null)
   const why = useGet<Explanation>(deploymentPath(name, '/explain'), 2).value
   return (
     <>
       <div class="stats">
-        <Stat label="Ready replicas" value={`${replicas.filter((r) => r.phase === 'ready').length} of ${deployment.max_replicas}`} />
-        <Stat label="Requests/s" value={number(rate?.requests_per_s ?? 0)} />
-        <Stat label="Tokens/s" value={number(rate?.tokens_per_s ?? 0)} />
-        <Stat label="Waiting" value={number(rate?.waiting ?? 0, 0)} />
-        {session.value?.currency && <Stat label="Cost now" value={`${money(rate?.cost_per_h ?? 0)}/h`} />}
+        {owned && <Stat label="Ready replicas" value={`${replicas.filter((r) => r.phase === 'ready').length} of ${deployment.max_replicas}`} />}
+        <Stat label="Requests/s" value={number(rate('requests_per_s'))} />
+        <Stat label="Tokens/s" value={number(rate('tokens_per_s'))} />
+        <Stat label="Waiting" value={number(rate('waiting'), 0)} />
+        {session.value?.currency && <Stat label="Cost now" value={`${money(rate('cost_per_h'))}/h`} />}
       </div>
       <Card title="Why this status, and this many replicas">
         <p>{deployment.reason || 'Nothing has happened yet.'}</p>

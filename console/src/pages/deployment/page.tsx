@@ -1,7 +1,7 @@
 // One deployment, in tabs.
 import { useEffect } from 'preact/hooks'
 import { Link, useLocation } from 'wouter-preact'
-import { call, deploymentPath, may, session } from '../../api/client'
+import { call, deploymentPath, may, owns } from '../../api/client'
 import { deployments, watched } from '../../api/live'
 import type { Deployment } from '../../api/types'
 import { act, confirm, Empty, Pill } from '../../parts/basics'
@@ -30,8 +30,7 @@ const TABS: [string, string, (props: TabProps) => preact.JSX.Element, boolean][]
 
 export function DeploymentPage({ name, tab }: { name: string; tab: string }) {
   const found = deployments.value?.find((each) => each.name === name)
-  // What others share is used, not looked into.
-  const owned = may('deployments') && (!found?.shared || !!session.value?.operator)
+  const owned = may('deployments') && (!found || owns(found))
   useEffect(() => {
     if (found && owned) watched.value = name
   }, [name, !!found, owned])
