@@ -13,12 +13,16 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from api.requests.models import BrokenModel
 from loraplex.broker.connection import Unavailable
 
 log = logging.getLogger(__name__)
+
+DATABASE_AWAY = (InterfaceError, OperationalError, PoolTimeout)
 
 _LORAX = re.compile(r"(/deployments/[^/]+|/[^/]+/deployments/v2/llms/[^/]+)(/(?!v1/).*)?")
 _PREDIBASE = re.compile(r"/v2/|(/v1)?/(users|llms|datasets)/|/transfers/")
@@ -71,6 +75,15 @@ def redis_away() -> ApiError:
         503,
         "queue_unavailable",
         "The queue is not reachable right now. Try again shortly.",
+        retry_after_s=2,
+    )
+
+
+def database_away() -> ApiError:
+    return ApiError(
+        503,
+        "database_unavailable",
+        "The database is not reachable right now. Try again shortly.",
         retry_after_s=2,
     )
 
@@ -166,6 +179,13 @@ def install(app: FastAPI) -> None:
         # Starlette logs the traceback.
         message = "A defect of the server; its log has the details."
         return render(request, ApiError(500, "server_error", message))
+
+    for lost in DATABASE_AWAY:
+
+        @app.exception_handler(lost)
+        async def _lost(request: Request, error: Exception) -> JSONResponse:
+            log.warning("the database is away: %s", error)
+            return render(request, database_away())
 
     for kind in Unavailable:
 

@@ -85,6 +85,8 @@ class Gate:
             return known if known is not None else await run_in_threadpool(keyring.find, key)
         except errors.ApiError as refused:  # routes that are open to all don't ask
             return refused
+        except errors.DATABASE_AWAY:
+            return errors.database_away()
 
     def _limit(self, request: Request) -> int:
         uploads = request.scope["path"].startswith(_UPLOADS)

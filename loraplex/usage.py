@@ -9,25 +9,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Select, func, literal_column
 from sqlalchemy import select as columns
 from sqlmodel import Session, col, or_, select
 
+from loraplex.dimensions import Dimension
 from loraplex.entities import Deployment, Replica, UsageRecord
 
 HOUR_S = 3600
 ANY = "*"  # the price of places that have none of their own
-
-
-class Dimension(StrEnum):
-    TENANT = "tenant"
-    DEPLOYMENT = "deployment"
-    ADAPTER = "adapter"
-    KEY = "key"
-    STATUS = "status"
 
 
 _COLUMNS = {

@@ -13,7 +13,7 @@ from sqlmodel import Session
 from sse_starlette import ServerSentEvent
 
 from api.control.looks import EACH_S, Happened, Look, Looks
-from api.errors import ApiError
+from api.errors import DATABASE_AWAY, ApiError
 from api.requests.event_stream import following
 from api.requests.resolve import need_deployment
 from api.security import ForLooking, Needs
@@ -78,7 +78,7 @@ class _Viewer:
                 except ApiError as ended:
                     yield ServerSentEvent(event="ended", data=ended.message)
                     return
-                except Unavailable:
+                except (*Unavailable, *DATABASE_AWAY):
                     found = []
                 for event in found:
                     yield event

@@ -14,9 +14,10 @@ from api.errors import ApiError, bad_request
 from api.security import ForDeployments, caller_of
 from api.state import StateDep
 from loraplex import usage
+from loraplex.dimensions import Dimension
 from loraplex.entities import Tenant
 from loraplex.scopes import Scope
-from loraplex.usage import Dimension, Line
+from loraplex.usage import Line
 
 router = APIRouter(tags=["usage"])
 

@@ -6,9 +6,8 @@ import typer
 from rich.text import Text
 
 from loraplex.cli.client import out, print_json
-from loraplex.doctor import Level, examine
 
-_MARKS = {Level.OK: ("ok  ", "green"), Level.WARN: ("warn", "yellow"), Level.BAD: ("bad ", "red")}
+_MARKS = {"OK": ("ok  ", "green"), "WARN": ("warn", "yellow"), "BAD": ("bad ", "red")}
 
 
 def register(app: typer.Typer) -> None:
@@ -17,13 +16,16 @@ def register(app: typer.Typer) -> None:
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """Look for what is wrong: ports, disk, Redis, database, clocks, models, GPU, versions."""
+    # Here, so that other commands don't load the database's libraries: half a second.
+    from loraplex.doctor import Level, examine
+
     worst = Level.OK
     findings = []
     for finding in examine():
         findings.append(finding)
         worst = max(worst, finding.level)
         if not as_json:
-            mark, style = _MARKS[finding.level]
+            mark, style = _MARKS[finding.level.name]
             out.print(Text.assemble((mark, style), f"  {finding.subject:<10} {finding.text}"))
             if finding.remedy:
                 out.print(f"                  → {finding.remedy}")

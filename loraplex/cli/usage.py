@@ -11,7 +11,7 @@ from rich.table import Table
 from loraplex.cli.client import client, fail, print_json, print_table
 from loraplex.cli.deployments import Json
 from loraplex.cli.keys import seconds
-from loraplex.usage import Dimension
+from loraplex.dimensions import Dimension
 
 
 class Bucket(StrEnum):

@@ -35,20 +35,8 @@ SETTINGS |= {"target_modules": ["q_proj", "v_proj"], "checkpoint_s": 0.0, "devic
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> str:
-    """Random weights, SmolLM2's tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    config = LlamaConfig(vocab_size=len(tokenizer), **sizes, **heads)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+def tiny(tiny_model: Path) -> str:
+    return str(tiny_model)
 
 
 def store(database: Engine, settings: ScalerSettings, rows: list[dict[str, Any]]) -> str:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from sqlmodel import Session
 
 from loraplex.database import connect
+from loraplex.dimensions import Dimension
 from loraplex.entities import Deployment, Replica, Tenant, UsageRecord
-from loraplex.usage import Dimension, Line, Query, Sums, Use, fold, report, share_out, split
+from loraplex.usage import Line, Query, Sums, Use, fold, report, share_out, split
 
 HOUR = 3600
 DAY = 1_800_000_000 // 86400 * 86400
