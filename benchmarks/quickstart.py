@@ -2,7 +2,7 @@
 
 - `commands`: that are typed until the first token of an answer to the page's request.
 - `minutes_to_first_token`: from the first of them; `minutes_again`: of `make up` the second time.
-- `mb_on_disk`: environment, base model and state; `mb_received`: by this machine's network meanwhile
+- `mb_on_disk`: environment, base model and state; `mb_received`: by this machine meanwhile
   (what the package index has on the same machine isn't in it).
 """
 
