@@ -19,7 +19,8 @@ if ! fits; then
   fits || { echo "It does not run here. The console is left out; the API is all there." >&2; exit 0; }
 fi
 echo "Building the console (some seconds) …"
+export npm_config_update_notifier=false npm_config_loglevel=error
 cd console
-npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+npm ci --ignore-scripts --no-audit --no-fund >/dev/null
 npm run --silent build >/dev/null
 echo "  done: $(du -sk ../api/console/static | cut -f1) KiB in api/console/static"

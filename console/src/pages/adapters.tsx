@@ -1,7 +1,8 @@
 import { Link } from 'wouter-preact'
 import { useState } from 'preact/hooks'
 import type { Repo } from '../api/types'
-import { Empty, Loading, Table, useGet } from '../parts/basics'
+import { Empty, Loading, PageHead, Table } from '../parts/basics'
+import { useGet } from '../parts/loading'
 import { bytes, when } from '../parts/format'
 
 export function Adapters() {
@@ -10,10 +11,9 @@ export function Adapters() {
   const repos = value?.data.filter((repo) => repo.name.includes(only.trim()))
   return (
     <>
-      <header class="page-head">
-        <h1>Adapters</h1>
+      <PageHead title="Adapters">
         <input type="search" aria-label="Only repos with" placeholder="Only repos with …" value={only} onInput={(e) => setOnly(e.currentTarget.value)} />
-      </header>
+      </PageHead>
       {!value && <Loading error={error} />}
       {repos?.length === 0 && (
         <Empty>

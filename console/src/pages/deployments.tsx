@@ -2,7 +2,9 @@ import { useState } from 'preact/hooks'
 import { Link, useLocation } from 'wouter-preact'
 import { call, may, owns, session } from '../api/client'
 import { deployments, rateOf } from '../api/live'
-import { Empty, Field, FormDialog, Pill, Table, say, typed } from '../parts/basics'
+import { say } from '../parts/asking'
+import { Empty, PageHead, Pill, Table } from '../parts/basics'
+import { Field, FormDialog, typed } from '../parts/forms'
 import { money, number } from '../parts/format'
 
 export function Deployments() {
@@ -10,14 +12,13 @@ export function Deployments() {
   const all = deployments.value
   return (
     <>
-      <header class="page-head">
-        <h1>Deployments</h1>
+      <PageHead title="Deployments">
         {may('deployments') && (
           <button class="primary" onClick={() => setCreating(true)}>
             New deployment
           </button>
         )}
-      </header>
+      </PageHead>
       {all === null && <Empty>Loading …</Empty>}
       {all?.length === 0 && (
         <Empty>

@@ -2,7 +2,10 @@
 import { useState } from 'preact/hooks'
 import { call, session } from '../api/client'
 import type { Key, Plan, Tenant } from '../api/types'
-import { Card, confirm, Dialog, Empty, Field, FormDialog, Loading, Pill, Table, typed, useGet } from '../parts/basics'
+import { confirm } from '../parts/asking'
+import { Card, Empty, Loading, PageHead, Pill, Table } from '../parts/basics'
+import { Dialog, Field, FormDialog, typed } from '../parts/forms'
+import { useGet } from '../parts/loading'
 import { ago, money, number, when } from '../parts/format'
 
 const SCOPES = ['inference', 'deployments', 'adapters', 'admin']
@@ -22,12 +25,11 @@ export function Keys() {
     })
   return (
     <>
-      <header class="page-head">
-        <h1>Keys and limits</h1>
+      <PageHead title="Keys and limits">
         <button class="primary" onClick={() => setCreating(true)}>
           New key
         </button>
-      </header>
+      </PageHead>
       <Card title="API keys">
         {!value && <Loading error={error} />}
         {value && (

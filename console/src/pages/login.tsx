@@ -1,6 +1,6 @@
 import { useState } from 'preact/hooks'
 import { logIn } from '../api/client'
-import { Field } from '../parts/basics'
+import { Field } from '../parts/forms'
 
 export function Login() {
   const [key, setKey] = useState('')

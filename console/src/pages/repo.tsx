@@ -1,12 +1,17 @@
 // A repo of adapters: its versions, how they do, and the aliases that point to them.
-import { Link, useLocation } from 'wouter-preact'
+import { useState } from 'preact/hooks'
+import { useLocation } from 'wouter-preact'
 import { call, may } from '../api/client'
 import type { Alias, Repo, VersionFigures } from '../api/types'
-import { act, Card, confirm, Empty, Loading, Table, useGet } from '../parts/basics'
+import { act, confirm, say } from '../parts/asking'
+import { Card, Empty, Loading, PageHead, Table } from '../parts/basics'
+import { useGet } from '../parts/loading'
+import { Field, FormDialog, typed } from '../parts/forms'
 import { bytes, number, seconds, when } from '../parts/format'
 
 export function RepoPage({ name }: { name: string }) {
   const [, go] = useLocation()
+  const [setting, setSetting] = useState(false)
   const at = `/api/v1/repos/${encodeURIComponent(name)}`
   const { value: repo, error, reload } = useGet<Repo>(at, 5)
   const figures = useGet<{ data: VersionFigures[] }>(`${at}/figures`, 5).value?.data ?? []
@@ -25,14 +30,7 @@ export function RepoPage({ name }: { name: string }) {
     })
   return (
     <>
-      <header class="page-head">
-        <div>
-          <p class="crumbs">
-            <Link href="/adapters">Adapters</Link>
-          </p>
-          <h1>{name}</h1>
-          <p class="muted">{repo.description}</p>
-        </div>
+      <PageHead under={['/adapters', 'Adapters']} title={name} subtitle={repo.description}>
         {may('adapters') && (
           <button
             class="danger"
@@ -52,7 +50,7 @@ export function RepoPage({ name }: { name: string }) {
             Delete
           </button>
         )}
-      </header>
+      </PageHead>
       <Card title="Versions">
         {!repo.versions.length && <Empty>No version yet.</Empty>}
         {!!repo.versions.length && (
@@ -93,10 +91,10 @@ export function RepoPage({ name }: { name: string }) {
           </Table>
         )}
       </Card>
-      <Card title="Aliases">
+      <Card title="Aliases" aside={may('adapters') && <button onClick={() => setSetting(true)}>Set an alias</button>}>
         {aliases.value?.data.length === 0 && (
           <Empty>
-            None. <code>loraplex alias set {name}@prod 1</code>
+            None. Clients ask for <code>{name}@prod</code>; what that is you set, and change at once.
           </Empty>
         )}
         {!!aliases.value?.data.length && (
@@ -129,6 +127,28 @@ export function RepoPage({ name }: { name: string }) {
           </Table>
         )}
       </Card>
+      {setting && <SetAlias {...{ name, at }} onClose={() => (setSetting(false), aliases.reload())} />}
     </>
+  )
+}
+
+function SetAlias(props: { name: string; at: string; onClose: () => void }) {
+  const submit = async (given: FormData) => {
+    const alias = encodeURIComponent(typed(given, 'alias'))
+    const versions = Object.fromEntries(
+      typed(given, 'versions').split(/\s+/).map((each) => {
+        const [version, weight = '1'] = each.split('=')
+        return [version, Number(weight)]
+      }),
+    )
+    await call('PUT', `${props.at}/aliases/${alias}`, { versions })
+    say(`${props.name}@${alias} is set.`)
+    props.onClose()
+  }
+  return (
+    <FormDialog title="Set an alias" verb="Set" onClose={props.onClose} submit={submit}>
+      <Field label="Alias" name="alias" required placeholder="prod" autocomplete="off" hint={`Clients ask for ${props.name}@prod.`} />
+      <Field label="Versions" name="versions" required placeholder="1=90 2=10" autocomplete="off" hint="A number, or several with their shares of the traffic." />
+    </FormDialog>
   )
 }

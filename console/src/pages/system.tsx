@@ -1,7 +1,9 @@
 // For whoever runs the platform: its processes, Redis, the fleet's places, dead letters.
 import { call } from '../api/client'
 import type { DeadLetter, System } from '../api/types'
-import { act, Card, confirm, Empty, Loading, Pill, Stat, Table, useGet } from '../parts/basics'
+import { act, confirm } from '../parts/asking'
+import { Card, Empty, Loading, PageHead, Pill, Stat, Table } from '../parts/basics'
+import { useGet } from '../parts/loading'
 import { ago, bytes, number, seconds } from '../parts/format'
 
 export function SystemPage() {
@@ -10,9 +12,7 @@ export function SystemPage() {
   const { redis } = value
   return (
     <>
-      <header class="page-head">
-        <h1>System</h1>
-      </header>
+      <PageHead title="System" />
       <div class="stats">
         <Stat label="Loraplex" value={value.version} />
         <Stat label="Leading scaler" value={value.leader || 'none!'} />

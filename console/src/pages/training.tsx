@@ -1,10 +1,11 @@
 // A fine-tuning job: its losses as they come.
 import { useMemo } from 'preact/hooks'
-import { Link } from 'wouter-preact'
 import { call, may } from '../api/client'
 import { jobs } from '../api/live'
 import type { TrainingEvent, TrainingJob } from '../api/types'
-import { Card, confirm, Empty, Loading, Pill, Stat, Table, useGet, useStream } from '../parts/basics'
+import { confirm } from '../parts/asking'
+import { Card, Empty, Loading, PageHead, Pill, Stat, Table } from '../parts/basics'
+import { useGet, useStream } from '../parts/loading'
 import { LossChart } from '../parts/loss_chart'
 import { number, seconds, when } from '../parts/format'
 
@@ -20,16 +21,15 @@ export function TrainingPage({ id }: { id: string }) {
   const messages = told.filter((event) => event.type !== 'metrics').reverse()
   return (
     <>
-      <header class="page-head">
-        <div>
-          <p class="crumbs">
-            <Link href="/fine-tuning">Fine-tuning</Link>
-          </p>
-          <h1>
+      <PageHead
+        under={['/fine-tuning', 'Fine-tuning']}
+        subtitle={job.model}
+        title={
+          <>
             {id} <Pill status={job.status} />
-          </h1>
-          <p class="muted">{job.model}</p>
-        </div>
+          </>
+        }
+      >
         {may('adapters') && UNDER_WAY.includes(job.status) && (
           <button
             class="danger"
@@ -48,7 +48,7 @@ export function TrainingPage({ id }: { id: string }) {
             Cancel
           </button>
         )}
-      </header>
+      </PageHead>
       {job.error?.message && <p class="bad">{job.error.message}</p>}
       <div class="stats">
         <Stat label="Step" value={live?.total_steps ? `${live.step} of ${live.total_steps}` : `${losses.at(-1)?.data?.step ?? '–'}`} />

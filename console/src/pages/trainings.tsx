@@ -3,7 +3,9 @@ import { Link, useLocation } from 'wouter-preact'
 import { call, may } from '../api/client'
 import { deployments, jobs } from '../api/live'
 import type { TrainingJob } from '../api/types'
-import { Empty, Field, FormDialog, Loading, Pill, Table, typed, useGet } from '../parts/basics'
+import { Empty, Loading, PageHead, Pill, Table } from '../parts/basics'
+import { Field, FormDialog, typed } from '../parts/forms'
+import { useGet } from '../parts/loading'
 import { number, seconds, when } from '../parts/format'
 
 export function Trainings() {
@@ -11,14 +13,13 @@ export function Trainings() {
   const { value, error } = useGet<{ data: TrainingJob[] }>('/v1/fine_tuning/jobs?limit=100', 3)
   return (
     <>
-      <header class="page-head">
-        <h1>Fine-tuning</h1>
+      <PageHead title="Fine-tuning">
         {may('adapters') && (
           <button class="primary" onClick={() => setCreating(true)}>
             Train an adapter
           </button>
         )}
-      </header>
+      </PageHead>
       {!value && <Loading error={error} />}
       {value?.data.length === 0 && (
         <Empty>

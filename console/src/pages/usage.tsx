@@ -1,7 +1,9 @@
 import { useState } from 'preact/hooks'
 import { session } from '../api/client'
 import type { UsageLine } from '../api/types'
-import { Empty, Loading, Select, Stat, Table, useGet } from '../parts/basics'
+import { Empty, Loading, PageHead, Stat, Table } from '../parts/basics'
+import { Select } from '../parts/forms'
+import { useGet } from '../parts/loading'
 import { money, number, seconds } from '../parts/format'
 
 const SINCE: [string, string][] = [
@@ -32,12 +34,11 @@ export function Usage() {
   const most = Math.max(...lines.map((line) => line.completion_tokens), 1)
   return (
     <>
-      <header class="page-head">
-        <h1>Usage and cost</h1>
+      <PageHead title="Usage and cost">
         <a class="button" href={csv} download="usage.csv">
           As CSV
         </a>
-      </header>
+      </PageHead>
       <div class="row toolbar">
         <Select label="Since" value={days} options={SINCE} onChange={setDays} />
         <Select label="By" value={by} options={BY} onChange={setBy} />

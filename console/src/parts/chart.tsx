@@ -1,12 +1,11 @@
 // Time charts that share one window: drag to pan, wheel to zoom, double-click to follow again.
 import { signal } from '@preact/signals'
-import { useEffect, useMemo, useRef } from 'preact/hooks'
+import { useEffect, useMemo } from 'preact/hooks'
 import uPlot from 'uplot'
-import 'uplot/dist/uPlot.min.css'
 import type { Columns } from '../api/types'
 import { tick } from './format'
+import { type Look, usePlot } from './plot'
 import { latest, thinned } from './series'
-import { theme } from './theme'
 
 export interface Line {
   name: string // of the column
@@ -101,30 +100,19 @@ interface Props {
 }
 
 export function Chart({ title, unit, lines, columns, window, most = 0 }: Props) {
-  const box = useRef<HTMLDivElement>(null)
-  const plot = useRef<uPlot | null>(null)
   const factor = window.factor.value
   const data = useMemo(
     () => thinned(columns, lines.map((line) => line.name), factor) as uPlot.AlignedData,
     [columns, lines, factor],
   )
-  const colors = theme.value
-  useEffect(() => {
-    const made = new uPlot(options(unit, lines, window, most, box.current!), data, box.current!)
-    plot.current = made
+  const { box, plot } = usePlot(HEIGHT, data, (look) => options(unit, lines, window, most, look), (made) => {
     window.add(made)
     const release = gestures(made, window)
-    const resized = new ResizeObserver(([entry]) => {
-      made.setSize({ width: Math.floor(entry!.contentRect.width), height: HEIGHT })
-    })
-    resized.observe(box.current!)
     return () => {
       release()
-      resized.disconnect()
       window.remove(made)
-      made.destroy()
     }
-  }, [colors, lines])
+  })
   useEffect(() => {
     window.extent(columns.time)
     plot.current?.setData(data, false)
@@ -155,15 +143,9 @@ function options(
   lines: Line[],
   window: Window,
   most: number,
-  box: HTMLElement,
-): uPlot.Options {
-  const style = getComputedStyle(box)
-  const color = (name: string) => style.getPropertyValue(name).trim()
-  const grid = { stroke: color('--grid'), width: 1 }
-  const font = '11px system-ui, sans-serif'
+  { color, x, y }: Look,
+): Omit<uPlot.Options, 'width' | 'height'> {
   return {
-    width: box.clientWidth,
-    height: HEIGHT,
     legend: { show: false },
     cursor: { sync: { key: 'charts' }, drag: { x: false, y: false, setScale: false } },
     scales: {
@@ -171,15 +153,8 @@ function options(
       y: { range: (_, __, max) => [0, Math.max(most, (max ?? 0) * 1.1) || 1] },
     },
     axes: [
-      { stroke: color('--muted'), grid: { show: false }, ticks: grid, font, size: 30, values: TIMES },
-      {
-        stroke: color('--muted'),
-        grid,
-        ticks: { show: false },
-        font,
-        size: 58,
-        values: (_, ticks) => ticks.map((value) => unit(value)),
-      },
+      { ...x, size: 30, values: TIMES },
+      { ...y, size: 58, values: (_, ticks) => ticks.map((value) => unit(value)) },
     ],
     series: [
       {},

@@ -1,6 +1,7 @@
 import { Link } from 'wouter-preact'
 import type { Adapter } from '../../api/types'
-import { Empty, Loading, Table, useGet } from '../../parts/basics'
+import { Empty, Loading, Table } from '../../parts/basics'
+import { useGet } from '../../parts/loading'
 import { bytes } from '../../parts/format'
 import type { TabProps } from './page'
 

@@ -1,7 +1,8 @@
 import { deploymentPath } from '../../api/client'
 import { events } from '../../api/live'
 import type { DeploymentEvent } from '../../api/types'
-import { Empty, Loading, Pill, Table, useGet } from '../../parts/basics'
+import { Empty, Loading, Pill, Table } from '../../parts/basics'
+import { useGet } from '../../parts/loading'
 import { when } from '../../parts/format'
 import type { TabProps } from './page'
 

@@ -1,6 +1,7 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { deploymentPath } from '../../api/client'
-import { Empty, useStream } from '../../parts/basics'
+import { Empty } from '../../parts/basics'
+import { useStream } from '../../parts/loading'
 import type { TabProps } from './page'
 
 interface Line {

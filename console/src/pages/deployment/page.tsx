@@ -4,7 +4,8 @@ import { Link, useLocation } from 'wouter-preact'
 import { call, deploymentPath, may, owns } from '../../api/client'
 import { deployments, watched } from '../../api/live'
 import type { Deployment } from '../../api/types'
-import { act, confirm, Empty, Pill } from '../../parts/basics'
+import { act, confirm } from '../../parts/asking'
+import { Empty, PageHead, Pill } from '../../parts/basics'
 import { AdaptersTab } from './adapters'
 import { Configuration } from './configuration'
 import { Events } from './events'
@@ -47,18 +48,17 @@ export function DeploymentPage({ name, tab }: { name: string; tab: string }) {
   const Shown = shown[2]
   return (
     <>
-      <header class="page-head">
-        <div>
-          <p class="crumbs">
-            <Link href="/deployments">Deployments</Link>
-          </p>
-          <h1>
+      <PageHead
+        under={['/deployments', 'Deployments']}
+        subtitle={found.base_model}
+        title={
+          <>
             {name} <Pill status={found.status} />
-          </h1>
-          <p class="muted">{found.base_model}</p>
-        </div>
+          </>
+        }
+      >
         {owned && <Actions deployment={found} />}
-      </header>
+      </PageHead>
       <nav class="tabs" aria-label="Of the deployment">
         {tabs.map(([id, title]) => (
           <Link href={`/deployments/${name}/${id}`} aria-current={id === shown[0] ? 'page' : undefined}>

@@ -1,6 +1,6 @@
 // A request as curl, for OpenAI's SDK and for LoRAX' client, to copy.
 import { useState } from 'preact/hooks'
-import { say } from '../../parts/basics'
+import { say } from '../../parts/asking'
 
 interface Props {
   name: string
