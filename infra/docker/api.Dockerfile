@@ -2,6 +2,7 @@
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
 COPY . .
+RUN [ -f api/console/static/index.html ] || infra/console.sh
 RUN python -m venv /opt/loraplex && /opt/loraplex/bin/pip install --no-cache-dir '.[api,postgres]'
 
 FROM python:3.11-slim-bookworm
