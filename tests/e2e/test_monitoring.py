@@ -1,0 +1,97 @@
+"""A real Prometheus, set up as compose does, finds all processes and fills every panel."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from infra.monitoring import dashboard
+from loraplex.embedded.ports import free_port
+from tests.e2e.conftest import Platform, until
+
+pytestmark = pytest.mark.e2e
+
+FOLDER = dashboard.FILE.parents[2]
+ANSWERS, TOKENS = 6, 20
+# Nothing runs on a GPU here.
+EMPTY = {"loraplex_gpu_utilization > 0"}
+
+
+@contextmanager
+def prometheus(platform: Platform, folder: Path) -> Iterator[httpx.Client]:
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("no Prometheus here (Debian's package)")
+    api = platform.http()
+    key = folder / "key"
+    key.write_text(api.headers["authorization"].removeprefix("Bearer "))
+    config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    config["global"]["scrape_interval"] = "1s"
+    config["rule_files"] = [str(FOLDER / "alerts.yml")]
+    (found,) = config["scrape_configs"][0]["http_sd_configs"]
+    found["url"] = f"{api.base_url}/api/v1/metrics/targets"
+    found["refresh_interval"] = "1s"
+    found["authorization"]["credentials_file"] = str(key)
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    port = free_port()
+    command = [program, "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
+    command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
+    with (folder / "log").open("w") as log:
+        running = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1") as client:
+                yield client
+        finally:
+            running.terminate()
+            running.wait()
+
+
+def ask(client: httpx.Client, expression: str) -> list[dict[str, Any]]:
+    """What it gives, by series; nothing while it isn't up."""
+    try:
+        answer = client.get("/query", params={"query": expression})
+    except httpx.TransportError:
+        return []
+    assert answer.status_code in (200, 503), answer.text
+    if answer.status_code == 503:
+        return []
+    result: list[dict[str, Any]] = answer.json()["data"]["result"]
+    return [each for each in result if each["value"][1] != "NaN"]
+
+
+def value(series: list[dict[str, Any]]) -> float:
+    return float(series[0]["value"][1]) if series else -1.0
+
+
+def test_prometheus_counts_what_was_asked_and_no_panel_is_empty(
+    platform: Platform, tmp_path: Path
+) -> None:
+    platform.deploy("graphed", cooldown_time=3600)
+    with prometheus(platform, tmp_path) as client:
+        processes = "count by (process) (up == 1)"
+        until(lambda: ask(client, processes), lambda found: len(found) >= 3)
+        for number in range(ANSWERS):
+            platform.openai().completions.create(
+                model="graphed", prompt=f"{number} ships", max_tokens=TOKENS, temperature=0
+            )
+        asked = 'sum(loraplex_requests_total{deployment="graphed"})'
+        told = 'sum(loraplex_tokens_total{deployment="graphed",kind="completion"})'
+        until(lambda: value(ask(client, asked)), lambda count: count == ANSWERS)
+        assert 0 < value(ask(client, told)) <= ANSWERS * TOKENS
+        for title, _, lines in dashboard.PANELS:
+            for expression, _ in lines:
+                query = expression.replace("$__rate_interval", "1m").replace("$deployment", ".*")
+                if expression not in EMPTY:
+                    assert until(lambda q=query: ask(client, q), bool), title  # type: ignore[misc]
+        rules = client.get("/rules").json()["data"]["groups"]
+        failed = [
+            rule["name"] for group in rules for rule in group["rules"] if rule["health"] == "err"
+        ]
+        assert not failed
+    platform.http().delete("/api/v1/deployments/graphed")
