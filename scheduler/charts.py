@@ -108,6 +108,7 @@ class Charts:
         with self._rows.fenced() as session:
             row = session.get(ReplicaCounts, 1)
             self._sampler.counts = row.counts if row else None
+            session.commit()  # from now on no earlier leader adds to it
 
     def look(self, world: World) -> None:
         """Raises Deposed; what it can't store it stores with what comes next."""

@@ -203,7 +203,7 @@ class Scaler:
         """What fails beside the look must not end this scaler's leadership."""
         try:
             job()
-        except Unavailable:
+        except (*Unavailable, Deposed):
             raise
         except Exception:
             log.exception("%s: failed, the next look tries again", what)

@@ -17,6 +17,7 @@ from loraplex.broker.worker import WorkerBroker
 from loraplex.database import connect, migrate
 from loraplex.entities import (
     Batch,
+    ChartPoint,
     Deployment,
     DeploymentEvent,
     Evaluation,
@@ -30,6 +31,7 @@ from loraplex.messages import ReplicaReport
 from loraplex.replica_state import ReplicaState
 from loraplex.status import Event, Status
 from scheduler.actions import FailedStarts, Intend
+from scheduler.charts import Charts
 from scheduler.claim import Claim
 from scheduler.drivers.base import ReplicaSpec
 from scheduler.drivers.fake import FakeDriver
@@ -39,6 +41,7 @@ from scheduler.placement import Place
 from scheduler.rows import EVENTS_KEPT_S, SqlRows
 from scheduler.trainings import TrainingFacts
 from scheduler.webhooks import Webhooks
+from tests.unit.test_charts import replica, world
 
 INTENT = Intend("rep-1-1", "dep-1", 1, 1, "local", 0)
 LANE = Lane("m", "dep-1")
@@ -313,3 +316,20 @@ def _store(database: Engine, *kinds: str) -> None:
                 )
             )
         session.commit()
+
+
+def test_tokens_are_charted_once_whoever_led_when(database: Engine) -> None:
+    old, new = (Charts(rows(database, epoch), {}) for epoch in (1, 2))
+    old.load()
+    for now, counted in ((100.0, 0), (101.0, 40), (105.0, 50)):
+        old.look(world(now, replica("a", counted)))
+    new.load()
+    with pytest.raises(Deposed):
+        old.look(world(110.0, replica("a", 60)))
+    for now in (106.0, 110.0):
+        new.look(world(now, replica("a", 60)))
+    with Session(database) as session:
+        points = session.exec(
+            select(ChartPoint).where(ChartPoint.deployment_id == "dep", ChartPoint.step_s == 5)
+        )
+        assert sum(point.figures["generated"] for point in points) == 60
