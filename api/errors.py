@@ -7,6 +7,7 @@ Predibase's control plane in Predibase's, everything else in OpenAI's.
 import logging
 import math
 import re
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from loraplex.broker.connection import Unavailable
 log = logging.getLogger(__name__)
 
 DATABASE_AWAY = (InterfaceError, OperationalError, PoolTimeout)
+# What SQLite says of it; other OperationalErrors of SQLite are defects.
+_SQLITE_AWAY = ("locked", "unable to open", "disk I/O", "disk is full")
 
 _LORAX = re.compile(r"(/deployments/[^/]+|/[^/]+/deployments/v2/llms/[^/]+)(/(?!v1/).*)?")
 _PREDIBASE = re.compile(r"/v2/|(/v1)?/(users|llms|datasets)/|/transfers/")
@@ -184,6 +187,8 @@ def install(app: FastAPI) -> None:
 
         @app.exception_handler(lost)
         async def _lost(request: Request, error: Exception) -> JSONResponse:
+            if not _is_away(error):
+                raise error  # a defect
             log.warning("the database is away: %s", error)
             return render(request, database_away())
 
@@ -193,3 +198,10 @@ def install(app: FastAPI) -> None:
         async def _away(request: Request, error: Exception) -> JSONResponse:
             log.warning("Redis is away: %s", error)
             return render(request, redis_away())
+
+
+def _is_away(error: Exception) -> bool:
+    origin = getattr(error, "orig", None)
+    if not isinstance(origin, sqlite3.Error):
+        return True
+    return any(text in str(origin) for text in _SQLITE_AWAY)

@@ -5,7 +5,7 @@ set -euo pipefail
 mkdir -p "$1/wheels" "$1/loraplex"
 bundle=$(cd "$1" && pwd)
 cd "$(dirname "$0")/.."
-python=${PYTHON:-python3} torch=$(grep -oP '^torch=\K.*' infra/install.sh)
+python=${PYTHON:-python3} torch=$(sed -n 's/^torch=//p' infra/install.sh)
 collect() { "$python" -m pip --disable-pip-version-check wheel -q -w "$bundle/wheels" "$@"; }
 
 infra/console.sh

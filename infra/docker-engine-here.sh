@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # A Docker engine and a base image on a Debian machine that reaches package registries but no image
-# registry (CI): infra/docker-engine-here.sh start|image|stop [FOLDER]
+# registry (CI): infra/docker-engine-here.sh start|image|stop [FOLDER] [IMAGE…]
 #   start   install and start dockerd; prints the DOCKER_HOST to export
-#   image   build loraplex/gpu_worker, as a user does, on a base that debootstrap makes
+#   image   build loraplex/gpu_worker (or those named: api, scheduler), as a user does, on a base
+#           that debootstrap makes
 #   stop    end the engine that `start` started, and remove what it stored
 # Where images can be pulled none of this is needed: `docker build -f infra/docker/…`.
 set -euo pipefail
-verb=$1 folder=${2:-/tmp/loraplex-engine}
+verb=$1 folder=${2:-/tmp/loraplex-engine} images=("${@:3}")
 root=$(cd "$(dirname "$0")/.." && pwd)
 base=python:3.11-slim-bookworm
 export DOCKER_HOST=unix://$folder/docker.sock
@@ -40,7 +41,7 @@ import_base() {
   ln -s /usr/bin/python3 "$tree/usr/local/bin/python"
   cp "$certificates" "$tree$certificates"
   local change=(--change "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-  change+=(--change "ENV PIP_CERT=$certificates")
+  change+=(--change "ENV PIP_CERT=$certificates NODE_EXTRA_CA_CERTS=$certificates")
   if [ -n "${PIP_FIND_LINKS:-}" ] && [ -d "${PIP_FIND_LINKS:-}" ]; then
     mkdir -p "$tree$PIP_FIND_LINKS"
     cp "$PIP_FIND_LINKS"/torch-*.whl "$tree$PIP_FIND_LINKS"
@@ -54,8 +55,10 @@ image() {
   $docker image inspect $base >/dev/null 2>&1 || import_base
   local index
   index=$(python3 -c 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)')
-  DOCKER_BUILDKIT=1 $docker build --network host --build-arg "TORCH_INDEX=$index" \
-    --file "$root/infra/docker/gpu_worker.Dockerfile" --tag loraplex/gpu_worker "$root"
+  for name in "${images[@]:-gpu_worker}"; do
+    DOCKER_BUILDKIT=1 $docker build --network host --build-arg "TORCH_INDEX=$index" \
+      --file "$root/infra/docker/$name.Dockerfile" --tag "loraplex/$name" "$root"
+  done
 }
 
 stop() {
@@ -68,4 +71,4 @@ stop() {
   rm -rf "$folder"
 }
 
-case $verb in start | image | stop) $verb ;; *) sed -n 2,7p "$0" && exit 2 ;; esac
+case $verb in start | image | stop) $verb ;; *) sed -n 2,8p "$0" && exit 2 ;; esac

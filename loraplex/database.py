@@ -10,10 +10,11 @@ from sqlmodel import create_engine
 
 
 def connect(url: str) -> Engine:
-    """An engine for `url`. SQLite waits up to 10 s for another process' write."""
+    """An engine for `url`. SQLite waits up to 10 s for another process' write. Errors don't tell
+    what was to be written: it may be somebody's prompt."""
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": 10})
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    engine = create_engine(url, connect_args={"timeout": 10}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

@@ -29,6 +29,7 @@ from loraplex.database import connect as connect_database
 from loraplex.embedded.record import PlatformRecord
 from loraplex.embedded.valkey import NoServer, find_server
 from loraplex.settings import EmbeddedSettings
+from loraplex.unknown_settings import unknown
 
 _FEW_BYTES, _VERY_FEW_BYTES = 5 * 2**30, 2**30
 _SKEW_S, _LONG_SKEW_S = 0.5, 3.0  # a lease is 5 s
@@ -59,6 +60,8 @@ def examine() -> Iterator[Finding]:
             name = "_".join(("LORAPLEX", *map(str, error["loc"]))).upper()
             yield Finding(Level.BAD, "settings", f"{name}: {error['msg']}", "See docs/settings.md.")
         return
+    for text in unknown(os.environ):
+        yield Finding(Level.WARN, "settings", text, "See docs/settings.md.")
     record = PlatformRecord.load(settings.home)
     yield from _home(settings.home)
     yield from _platform(record)

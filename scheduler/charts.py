@@ -21,29 +21,31 @@ Points = dict[tuple[str, int], charts.Figures]  # by deployment and begin
 
 
 class Sampler:
-    """Sums of the point that is under way, and of those that are complete but not stored. Pure."""
+    """Sums of the point that is under way. Pure."""
 
     def __init__(self, prices: Mapping[str, float]) -> None:
         self._prices = prices
         self._looked_at: float | None = None
         self._point = 0
         self._sums: dict[str, charts.Figures] = {}
-        self.complete: Points = {}
         self.counts: Counts | None = None  # as they were last seen; None: nobody knows
         self.complete_counts: Counts | None = None  # where what is complete ends
 
-    def look(self, world: World) -> None:
+    def look(self, world: World) -> Points:
+        """Returns what is complete by now; mostly nothing."""
         passed = world.now - self._looked_at if self._looked_at is not None else 0.0
         passed = passed if 0 < passed <= _LONGEST_S else 0.0
-        self._looked_at = world.now
-        point = charts.begin(world.now, charts.FINE_S)
+        now, known = world.now, self.counts or {}
+        if self._looked_at is None:  # whom nobody could see was not missed
+            known = {name: (now, counted) for name, (_, counted) in known.items()}
+        self._looked_at = now
+        point, complete = charts.begin(now, charts.FINE_S), {}
         if point != self._point:
-            self.complete |= {(name, self._point): sums for name, sums in self._sums.items()}
+            complete = {(name, self._point): sums for name, sums in self._sums.items()}
             self.complete_counts = self.counts
             self._point, self._sums = point, {}
         if passed:
             self._sums.setdefault(charts.LOOKED, {"s": 0.0})["s"] += passed
-        now, known = world.now, self.counts or {}
         counts: Counts = {name: each for name, each in known.items() if now - each[0] < _MISSED_S}
         for facts in world.deployments:
             lanes = {facts.lane, *facts.lanes.values()} & world.lanes.keys()
@@ -54,6 +56,7 @@ class Sampler:
             if any(figures.values()):
                 charts.add(self._sums.setdefault(facts.id, {}), figures)
         self.counts = counts
+        return complete
 
     def _counted(self, lanes: Iterable[SeenLane], counts: Counts, now: float) -> dict[str, int]:
         """What its replicas have counted since the look before."""
@@ -100,23 +103,27 @@ class Charts:
     def __init__(self, rows: SqlRows, prices: Mapping[str, float]) -> None:
         self._rows = rows
         self._prices = prices
-        self._sampler = Sampler(prices)
+        self._sampler: Sampler | None = None
 
     def load(self) -> None:
         """As the leader before left it."""
-        self._sampler = Sampler(self._prices)
+        self._sampler = None
+        sampler = Sampler(self._prices)
         with self._rows.fenced() as session:
             row = session.get(ReplicaCounts, 1)
-            self._sampler.counts = row.counts if row else None
+            sampler.counts = row.counts if row else None
             session.commit()  # from now on no earlier leader adds to it
+        self._sampler = sampler
 
     def look(self, world: World) -> None:
-        """Raises Deposed; what it can't store it stores with what comes next."""
-        self._sampler.look(world)
-        if not self._sampler.complete:
-            return
-        with self._rows.fenced() as session:
-            add_points(session, PointKind.LOAD, self._sampler.complete)
-            session.merge(ReplicaCounts(counts=self._sampler.complete_counts or {}))
-            session.commit()
-        self._sampler.complete = {}
+        """Raises Deposed. After a point that was perhaps not stored it goes on from what was."""
+        if self._sampler is None:
+            self.load()
+        sampler, self._sampler = self._sampler, None
+        assert sampler is not None
+        if complete := sampler.look(world):
+            with self._rows.fenced() as session:
+                add_points(session, PointKind.LOAD, complete)
+                session.merge(ReplicaCounts(counts=sampler.complete_counts or {}))
+                session.commit()
+        self._sampler = sampler

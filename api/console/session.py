@@ -52,8 +52,9 @@ async def log_in(body: Login, http: Request, response: Response, state: StateDep
 
 
 @router.get("")
-async def who(http: Request, state: StateDep) -> Session:
-    return _shown(state, caller_of(http))
+async def who(http: Request, state: StateDep) -> Session | None:
+    """null: nobody is."""
+    return _shown(state, caller_of(http)) if authorization(http) else None
 
 
 @router.delete("", status_code=204)

@@ -16,7 +16,7 @@ from api.control.looks import EACH_S, Happened, Look, Looks
 from api.errors import DATABASE_AWAY, ApiError
 from api.requests.event_stream import following
 from api.requests.resolve import need_deployment
-from api.security import ForLooking, Needs
+from api.security import ForLooking, Needs, caller_of
 from api.state import State, StateDep
 from loraplex.broker.connection import Unavailable
 from loraplex.scopes import Scope
@@ -37,11 +37,12 @@ async def live(
 ) -> Response:
     """Server-sent events: `deployments` (as the list has them) at first and when one came or went,
     `changed`, those of them that are different; `jobs` (fine-tuning jobs under way) and `rates` (of
-    one's deployments that have work: the latest chart point; null: no scaler looks), as a whole;
+    one's deployments that have work: the latest chart point; null: no scaler looks, or the key
+    lacks the charts' scope), as a whole;
     `events`, of one's deployments, after
     `Last-Event-ID` (some before it may come again); `points`, the latest of a deployment's
     charts."""
-    watched = None
+    watched, caller = None, caller_of(http)
     if deployment is not None:
         await _for_charts(http)
         watched = await run_in_threadpool(_id_of, state, tenant, deployment)
@@ -49,7 +50,8 @@ async def live(
     after = int(last) if last.isdecimal() and len(last) < 19 else None
     looks: Looks = http.app.state.looks
     looks.need_room(tenant)
-    viewer = _Viewer(looks, http.state.authorization, tenant, watched, after)
+    rated = bool({Scope.ADMIN, Scope.DEPLOYMENTS} & caller.scopes)
+    viewer = _Viewer(looks, http.state.authorization, tenant, rated, watched, after)
     return following(state.settings, viewer.stream())
 
 
@@ -63,6 +65,7 @@ class _Viewer:
     looks: Looks
     key: str  # as it was sent: it may be revoked meanwhile
     tenant: str
+    rated: bool  # whether rates are told: they are of the charts
     watched: str | None  # deployment
     after: int | None  # id of an event: later ones are looked at
     _told: dict[str, str] = field(default_factory=dict)
@@ -89,7 +92,7 @@ class _Viewer:
         found = [
             *self._deployments(look),
             *self._changed("jobs", look.jobs),
-            *self._changed("rates", look.rates),
+            *self._changed("rates", look.rates if self.rated else "null"),
         ]
         if self.watched is not None:
             found += self._changed("points", await self.looks.points(self.watched))

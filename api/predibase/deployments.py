@@ -10,8 +10,7 @@ from fastapi.responses import JSONResponse
 from sqlmodel import Session, col, select
 
 from api.control import deployments as control
-from api.control.deployment_view import seen
-from api.control.deployment_view import shown as outs
+from api.control.deployment_view import show_all
 from api.errors import ApiError
 from api.predibase.schemas import Config, Create, Update, shown
 from api.requests.models import BrokenModel
@@ -95,13 +94,14 @@ async def request_logs(name: str, tenant: ForLooking, state: StateDep) -> JSONRe
 @router.get("/llms/{name}/events")
 @router.get("/v1/llms/{name}/events", include_in_schema=False)
 def events(name: str, tenant: ForLooking, state: StateDep) -> dict[str, Any]:
-    """What happened since it was made or changed last. `Ready` says that it takes requests, though
-    it may have no replica yet: that is what the SDK waits for."""
+    """What happened since it was made or changed last; of another tenant's (it is shared) only what
+    it is now. `Ready` says that it takes requests, though it may have no replica yet: that is what
+    the SDK waits for."""
     with Session(state.database) as session:
         row = need_usable(session, tenant, name)
         rows = session.exec(
             select(DeploymentEvent)
-            .where(DeploymentEvent.deployment_id == row.id)
+            .where(DeploymentEvent.deployment_id == row.id, row.tenant_id == tenant)
             .order_by(col(DeploymentEvent.id))
         ).all()
         return {
@@ -147,9 +147,9 @@ def _row(state: State, tenant: str, name: str) -> Deployment:
 
 
 async def _shown(state: State, rows: list[Deployment], tenant: str) -> list[dict[str, Any]]:
-    found, known = [], await seen(state, rows)
-    for row, out in zip(rows, outs(known, tenant), strict=True):
-        ready = sum(report.phase == "ready" for report in known.reports[row.id])
+    found = []
+    for row, out in zip(rows, await show_all(state, rows, tenant), strict=True):
+        ready = sum(replica.phase == "ready" for replica in out.replicas)
         context = await run_in_threadpool(_context, state, row)
         found.append(shown(row, out.engine, ready, context))
     return found

@@ -1,5 +1,6 @@
 // The frame around the pages, and which page a URL means. Hash URLs: the API needs no routes for
 // them, and those of LoRAX and Predibase stay free.
+import { useEffect } from 'preact/hooks'
 import { Link, Route, Router, Switch, useLocation } from 'wouter-preact'
 import { useHashLocation } from 'wouter-preact/use-hash-location'
 import { logOut, may, session } from './api/client'
@@ -46,6 +47,9 @@ export function App() {
 function Frame() {
   const [location] = useLocation()
   const here = location === '/' ? '/deployments' : location
+  useEffect(() => {
+    document.title = `${here.slice(1).split('/').map(decodeURIComponent).join(' · ')} – Loraplex`
+  }, [here])
   return (
     <div class="frame">
       <a class="skip" href="#main" onClick={skip}>

@@ -20,11 +20,14 @@ from loraplex.embedded.supervisor import CannotStart, Supervisor, clean_up
 from loraplex.embedded.valkey import NoServer
 from loraplex.settings import ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings
 from loraplex.store.models import DEMO_MODEL, ModelStore, ModelUnavailable
+from loraplex.unknown_settings import unknown
 
 
 def up(*, detach: bool, no_demo: bool) -> None:
     settings = EmbeddedSettings()
     ScalerSettings(), WorkerSettings()  # what is wrong with theirs is told here, not in a log
+    for text in unknown(os.environ):
+        err.print(f"warning: {text}")
     record = PlatformRecord.load(settings.home)
     if record is not None and record.supervised:
         raise fail(f"It is up already: {record.url} (home {settings.home}). loraplex status")

@@ -123,7 +123,12 @@ def _shown(state: dict[str, Any]) -> Group:
     head += f"   {cost:g}/h" if cost else ""
     parts: list[Text | Table] = [Text(head, style="bold"), _deployments(deployments, rates)]
     if state["rates"] is None:
-        parts.append(Text("No scaler leads: rates are not known.", style="yellow"))
+        parts.append(
+            Text(
+                "Rates are not known: no scaler leads, or the key lacks the scope 'deployments'.",
+                style="yellow",
+            )
+        )
     if replicas:
         parts.append(_replicas(replicas))
     if state["jobs"]:

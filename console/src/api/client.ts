@@ -60,7 +60,7 @@ export async function logOut() {
 
 export async function findSession() {
   try {
-    session.value = await get<Session>('/console/session')
+    session.value = await get<Session | null>('/console/session')
   } catch (failed) {
     if (failed instanceof ApiError && failed.status >= 500) setTimeout(findSession, 1000)
     else if (failed instanceof ApiError && failed.status === 0) setTimeout(findSession, 1000)

@@ -22,7 +22,7 @@ let source: EventSource | null = null
 let again: ReturnType<typeof setTimeout> | undefined
 
 // Nobody looks at a hidden tab, and a browser has but six connections to a host.
-const hidden = signal(document.hidden)
+export const hidden = signal(document.hidden)
 document.addEventListener('visibilitychange', () => (hidden.value = document.hidden))
 
 effect(() => {
@@ -43,6 +43,9 @@ function close() {
 function forget() {
   deployments.value = null
   events.value = []
+  jobs.value = []
+  rates.value = null
+  points.value = null
   connected.value = false
 }
 
@@ -84,7 +87,7 @@ async function checked(of: string | null) {
   const mine = source // another stream may be opened meanwhile
   try {
     const answer = await fetch('/console/session')
-    if (answer.status === 401) {
+    if (answer.status === 401 || (answer.ok && (await answer.json()) === null)) {
       session.value = null
       return
     }

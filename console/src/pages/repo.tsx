@@ -103,9 +103,7 @@ export function RepoPage({ name }: { name: string }) {
               <tr key={alias.ref}>
                 <td>{alias.ref}</td>
                 <td>
-                  {Object.entries(alias.versions)
-                    .map(([version, weight]) => `${version} (${weight} %)`)
-                    .join(', ')}
+                  {shares(alias.versions)}
                   {alias.shadow !== null && <span class="tag">shadowed by {alias.shadow}</span>}
                 </td>
                 <td>
@@ -130,6 +128,13 @@ export function RepoPage({ name }: { name: string }) {
       {setting && <SetAlias {...{ name, at }} onClose={() => (setSetting(false), aliases.reload())} />}
     </>
   )
+}
+
+function shares(versions: Alias['versions']): string {
+  const all = Object.values(versions).reduce((sum, weight) => sum + weight, 0)
+  return Object.entries(versions)
+    .map(([version, weight]) => `${version} (${number((100 * weight) / all, 0)} %)`)
+    .join(', ')
 }
 
 function SetAlias(props: { name: string; at: string; onClose: () => void }) {

@@ -97,15 +97,18 @@ interface Props {
   columns: Columns
   window: Window
   most?: number // of the axis, at least
+  whole?: boolean // numbers
 }
 
-export function Chart({ title, unit, lines, columns, window, most = 0 }: Props) {
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+
+export function Chart({ title, unit, lines, columns, window, most = 0, whole = false }: Props) {
   const factor = window.factor.value
   const data = useMemo(
     () => thinned(columns, lines.map((line) => line.name), factor) as uPlot.AlignedData,
     [columns, lines, factor],
   )
-  const { box, plot } = usePlot(HEIGHT, data, (look) => options(unit, lines, window, most, look), (made) => {
+  const { box, plot } = usePlot(HEIGHT, data, (look) => options(unit, lines, window, most, whole, look), (made) => {
     window.add(made)
     const release = gestures(made, window)
     return () => {
@@ -143,6 +146,7 @@ function options(
   lines: Line[],
   window: Window,
   most: number,
+  whole: boolean,
   { color, x, y }: Look,
 ): Omit<uPlot.Options, 'width' | 'height'> {
   return {
@@ -154,7 +158,7 @@ function options(
     },
     axes: [
       { ...x, size: 30, values: TIMES },
-      { ...y, size: 58, values: (_, ticks) => ticks.map((value) => unit(value)) },
+      { ...y, size: 58, ...(whole && { incrs: WHOLE }), values: (_, ticks) => ticks.map((value) => unit(value)) },
     ],
     series: [
       {},

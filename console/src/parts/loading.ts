@@ -1,6 +1,7 @@
 // What pages load.
 import { useEffect, useState } from 'preact/hooks'
 import { get } from '../api/client'
+import { hidden } from '../api/live'
 
 // A value of the API: loaded when the page is shown, again every `eachS` seconds, and on demand.
 export function useGet<T>(path: string | null, eachS?: number) {
@@ -30,7 +31,9 @@ const TOGETHER_MS = 50 // what comes within is shown at once
 // What a stream of server-sent events tells, each thing once by its id: the latest `most`.
 export function useStream<T extends { id: string }>(path: string, most = Infinity): T[] {
   const [all, setAll] = useState<T[]>([])
+  const away = hidden.value
   useEffect(() => {
+    if (away) return // it tells all of it again
     const source = new EventSource(path)
     let batch: T[] = []
     const show = () => {
@@ -47,6 +50,6 @@ export function useStream<T extends { id: string }>(path: string, most = Infinit
       batch.push(JSON.parse(data))
     }
     return () => source.close()
-  }, [path])
+  }, [path, away])
   return all
 }

@@ -7,7 +7,7 @@ import { Card } from '../../parts/basics'
 import { Field, TextArea, typed } from '../../parts/forms'
 import { when } from '../../parts/format'
 import type { TabProps } from './page'
-import { readEngine, readSchedule, writeEngine, writeSchedule } from './written'
+import { lines, readEngine, readSchedule, writeEngine, writeSchedule } from './written'
 
 const KNOBS: [keyof Deployment, string, string, string, string][] = [
   ['min_replicas', 'Least replicas', '0', '64', '0: it stops when nobody asks.'],
@@ -50,8 +50,9 @@ function Form(props: { title: string; of: Deployment; values: Values; children: 
   }
   const submit = (event: Event) => {
     event.preventDefault()
-    const given = new FormData(event.currentTarget as HTMLFormElement)
-    act('Save', () => save(given))
+    const form = event.currentTarget as HTMLFormElement
+    // Then its fields follow what others change, too.
+    act('Save', () => save(new FormData(form))).then((well) => well && form.reset())
   }
   return (
     <Card title={props.title}>
@@ -68,7 +69,7 @@ function Form(props: { title: string; of: Deployment; values: Values; children: 
 function Scaling({ deployment }: { deployment: Deployment }) {
   const values: Values = (given) => ({
     ...Object.fromEntries(KNOBS.map(([name]) => [name, Number(given.get(name))])),
-    schedules: typed(given, 'schedules').split('\n').filter(Boolean).map(readSchedule),
+    schedules: lines(typed(given, 'schedules')).map(readSchedule),
     description: String(given.get('description')),
   })
   return (

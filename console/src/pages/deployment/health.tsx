@@ -1,8 +1,8 @@
 // What happened over time: the product's six charts, the time to the first token, and the cost.
-import { useEffect, useMemo, useState } from 'preact/hooks'
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import { deploymentPath, get, session } from '../../api/client'
 import { points } from '../../api/live'
-import type { Charts } from '../../api/types'
+import type { Charts, Columns } from '../../api/types'
 import { Chart, type Line, Window } from '../../parts/chart'
 import { Empty } from '../../parts/basics'
 import { Select } from '../../parts/forms'
@@ -30,6 +30,7 @@ interface Shown {
   unit: (value: number | null) => string
   lines: Line[]
   most?: number
+  whole?: boolean
 }
 
 const CHARTS: Shown[] = [
@@ -57,6 +58,7 @@ const CHARTS: Shown[] = [
       { name: 'draining', label: 'draining', color: 2, steps: true },
     ],
     most: 1,
+    whole: true,
   },
   {
     title: 'GPU utilization',
@@ -89,6 +91,7 @@ export function Health({ deployment }: TabProps) {
         (failed: Error) => current && setError(failed.message),
       )
     setCharts(null)
+    catching.current = null
     load()
     const timer = range === '7d' ? setInterval(load, COARSE_AGAIN_MS) : undefined
     return () => {
@@ -97,19 +100,19 @@ export function Health({ deployment }: TabProps) {
     }
   }, [path])
   const fresh = points.value
+  const catching = useRef<string | null>(null) // the path whose gap is being loaded
   useEffect(() => {
-    if (!charts || fresh?.of !== deployment.name) return
+    if (!charts || fresh?.of !== deployment.name || catching.current === path) return
     const since = gapBefore(charts, fresh.columns)
+    const add = (columns: Columns) => setCharts((known) => known && merged(known, columns))
     if (since === null) {
-      setCharts(merged(charts, fresh.columns))
+      add(fresh.columns)
       return
     }
-    let current = true // the stream was away
-    const add = (missed: Charts) => current && setCharts(merged(charts, missed.columns))
-    get<Charts>(`${path}&since=${since}`).then(add, () => {})
-    return () => {
-      current = false
-    }
+    catching.current = path // the stream was away
+    get<Charts>(`${path}&since=${since}`)
+      .then((missed) => catching.current === path && add(missed.columns), () => {})
+      .finally(() => (catching.current = catching.current === path ? null : catching.current))
   }, [fresh])
   useEffect(() => {
     Object.assign(globalThis, { loraplexCharts: charts }) // for whoever wants the numbers: tests do

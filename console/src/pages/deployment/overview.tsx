@@ -10,7 +10,7 @@ import type { TabProps } from './page'
 export function Overview({ deployment, owned }: TabProps) {
   const { name, replicas } = deployment
   const rate = (figure: string) => (owned ? rateOf(name, figure) : null)
-  const why = useGet<Explanation>(deploymentPath(name, '/explain'), 2).value
+  const why = useGet<Explanation>(owned ? deploymentPath(name, '/explain') : null, 2).value
   return (
     <>
       <div class="stats">
@@ -44,6 +44,10 @@ export function Overview({ deployment, owned }: TabProps) {
   )
 }
 
+// From when it was meant until it was ready, in seconds.
+const started = ({ created_at, ready_at }: ReplicaRow) =>
+  ready_at === null ? null : (Date.parse(ready_at) - Date.parse(created_at)) / 1000
+
 function Replicas({ deployment }: TabProps) {
   const rows = useGet<{ data: ReplicaRow[] }>(deploymentPath(deployment.name, '/replicas'), 2).value?.data
   const living = rows?.filter((row) => row.state !== 'gone') ?? []
@@ -70,7 +74,7 @@ function Replicas({ deployment }: TabProps) {
                 <td>{report?.adapters.length ?? '–'}</td>
                 <td>{report ? `${report.mixed_steps} of ${report.steps}` : '–'}</td>
                 <td>{ago(row.created_at)}</td>
-                <td>{split ? seconds(Object.values(split).reduce((a, b) => a + b, 0)) : '–'}</td>
+                <td>{seconds(split ? Object.values(split).reduce((a, b) => a + b, 0) : started(row))}</td>
               </tr>
             )
           })}

@@ -147,7 +147,7 @@ export function Playground({ deployment, owned }: TabProps) {
 }
 
 function Shown({ answer }: { answer: Answer }) {
-  const waits = answer.asked && !answer.first && !answer.done
+  const waits = answer.asked > 0 && !answer.first && !answer.done
   return (
     <>
       <p class="answer" aria-live="off">

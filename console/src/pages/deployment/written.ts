@@ -4,7 +4,9 @@ import type { Deployment } from '../../api/types'
 type Schedule = Deployment['schedules'][number]
 
 const DAYS = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun']
-const SCHEDULE = /^(?:([a-z,]+) +)?(\d\d:\d\d)-(\d\d:\d\d)(?: +(\S+\/\S+|UTC))? +min=(\d+)$/
+const SCHEDULE = /^(?:([a-z,]+) +)?(\d\d:\d\d)-(\d\d:\d\d)(?: +(\S+))? +min=(\d+)$/
+
+export const lines = (text: string) => text.split('\n').map((line) => line.trim()).filter(Boolean)
 
 // Throws what is wrong with it; days and zones are the API's to check.
 export function readSchedule(line: string): Schedule {
@@ -24,9 +26,8 @@ export const writeSchedule = (each: Schedule) =>
   `${each.days.join(',')} ${each.start}-${each.end} ${each.timezone} min=${each.min_replicas}`
 
 export function readEngine(text: string): Record<string, string> {
-  const lines = text.split('\n').map((line) => line.trim()).filter(Boolean)
   return Object.fromEntries(
-    lines.map((line) => {
+    lines(text).map((line) => {
       const at = line.indexOf('=')
       if (at < 1) throw new Error(`“${line}”: name=value, such as dtype=float32`)
       return [line.slice(0, at).trim(), line.slice(at + 1).trim()]
