@@ -9,6 +9,7 @@ import math
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -145,7 +146,8 @@ def invalid(errors: Sequence[Any]) -> ApiError:
         return bad_request("The body is not valid JSON.", None, "invalid_json")
     # pydantic names the tried members of a union, too: no part of the parameter's path
     place = [str(p) for p in first["loc"] if p != "str" and "[" not in str(p)]
-    param = ".".join(place) or None
+    # … and a union's tag, which mostly is the name of what is below it
+    param = ".".join(name for name, _ in groupby(place)) or None
     if first["type"] == "extra_forbidden":
         return bad_request(f"Unsupported parameter: {param}.", param, "unsupported_parameter")
     message = f"{param or 'body'}: {first['msg'].removeprefix('Value error, ')}"

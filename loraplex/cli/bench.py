@@ -68,10 +68,10 @@ def bench(
     result = summary(found, time.monotonic() - began)
     if as_json:
         print_json(result)
-    else:
-        _print(result)
     if result["failed"] == len(found):
         raise fail(f"All requests failed: {found[0].error}")
+    if not as_json:
+        _print(result)
 
 
 def _weighted(text: str) -> list[str]:

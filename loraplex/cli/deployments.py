@@ -172,6 +172,12 @@ def _schedule(text: str) -> dict[str, Any]:
     return given | ({"timezone": zone} if zone else {})
 
 
+def written(schedule: dict[str, Any]) -> str:
+    """As it is typed."""
+    hours = f"{schedule['start']}-{schedule['end']} {schedule['timezone']}"
+    return f"{','.join(schedule['days'])} {hours} min={schedule['min_replicas']}"
+
+
 def start(name: str) -> None:
     """From stopped back to standby; from errored: try again."""
     _say(client().call("POST", deployment_path(name, "/start")))
@@ -287,5 +293,8 @@ def _compare(name: str, as_json: bool) -> None:
 
 def _say(deployment: dict[str, Any]) -> None:
     change = deployment["change"]
-    whereto = f", going over to {change['base_model']} {change['engine'] or ''}" if change else ""
-    out.print(f"{deployment['name']} is {deployment['status']}{whereto}".rstrip() + ".")
+    whereto = ""
+    if change:
+        engine = (f"{name}={value}" for name, value in change["engine"].items())
+        whereto = f", going over to {' '.join([change['base_model'], *engine])}"
+    out.print(f"{deployment['name']} is {deployment['status']}{whereto}.")

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from loraplex.cli.client import client, deployment_path, out, print_json
+from loraplex.cli.deployments import written
 
 _LATEST = 8
 _CONFIGURED = (
@@ -35,12 +36,13 @@ def describe(
     for field in _CONFIGURED:
         if deployment[field] is not False and deployment[field] not in ("", None):
             _line(field, deployment[field])
-    for field in ("engine", "schedules", "change"):
-        if deployment[field]:
-            _line(field, deployment[field])
-    limits = {k: v for k, v in deployment["limits"].items() if v is not None}
-    if limits:
-        _line("limits", limits)
+    _pairs("Engine", deployment["engine"])
+    for each in deployment["schedules"]:
+        _line("schedule", written(each))
+    if change := deployment["change"]:
+        _line("change", f"to revision {change['revision']}: {change['base_model']}")
+        _pairs("", change["engine"])
+    _pairs("limits", {k: v for k, v in deployment["limits"].items() if v is not None})
     out.print("Replicas")
     living = [row for row in parts["replicas"] if row["state"] != "gone"]
     reports = {report["id"]: report for report in deployment["replicas"]}
@@ -60,6 +62,11 @@ def describe(
         out.print(
             f"  {event['at'][:19]}  {event['kind']}  {(event['reason'].splitlines() or [''])[0]}"
         )
+
+
+def _pairs(label: str, values: dict[str, Any]) -> None:
+    if values:
+        _line(label, ", ".join(f"{name}={value}" for name, value in values.items()))
 
 
 def _line(label: str, value: object) -> None:

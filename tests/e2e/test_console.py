@@ -1,5 +1,6 @@
 """The console in a real browser: what it shows is what happens, and what it does is done."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -239,8 +240,37 @@ def test_an_alias_is_set(page: Page, platform: Platform) -> None:
     expect(page.get_by_role("alert")).to_contain_text("99")
     page.get_by_role("textbox", name="Versions").fill("1")
     page.get_by_role("button", name="Set", exact=True).click()
-    expect(page.get_by_role("cell", name="pirate@by-hand")).to_be_visible()
-    platform.http().delete("/api/v1/repos/pirate/aliases/by-hand")
+    expect(page.get_by_role("cell", name="pirate@by-hand", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Delete pirate@by-hand").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("cell", name="pirate@by-hand", exact=True)).to_have_count(0)
+    assert platform.http().get("/api/v1/repos/pirate/aliases").json()["data"] == []
+
+
+HIDE = """hidden => {
+    Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden })
+    document.dispatchEvent(new Event('visibilitychange'))
+}"""
+
+
+def test_a_tab_that_was_hidden_misses_nothing(page: Page, platform: Platform) -> None:
+    platform.deploy("aside")
+    _go(page, platform, "deployments/aside/health")
+    until(lambda: page.evaluate("window.loraplexCharts?.columns.time.length"), bool)
+    streams: list[str] = []
+    page.on("request", lambda asked: streams.append(asked.url) if "/live" in asked.url else None)
+    page.evaluate(HIDE, True)
+    shown = page.evaluate("loraplexCharts.columns.time.at(-1)")
+    charts = "/api/v1/deployments/aside/charts?range=15m"
+    times = lambda: platform.http().get(charts).json()["columns"]["time"]  # noqa: E731
+    until(times, lambda time: time[-1] >= shown + 30)  # the stream brings the latest 20 s
+    assert not streams, "nobody looks"
+    page.evaluate(HIDE, False)
+    caught = "loraplexCharts.columns.time"
+    time = until(lambda: page.evaluate(caught), lambda time: time[-1] >= shown + 30)
+    assert len(streams) == 1
+    assert {b - a for a, b in itertools.pairwise(time)} == {5}
+    platform.http().delete("/api/v1/deployments/aside")
 
 
 def test_a_killed_replica_s_sentence_is_finished(page: Page, platform: Platform) -> None:

@@ -59,6 +59,18 @@ def test_events_go_on_after_the_last_one(platform: Platform) -> None:
         assert len(next_of(stream, "events")) > 1, "as if it had not been given"
 
 
+def test_who_has_lost_the_key_sees_no_more(platform: Platform) -> None:
+    """Though others of the tenant go on watching."""
+    http = platform.http()
+    lost = http.post("/api/v1/keys", json={"name": "lost", "scopes": ["deployments"]}).json()
+    headers = {"authorization": f"Bearer {lost['key']}"}
+    with watching(http) as stays, watching(http, headers=headers) as ends:
+        next_of(ends, "deployments")
+        http.delete(f"/api/v1/keys/{lost['id']}")
+        assert [each.event for each in ends][-1] == "ended"
+        assert next_of(stays, "deployments")
+
+
 def test_what_is_not_theirs_is_not_told(platform: Platform) -> None:
     http = platform.http()
     asks = {"name": "asks", "scopes": ["inference"]}
@@ -66,6 +78,8 @@ def test_what_is_not_theirs_is_not_told(platform: Platform) -> None:
     headers = {"authorization": f"Bearer {key['key']}"}
     refused = http.get("/api/v1/live?deployment=chat", headers=headers)
     assert refused.status_code == 403, "as its charts are"
+    with watching(http, headers=headers) as stream:
+        assert next_of(stream, "rates") is None
     http.delete(f"/api/v1/keys/{key['id']}")
     platform.openai().completions.create(model="chat", prompt="Hi", max_tokens=2)
     assert platform.deployment("chat")["replicas"]

@@ -28,6 +28,16 @@ export function RepoPage({ name }: { name: string }) {
         reload()
       },
     })
+  const removeAlias = (ref: string) =>
+    confirm({
+      title: `Delete ${ref}?`,
+      text: 'Requests for it are refused from now on; its versions stay.',
+      verb: 'Delete',
+      run: async () => {
+        await call('DELETE', `${at}/aliases/${ref.split('@')[1]}`)
+        aliases.reload()
+      },
+    })
   return (
     <>
       <PageHead under={['/adapters', 'Adapters']} title={name} subtitle={repo.description}>
@@ -117,6 +127,9 @@ export function RepoPage({ name }: { name: string }) {
                           {verb}
                         </button>
                       ))}
+                      <button class="quiet" onClick={() => removeAlias(alias.ref)} aria-label={`Delete ${alias.ref}`}>
+                        Delete
+                      </button>
                     </span>
                   )}
                 </td>
@@ -140,12 +153,12 @@ function shares(versions: Alias['versions']): string {
 function SetAlias(props: { name: string; at: string; onClose: () => void }) {
   const submit = async (given: FormData) => {
     const alias = encodeURIComponent(typed(given, 'alias'))
-    const versions = Object.fromEntries(
-      typed(given, 'versions').split(/\s+/).map((each) => {
-        const [version, weight = '1'] = each.split('=')
-        return [version, Number(weight)]
-      }),
-    )
+    const versions: Record<string, number> = {}
+    for (const each of typed(given, 'versions').split(/\s+/)) {
+      const [version, weight = '1'] = each.split('=')
+      if (version! in versions) throw new Error(`Version ${version} is there twice.`)
+      versions[version!] = Number(weight)
+    }
     await call('PUT', `${props.at}/aliases/${alias}`, { versions })
     say(`${props.name}@${alias} is set.`)
     props.onClose()

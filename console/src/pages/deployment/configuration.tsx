@@ -20,6 +20,7 @@ const KNOBS: [keyof Deployment, string, string, string, string][] = [
 ]
 const FRACTIONS = ['target_wait_s', 'cold_start_weight']
 
+// In the API's order, as schedules are: what is the same is not a change.
 const LIMITS: [keyof Limits, string][] = [
   ['requests_per_min', 'Requests per minute'],
   ['tokens_per_min', 'Tokens per minute'],

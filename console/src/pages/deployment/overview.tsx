@@ -38,7 +38,7 @@ export function Overview({ deployment, owned }: TabProps) {
       </Card>
       {owned && <Replicas {...{ deployment, owned }} />}
       <Card title="Use it">
-        <Copied name={name} adapter="" prompt="Tell me about the moon." parameters={{}} />
+        <Copied name={name} adapter="" messages={[{ role: 'user', content: 'Tell me about the moon.' }]} parameters={{}} />
       </Card>
     </>
   )
@@ -65,7 +65,7 @@ function Replicas({ deployment }: TabProps) {
               <tr key={row.id}>
                 <td>{row.id}</td>
                 <td title={row.reason}>
-                  <Pill status={row.state} /> {row.state === 'gone' && <small class="muted">{row.reason.slice(0, 60)}</small>}
+                  <Pill status={row.state} /> {row.state === 'gone' && <small class="muted">{row.reason.split('. ')[0]}</small>}
                 </td>
                 <td>
                   {row.host}/{row.slot}

@@ -10,7 +10,7 @@ import { useGet } from '../../parts/loading'
 import { number, seconds } from '../../parts/format'
 import { type Answer, ask, NOTHING, tokensPerS, ttft } from './answer'
 import type { TabProps } from './page'
-import { Copied } from './snippets'
+import { asked, Copied } from './snippets'
 
 const MOST = 4 // side by side
 const BASE: [string, string] = ['', 'base model']
@@ -41,30 +41,20 @@ export function Playground({ deployment, owned }: TabProps) {
   const parameters: Record<string, unknown> = { max_tokens: Number(most), temperature: Number(temperature) }
   if (Number(topP) !== 1) parameters.top_p = Number(topP)
   if (seed) parameters.seed = Number(seed)
+  const messages = [...(system ? [{ role: 'system', content: system }] : []), { role: 'user', content: prompt }]
+  const format = parsed(schema)
   const busy = answers.some((answer) => !answer.done)
 
   const run = (event: Event) => {
     event.preventDefault()
-    setProblem('')
-    if (schema.trim()) {
-      try {
-        const given = { name: 'answer', schema: JSON.parse(schema) }
-        parameters.response_format = { type: 'json_schema', json_schema: given }
-      } catch (failed) {
-        setProblem(`The schema is no JSON: ${(failed as Error).message}`)
-        return
-      }
-    }
-    const messages = [
-      ...(system ? [{ role: 'system', content: system }] : []),
-      { role: 'user', content: prompt },
-    ]
+    setProblem(format.wrong)
+    if (format.wrong) return
     stop.current?.abort()
     const controller = (stop.current = new AbortController())
     setAnswers(variants.map(() => NOTHING))
     variants.forEach((adapter, index) => {
       const model = adapter ? `${deployment.name}:${adapter}` : deployment.name
-      ask({ model, messages, ...parameters }, controller.signal, (answer) => {
+      ask({ model, messages, ...asked(parameters, format.value) }, controller.signal, (answer) => {
         if (stop.current === controller)
           setAnswers((all) => all.map((each, i) => (i === index ? answer : each)))
       })
@@ -82,7 +72,7 @@ export function Playground({ deployment, owned }: TabProps) {
   return (
     <div class="playground">
       <Card title="Ask">
-        <form onSubmit={run}>
+        <form onSubmit={run} onInvalidCapture={unfold}>
           <div class="field">
             <label for="prompt">Prompt</label>
             <textarea id="prompt" rows={3} required value={prompt} onInput={(e) => setPrompt(e.currentTarget.value)} />
@@ -140,10 +130,22 @@ export function Playground({ deployment, owned }: TabProps) {
         ))}
       </div>
       <Card title="The same from your code">
-        <Copied name={deployment.name} adapter={variants[variants.length - 1]!} prompt={prompt} parameters={parameters} />
+        <Copied name={deployment.name} adapter={variants[variants.length - 1]!} schema={format.value} {...{ messages, parameters }} />
       </Card>
     </div>
   )
+}
+
+// What is wrong may be folded away.
+const unfold = (event: Event) => (event.target as Element).closest('details')?.setAttribute('open', '')
+
+function parsed(schema: string): { value?: unknown; wrong: string } {
+  if (!schema.trim()) return { wrong: '' }
+  try {
+    return { value: JSON.parse(schema), wrong: '' }
+  } catch (failed) {
+    return { wrong: `The schema is no JSON: ${(failed as Error).message}` }
+  }
 }
 
 function Shown({ answer }: { answer: Answer }) {

@@ -5,18 +5,26 @@ import { say } from '../../parts/asking'
 interface Props {
   name: string
   adapter: string // "": the base model
-  prompt: string
+  messages: Message[] // the last one is asked
   parameters: Record<string, unknown>
+  schema?: unknown // of the answer
+}
+
+export interface Message {
+  role: string
+  content: string
 }
 
 const quoted = (text: string) => text.replaceAll("'", `'\\''`)
 
-export function snippets({ name, adapter, prompt, parameters }: Props): [string, string][] {
+export const asked = (parameters: Props['parameters'], schema: unknown) =>
+  schema ? { ...parameters, response_format: { type: 'json_schema', json_schema: { name: 'answer', schema } } } : parameters
+
+export function snippets({ name, adapter, messages, parameters, schema }: Props): [string, string][] {
   const url = location.origin
   const model = adapter ? `${name}:${adapter}` : name
-  const messages = [{ role: 'user', content: prompt }]
-  const body = JSON.stringify({ model, stream: true, ...parameters, messages })
-  const named = Object.entries(parameters)
+  const body = JSON.stringify({ model, stream: true, ...asked(parameters, schema), messages })
+  const named = Object.entries(asked(parameters, schema))
     .map(([key, value]) => `, ${key}=${python(value)}`)
     .join('')
   const lorax = Object.entries(parameters)
@@ -24,6 +32,7 @@ export function snippets({ name, adapter, prompt, parameters }: Props): [string,
     .map(([key, value]) => `, ${key}=${python(value)}`)
     .join('')
   const most = parameters.max_tokens ? `, max_new_tokens=${parameters.max_tokens}` : ''
+  const format = schema ? `, response_format=${python({ type: 'json_object', schema })}` : ''
   const chosen = adapter ? `, adapter_id=${python(adapter)}` : ''
   return [
     [
@@ -41,7 +50,7 @@ export function snippets({ name, adapter, prompt, parameters }: Props): [string,
       'LoRAX',
       `import os\nfrom lorax import Client\n\nheaders = {"Authorization": "Bearer " + os.environ["LORAPLEX_API_KEY"]}\n` +
         `client = Client("${url}/deployments/${name}", headers=headers)\n` +
-        `print(client.generate(${python(prompt)}${chosen}${most}${lorax}).generated_text)`,
+        `print(client.generate(${python(messages[messages.length - 1]!.content)}${chosen}${most}${lorax}${format}).generated_text)`,
     ],
   ]
 }

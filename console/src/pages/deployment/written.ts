@@ -14,11 +14,11 @@ export function readSchedule(line: string): Schedule {
   if (!found) throw new Error(`“${line}” is no schedule: [days] HH:MM-HH:MM [time zone] min=N`)
   const [, days, start, end, timezone, least] = found
   return {
+    min_replicas: Number(least), // in the API's order: what is the same is not a change
     days: days?.split(',') ?? DAYS,
     start: start!,
     end: end!,
     timezone: timezone ?? 'UTC',
-    min_replicas: Number(least),
   }
 }
 
