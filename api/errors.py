@@ -161,6 +161,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        sent = request.headers.get("content-type", "")
+        if error.errors()[0]["type"] == "model_attributes_type" and "json" not in sent:
+            message = f"The body is {sent or 'of no type'}: send JSON, as application/json."
+            return render(request, bad_request(message, None, "invalid_json"))
         # The first part of a place is where it was: body, query, path.
         return render(request, invalid([e | {"loc": e["loc"][1:]} for e in error.errors()]))
 

@@ -65,8 +65,16 @@ def _serving(
     if seen is not None and seen.report.phase == "exited":
         return Verdict("gone", "it drained" if draining else "it left")
     if driver_heard and (process is None or not process.alive):
-        tail = process.log_tail[-500:] if process is not None else ""
-        return Verdict("gone", f"it died. {tail}".strip())
+        tail = process.log_tail if process is not None else ""
+        return Verdict("gone", f"it died. {_last_words(tail)}")
     if silent_s > SILENT_S:
         return Verdict("gone", "it was silent for too long")
     return None
+
+
+def _last_words(log: str) -> str:
+    """What its log ends with, unless that tells nothing of a death."""
+    lines = log.strip().splitlines()
+    if not lines or " INFO " in lines[-1]:
+        return "Its log says nothing of it: it was killed, or the machine is out of memory."
+    return "\n".join(lines)[-500:]

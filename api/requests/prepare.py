@@ -32,7 +32,7 @@ def prepare(
     try:
         return _prepare(served, request, limit_s)
     except ApiError as refused:
-        if refused.param == "messages" and request.surface in _PROMPTS:
+        if refused.param in ("messages", "prompt") and request.surface in _PROMPTS:
             refused.param = _PROMPTS[request.surface]
         raise
 

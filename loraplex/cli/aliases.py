@@ -51,6 +51,8 @@ def set_(
         version, _, weight = each.rpartition("/")[2].partition("=")
         if not version.isdecimal() or not (weight or "1").isdecimal():
             raise fail(f"{each!r}: VERSION or VERSION=WEIGHT, such as 2, or 1=90 2=10.")
+        if version in weights:
+            raise fail(f"Version {version} is there twice.")
         weights[version] = int(weight or 1)
     if len(versions) > 1 and not all("=" in each for each in versions):
         raise fail("Give each version its weight, such as 1=90 2=10.")

@@ -161,6 +161,7 @@ export interface TrainingJob {
   training_file: string
   hyperparameters: Record<string, unknown>
   error: { message: string } | null
+  progress: { step: number; total_steps: number | null; loss: number | null }
 }
 
 export interface LiveJob {

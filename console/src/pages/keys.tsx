@@ -36,7 +36,9 @@ export function Keys() {
           <Table label="API keys" head={['Name', 'Ends with', 'Scopes', 'Tenant', 'Made', 'Expires', 'Last used', '']}>
             {value.data.map((key) => (
               <tr key={key.id} class={key.revoked_at ? 'off' : undefined}>
-                <td>{key.name}</td>
+                <td>
+                  {key.name} <small class="muted">{key.id}</small>
+                </td>
                 <td class="code">{key.hint ? `…${key.hint}` : '–'}</td>
                 <td>{key.scopes.join(', ')}</td>
                 <td>{key.tenant}</td>

@@ -30,6 +30,7 @@ export function Trainings() {
         <Table label="Fine-tuning jobs" head={['Job', 'Status', 'Progress', 'Loss', 'Left', 'Model', 'Becomes', 'Since']}>
           {value.data.map((job) => {
             const live = jobs.value.find((each) => each.id === job.id)
+            const far = live ?? job.progress
             return (
               <tr key={job.id}>
                 <td>
@@ -39,15 +40,15 @@ export function Trainings() {
                   <Pill status={job.status} />
                 </td>
                 <td>
-                  {live?.total_steps ? (
+                  {far.total_steps ? (
                     <>
-                      <progress value={live.step} max={live.total_steps} aria-label={`Progress of ${job.id}`} /> {live.step}/{live.total_steps}
+                      <progress value={far.step} max={far.total_steps} aria-label={`Progress of ${job.id}`} /> {far.step}/{far.total_steps}
                     </>
                   ) : (
                     '–'
                   )}
                 </td>
-                <td>{number(live?.loss, 3)}</td>
+                <td>{number(far.loss, 3)}</td>
                 <td>{seconds(live?.left_s)}</td>
                 <td class="muted">{job.model}</td>
                 <td>{job.fine_tuned_model ? <Link href={`/adapters/${job.fine_tuned_model.split('/')[0]}`}>{job.fine_tuned_model}</Link> : '–'}</td>

@@ -25,6 +25,7 @@ export function Usage() {
   const since = new Date()
   since.setUTCHours(0, 0, 0, 0)
   since.setUTCDate(since.getUTCDate() - Number(days) + 1)
+  const of = BY.find(([value]) => value === by)![1]
   const query = new URLSearchParams({ by, since: since.toISOString() })
   const { value, error } = useGet<{ data: UsageLine[] }>(`/api/v1/usage?${query}`, 5)
   const lines = value?.data ?? []
@@ -55,7 +56,7 @@ export function Usage() {
       )}
       {value && !lines.length && <Empty>Nothing was used since then.</Empty>}
       {!!lines.length && (
-        <Table label="Usage" head={[by, 'Requests', 'Failed', 'Prompt', 'Generated', '', 'Queue', 'First token', 'Duration', 'Replica time', 'Cost']}>
+        <Table label="Usage" head={[of, 'Requests', 'Failed', 'Prompt', 'Generated', 'Share', 'Queue', 'First token', 'Duration', 'Replica time', 'Cost']}>
           {lines.map((line) => {
             const name = line[by as 'deployment' | 'adapter' | 'key']
             return (

@@ -14,6 +14,7 @@ export function LossChart({ events }: { events: TrainingEvent[] }) {
 }
 
 const options = ({ color, x, y }: Look) => ({
+  legend: { live: false },
   scales: { x: { time: false } },
   axes: [x, y],
   series: [

@@ -55,7 +55,9 @@ function Replicas({ deployment }: TabProps) {
   const reports = new Map(deployment.replicas.map((report) => [report.id, report]))
   return (
     <Card title="Replicas">
-      {!living.length && <Empty>None runs: the next request starts one.</Empty>}
+      {!living.length && (
+        <Empty>{['stopped', 'errored'].includes(deployment.status) ? 'None runs.' : 'None runs: the next request starts one.'}</Empty>
+      )}
       {!!(living.length + gone.length) && (
         <Table label="Replicas" head={['Replica', 'State', 'Place', 'Running', 'Adapters', 'Mixed steps', 'Started', 'Cold start']}>
           {[...living, ...gone].map((row) => {
