@@ -28,6 +28,7 @@ class ReplicaFacts:
     asked_at: float  # its latest start or order
     process: Running | None = None
     seen: SeenReplica | None = None  # its newest incarnation
+    trouble: str = ""  # what stands in the way of its start
 
     @property
     def running(self) -> int:
@@ -139,6 +140,7 @@ class ReplicaRow(Protocol):
     state: Any
     host: str
     slot: int
+    reason: str
 
 
 def replica_facts(
@@ -162,6 +164,7 @@ def replica_facts(
         asked_at=asked_at,
         process=(processes or {}).get(row.id),
         seen=mine[-1] if mine else None,
+        trouble=row.reason,
     )
 
 

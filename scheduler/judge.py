@@ -45,7 +45,8 @@ def _starting(
     if process is not None and not process.alive:
         return Verdict("failed", f"The replica died at start. {process.log_tail}".strip())
     if now - replica.created_at > limits.start_s:
-        return Verdict("failed", f"It was not ready after {limits.start_s:g} s.")
+        told = f"It was not ready after {limits.start_s:g} s. {replica.trouble}"
+        return Verdict("failed", told.strip())
     if driver_heard and process is None and now - replica.asked_at > ASK_AGAIN_S:
         return Verdict("ask")
     return None

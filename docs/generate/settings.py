@@ -2,6 +2,7 @@
 
 import sys
 
+from loraplex.ec2_settings import Ec2Settings
 from loraplex.settings import (
     ApiSettings,
     EmbeddedSettings,
@@ -20,14 +21,18 @@ def page() -> str:
         "",
     ]
     inherited: set[str] = set()
-    for kind in (Settings, ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings):
+    for kind in (
+        *(Settings, ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings),
+        Ec2Settings,
+    ):
         lines += [f"## {kind.__name__}", "", f"{kind.__doc__}", ""]
         lines += ["| variable | default | meaning |", "|---|---|---|"]
         for name, field in kind.model_fields.items():
             if name in inherited and kind is not Settings:
                 continue
             default = "number of cores" if field.default_factory else f"`{field.default!s}`"
-            lines.append(f"| `LORAPLEX_{name.upper()}` | {default} | {field.description} |")
+            prefix = kind.model_config["env_prefix"]
+            lines.append(f"| `{prefix}{name.upper()}` | {default} | {field.description} |")
         lines.append("")
         inherited |= set(kind.model_fields)
     return "\n".join(lines)

@@ -50,6 +50,8 @@ def describe(
         report = reports.get(row["id"])
         more = f", {report['running']} running" if report else ""
         out.print(f"  {row['id']}  {row['state']} at {row['host']}/{row['slot']}{more}")
+        if row["reason"]:
+            out.print(f"    {row['reason']}")
     if not living:
         out.print("  none")
     out.print("Scaling")

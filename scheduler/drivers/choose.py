@@ -1,16 +1,21 @@
 """The driver that the settings name; as a command: stop all replicas (the platform goes down)."""
 
+from loraplex.ec2_settings import Ec2Settings
 from loraplex.settings import ScalerSettings
 from scheduler.drivers.base import Driver
 from scheduler.drivers.process import ProcessDriver
 
 
 def driver_for(settings: ScalerSettings) -> Driver:
-    """One line a driver: `ec2` has its place here."""
+    """Their client libraries take some tenths of a second: only what is used is loaded."""
     if settings.driver == "docker":
-        from scheduler.drivers.docker import DockerDriver  # its client library takes 0.2 s
+        from scheduler.drivers.docker import DockerDriver
 
         return DockerDriver(settings)
+    if settings.driver == "ec2":
+        from scheduler.drivers.ec2 import Ec2Driver
+
+        return Ec2Driver(Ec2Settings(), settings.prices)
     return ProcessDriver(settings)
 
 

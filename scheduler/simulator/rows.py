@@ -60,6 +60,7 @@ class ReplicaRow:
     created_at: float
     asked_at: float
     state: ReplicaState = ReplicaState.STARTING
+    reason: str = ""
 
 
 @dataclass(slots=True)

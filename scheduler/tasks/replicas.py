@@ -1,6 +1,7 @@
 """Start and stop one replica. Both go by its row, whoever asks and however late."""
 
-from sqlmodel import Session
+from sqlalchemy import update
+from sqlmodel import Session, col
 
 from loraplex.database import connect
 from loraplex.entities import Deployment, Replica, Revision
@@ -22,7 +23,12 @@ def start_replica(replica_id: str) -> None:
         if replica is None or replica.state != ReplicaState.STARTING:
             return
         spec = _spec(session, replica)
-    _driver.start(spec)
+    try:
+        _driver.start(spec)
+    except OSError as failed:
+        _tell(replica_id, str(failed))
+        raise
+    _tell(replica_id, "")
 
 
 @app.task(autoretry_for=(OSError,), retry_backoff=True, max_retries=3)
@@ -39,6 +45,18 @@ def stop_replica(replica_id: str) -> None:
 def kill_replica(replica_id: str) -> None:
     """For who wants to see what becomes of its requests."""
     _driver.kill(replica_id)
+
+
+def _tell(replica_id: str, trouble: str) -> None:
+    """Why it doesn't start, as long as it should."""
+    wanted = update(Replica).where(
+        col(Replica.id) == replica_id,
+        col(Replica.state) == ReplicaState.STARTING,
+        col(Replica.reason) != trouble,
+    )
+    with Session(_engine) as session:
+        session.execute(wanted.values(reason=trouble))
+        session.commit()
 
 
 def _spec(session: Session, replica: Replica) -> ReplicaSpec:

@@ -11,12 +11,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from loraplex.ec2_settings import Ec2Pool, Ec2Settings
 from loraplex.settings import Settings
 from scheduler.drivers.base import Driver, ReplicaSpec, Running
 from scheduler.drivers.docker import DockerDriver
+from scheduler.drivers.ec2 import Ec2Driver
 from scheduler.drivers.fake import HANGS, FakeDriver, FakeReplica, StartPlan
 from scheduler.drivers.process import ProcessDriver
 from tests.e2e.conftest import until
+from tests.fakes.ec2 import Ec2
+from tests.fakes.ec2 import ec2 as ec2_region
 from tests.integration.docker_engine import docker_settings
 
 NOBODY = "redis://127.0.0.1:1/0"
@@ -24,16 +28,16 @@ Drivers = Callable[[str], Driver]
 """Makes a driver of the named installation; each call is what another process would have."""
 
 
-@pytest.fixture(params=["process", "fake", "docker"])
+@pytest.fixture(params=["process", "fake", "docker", "ec2"])
 def drivers(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Drivers]:
     monkeypatch.setenv("LORAPLEX_REDIS_URL", NOBODY)  # a replica ends by itself
     with ExitStack() as stack:
-        yield _makers(tmp_path, stack)[request.param]
+        yield _makers(tmp_path, stack, monkeypatch)[request.param]
 
 
-def _makers(home: Path, stack: ExitStack) -> dict[str, Drivers]:
+def _makers(home: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> dict[str, Drivers]:
     machines: dict[str, dict[str, FakeReplica]] = {}
 
     def process(installation: str) -> Driver:
@@ -47,7 +51,19 @@ def _makers(home: Path, stack: ExitStack) -> dict[str, Drivers]:
     def docker(installation: str) -> Driver:
         return DockerDriver(stack.enter_context(docker_settings(home, installation)))
 
-    return {"process": process, "fake": fake, "docker": docker}
+    def ec2(installation: str) -> Driver:
+        if not regions:
+            regions.append(stack.enter_context(ec2_region(home)))
+            monkeypatch.setattr("scheduler.drivers.ec2._LOOK_EACH_S", 0.0)
+            for name, value in regions[0].environment.items():
+                monkeypatch.setenv(name, value)
+        (region,) = regions
+        pool = Ec2Pool(template=region.template, types=["g6.xlarge"], subnets=region.subnets)
+        mine = f"{home.name}-{installation}"
+        return Ec2Driver(Ec2Settings(pools={"local": pool}, installation=mine), {})
+
+    regions: list[Ec2] = []
+    return {"process": process, "fake": fake, "docker": docker, "ec2": ec2}
 
 
 def _planned(spec: ReplicaSpec) -> StartPlan:

@@ -67,7 +67,7 @@ function Replicas({ deployment }: TabProps) {
               <tr key={row.id}>
                 <td>{row.id}</td>
                 <td title={row.reason}>
-                  <Pill status={row.state} /> {row.state === 'gone' && <small class="muted">{row.reason.split('. ')[0]}</small>}
+                  <Pill status={row.state} /> {row.reason && <small class="muted">{row.reason.split('. ')[0]}</small>}
                 </td>
                 <td>
                   {row.host}/{row.slot}

@@ -1,0 +1,41 @@
+"""What the EC2 driver needs to know."""
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Ec2Pool(BaseModel):
+    """Instances of one kind; a host of the fleet."""
+
+    model_config = ConfigDict(extra="forbid")
+    template: str = Field(pattern=r"^lt-[0-9a-f]+$")  # launch template: image, network, role, boot
+    types: list[str] = Field(min_length=1)  # instance types, the one that is wanted most first
+    subnets: list[str] = Field(min_length=1)  # one a zone
+    spot: bool = False
+
+
+class Ec2Settings(BaseSettings):
+    """Replicas as EC2 instances (`LORAPLEX_DRIVER=ec2`); region and credentials as AWS has it."""
+
+    model_config = SettingsConfigDict(env_prefix="LORAPLEX_EC2_", extra="ignore")
+
+    pools: dict[str, Ec2Pool] = Field(
+        {},
+        description='Pools by host of the fleet, as JSON: `{"l4": {"template": "lt-0a1b", "types": '
+        '["g6.xlarge"], "subnets": ["subnet-1", "subnet-2"], "spot": true}}`. Other types and '
+        "subnets are where to go when one has no room.",
+    )
+    installation: str = Field(
+        "loraplex",
+        max_length=256,
+        description="Tells this installation's instances from others' in the same account.",
+    )
+    max_instances: int = Field(
+        8, ge=0, description="No instance is started when so many run, whatever the fleet says."
+    )
+    max_cost_h: float | None = Field(
+        None,
+        gt=0,
+        description="No instance is started that would bring what runs over this price an hour, by "
+        "`LORAPLEX_PRICES`. Unset: no bound.",
+    )
