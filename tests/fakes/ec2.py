@@ -36,6 +36,7 @@ class Ec2:
     environment: dict[str, str]
     template: str
     subnets: list[str]
+    image: str = ""
     full: set[str] = field(default_factory=set)  # instance types without room
     hang: set[str] = field(default_factory=set)  # replicas whose instances never boot
     throttle: int = 0  # calls that are refused from now on
@@ -238,6 +239,7 @@ def ec2(folder: Path) -> Iterator[Ec2]:
         aws_secret_access_key="x",
     )
     image = client.describe_images()["Images"][0]["ImageId"]
+    region.image = image
     data = {"ImageId": image, "InstanceInitiatedShutdownBehavior": "terminate"}
     made = client.create_launch_template(LaunchTemplateName=folder.name, LaunchTemplateData=data)
     region.template = made["LaunchTemplate"]["LaunchTemplateId"]
