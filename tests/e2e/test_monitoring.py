@@ -1,5 +1,6 @@
 """A real Prometheus, set up as compose does, finds all processes and fills every panel."""
 
+import itertools
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from tests.e2e.conftest import Platform, until
 pytestmark = pytest.mark.e2e
 
 FOLDER = dashboard.FILE.parents[2]
-ANSWERS, TOKENS = 6, 20
+TOKENS = 8
 # Nothing runs on a GPU here.
 EMPTY = {"loraplex_gpu_utilization > 0"}
 
@@ -52,6 +53,14 @@ def prometheus(platform: Platform, folder: Path) -> Iterator[httpx.Client]:
             running.wait()
 
 
+@contextmanager
+def _deleted_after(platform: Platform, name: str) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        platform.http().delete(f"/api/v1/deployments/{name}")
+
+
 def ask(client: httpx.Client, expression: str) -> list[dict[str, Any]]:
     """What it gives, by series; nothing while it isn't up."""
     try:
@@ -72,26 +81,29 @@ def value(series: list[dict[str, Any]]) -> float:
 def test_prometheus_counts_what_was_asked_and_no_panel_is_empty(
     platform: Platform, tmp_path: Path
 ) -> None:
+    sent = itertools.count(1)
+
+    def under_load(query: str) -> list[dict[str, Any]]:
+        """Rates and quantiles are of the last minute: it must not be quiet."""
+        prompt = f"{next(sent)} ships"
+        settings: Any = {"model": "graphed", "max_tokens": TOKENS, "temperature": 0}
+        platform.openai().completions.create(prompt=prompt, **settings)
+        return ask(client, query)
+
     platform.deploy("graphed", cooldown_time=3600)
-    with prometheus(platform, tmp_path) as client:
+    with _deleted_after(platform, "graphed"), prometheus(platform, tmp_path) as client:
         processes = "count by (process) (up == 1)"
         until(lambda: ask(client, processes), lambda found: len(found) >= 3)
-        for number in range(ANSWERS):
-            platform.openai().completions.create(
-                model="graphed", prompt=f"{number} ships", max_tokens=TOKENS, temperature=0
-            )
-        asked = 'sum(loraplex_requests_total{deployment="graphed"})'
-        told = 'sum(loraplex_tokens_total{deployment="graphed",kind="completion"})'
-        until(lambda: value(ask(client, asked)), lambda count: count == ANSWERS)
-        assert 0 < value(ask(client, told)) <= ANSWERS * TOKENS
         for title, _, lines in dashboard.PANELS:
             for expression, _ in lines:
                 query = expression.replace("$__rate_interval", "1m").replace("$deployment", ".*")
                 if expression not in EMPTY:
-                    assert until(lambda q=query: ask(client, q), bool), title  # type: ignore[misc]
+                    assert until(lambda q=query: under_load(q), bool), title  # type: ignore[misc]
+        answers = next(sent) - 1
+        asked = 'sum(loraplex_requests_total{deployment="graphed"})'
+        told = 'sum(loraplex_tokens_total{deployment="graphed",kind="completion"})'
+        until(lambda: value(ask(client, asked)), lambda count: count == answers)
+        assert 0 < value(ask(client, told)) <= answers * TOKENS
         rules = client.get("/rules").json()["data"]["groups"]
-        failed = [
-            rule["name"] for group in rules for rule in group["rules"] if rule["health"] == "err"
-        ]
+        failed = [r["name"] for group in rules for r in group["rules"] if r["health"] == "err"]
         assert not failed
-    platform.http().delete("/api/v1/deployments/graphed")
