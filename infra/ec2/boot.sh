@@ -26,9 +26,9 @@ for name, value in json.loads(base64.urlsafe_b64decode(sys.argv[1])).items():
     print(f"{name}={value}")' "$text"
 }
 
-replica=$(tag replica) && lane=$(tag lane) || { echo "No replica's tags here."; $halt; exit 1; }
 environment=$(mktemp)
-{ cat "$shared"; settings; } >"$environment"
+{ replica=$(tag replica) && lane=$(tag lane) && cat "$shared" && settings; } >"$environment" ||
+  { echo "Its tags, or $shared, can't be read."; $halt; exit 1; }
 run=${LORAPLEX_RUN:-docker run --rm --name loraplex --gpus all --network host --read-only \
   --tmpfs /tmp:exec --cap-drop ALL --security-opt no-new-privileges:true --env-file $environment \
   --volume /var/lib/loraplex:/var/lib/loraplex:ro loraplex/gpu_worker python -m gpu_worker}
