@@ -11,13 +11,13 @@ help: ## Show this
 
 install: $(VENV)/.installed ## Make .venv and install Loraplex in it
 
-$(VENV)/.installed: pyproject.toml infra/install.sh
+$(VENV)/.installed: pyproject.toml infra/install.sh infra/torch.sh
 	@PYTHON=$(PYTHON) infra/install.sh $(VENV) embedded
 	@touch $@
 
 install-dev: $(VENV)/.installed-dev ## The same, with what tests and lint need
 
-$(VENV)/.installed-dev: pyproject.toml infra/install.sh
+$(VENV)/.installed-dev: pyproject.toml infra/install.sh infra/torch.sh
 	@PYTHON=$(PYTHON) infra/install.sh $(VENV) embedded,dev
 	@touch $(VENV)/.installed $@
 

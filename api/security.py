@@ -41,9 +41,12 @@ class Needs:
     def __init__(self, *scopes: Scope) -> None:
         self.scopes = scopes
 
+    def met_by(self, caller: Caller) -> bool:
+        return bool({Scope.ADMIN, *self.scopes} & caller.scopes)
+
     async def __call__(self, request: Request) -> str:
         caller = caller_of(request)
-        if not {Scope.ADMIN, *self.scopes} & caller.scopes:
+        if not self.met_by(caller):
             wanted = " or ".join(map(repr, map(str, self.scopes)))
             has = ", ".join(sorted(caller.scopes))
             message = f"This API key lacks the scope for it, {wanted}; it has: {has}."

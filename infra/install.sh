@@ -1,11 +1,9 @@
 #!/usr/bin/env bash
 # Make a virtual environment and install Loraplex in it: infra/install.sh VENV EXTRAS
-# torch comes first and pinned: without an NVIDIA GPU the CPU build (about 200 MB) is enough, while
-# an unpinned torch would bring gigabytes of CUDA.
+# torch comes first and pinned (torch.sh says which).
 set -euo pipefail
 venv=$1 extras=$2 python=${PYTHON:-python3}
-torch=2.13.0
-cpu_index=https://download.pytorch.org/whl/cpu
+. "$(dirname "$0")/torch.sh"
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
   echo "Python 3.11 or newer is needed; '$python' is $("$python" --version). Set PYTHON=…" >&2
@@ -17,16 +15,13 @@ quiet=-q; [ -t 1 ] && quiet=--progress-bar=on
 
 if pip show -q torch 2>/dev/null; then
   :
-elif command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
-  echo "Installing torch $torch for CUDA (about 3 GB) …"
-  pip install "$quiet" "torch==$torch"
-elif [ "$(uname)" = Darwin ]; then
-  echo "Installing torch $torch (about 80 MB) …"
-  pip install "$quiet" "torch==$torch"
 else
-  echo "No NVIDIA GPU found: installing the CPU build of torch $torch (about 200 MB) …"
-  pip install "$quiet" "torch==$torch+cpu" 2>/dev/null ||
-    pip install "$quiet" --extra-index-url "$cpu_index" "torch==$torch+cpu"
+  case $torch_build in
+    cuda) echo "Installing torch $torch for CUDA (about 3 GB) …" ;;
+    mac) echo "Installing torch $torch (about 80 MB) …" ;;
+    cpu) echo "No NVIDIA GPU found: installing the CPU build of torch $torch (about 200 MB) …" ;;
+  esac
+  with_torch pip install "$quiet"
 fi
 echo "Installing Loraplex and its other dependencies (about 150 MB) …"
 pip install "$quiet" -e ".[$extras]"

@@ -1,7 +1,10 @@
-"""Variables that look like settings and are none: misspelt, or of another version."""
+"""All settings' variables; and those that look like settings and are none: misspelt, or of another
+version."""
 
 import difflib
 from collections.abc import Iterable, Iterator
+
+from pydantic_settings import BaseSettings
 
 from loraplex.ec2_settings import Ec2Settings
 from loraplex.settings import (
@@ -12,23 +15,20 @@ from loraplex.settings import (
     WorkerSettings,
 )
 
-_PREFIX = "LORAPLEX_"
-_KINDS = (
-    *(ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings, ClientSettings),
-    Ec2Settings,
-)
+KINDS = (ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings, Ec2Settings)
 # Of the command line and of tests.
-_OTHERS = {"LORAPLEX_IMPORT_TOKEN", "LORAPLEX_BROWSER", "LORAPLEX_BENCH_VLLM"}
+_OTHERS = {"LORAPLEX_IMPORT_TOKEN", "LORAPLEX_TOOLS", "LORAPLEX_BENCH_VLLM"}
+
+
+def variable(kind: type[BaseSettings], name: str) -> str:
+    return f"{kind.model_config['env_prefix']}{name.upper()}"
 
 
 def unknown(names: Iterable[str]) -> Iterator[str]:
     """What to tell of each, perhaps with what was meant."""
-    known = {
-        f"{kind.model_config['env_prefix']}{name.upper()}"
-        for kind in _KINDS
-        for name in kind.model_fields
-    } | _OTHERS
+    kinds = (*KINDS, ClientSettings)
+    known = {variable(kind, name) for kind in kinds for name in kind.model_fields} | _OTHERS
     for name in sorted(names):
-        if name.startswith(_PREFIX) and name not in known:
+        if name.startswith("LORAPLEX_") and name not in known:
             meant = difflib.get_close_matches(name, known, n=1)
             yield f"{name} is no setting" + (f"; is {meant[0]} meant?" if meant else "")

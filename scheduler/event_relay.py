@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from loraplex.broker.scaler import ScalerBroker
-from loraplex.entities import Deployment, DeploymentEvent
+from loraplex.entities import EVENT_OVERLAP, Deployment, DeploymentEvent
 from loraplex.keys import BUS_PREFIX
 from scheduler.webhooks import Webhooks
 
@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 
 EXCHANGE = Exchange("loraplex.events", type="topic", durable=True)
 _MOST = 500  # events a look
-_OVERLAP = 50  # ids that are looked at again: of two transactions the later id may be seen first
 
 
 class EventRelay:
@@ -32,7 +31,7 @@ class EventRelay:
         options = {"global_keyprefix": BUS_PREFIX, "socket_timeout": 5, "socket_connect_timeout": 5}
         self._connection = Connection(redis_url, transport_options=options)
         self._producer: Producer | None = None
-        self._sent: deque[int] = deque(maxlen=2 * _OVERLAP)
+        self._sent: deque[int] = deque(maxlen=2 * EVENT_OVERLAP)
 
     def publish(self) -> None:
         """One query and, when there is nothing new, nothing else."""
@@ -41,7 +40,7 @@ class EventRelay:
             rows = session.exec(
                 select(DeploymentEvent, Deployment.name, Deployment.tenant_id)
                 .where(
-                    col(DeploymentEvent.id) > after - _OVERLAP,
+                    col(DeploymentEvent.id) > after - EVENT_OVERLAP,
                     DeploymentEvent.deployment_id == Deployment.id,
                 )
                 .order_by(col(DeploymentEvent.id))

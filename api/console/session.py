@@ -54,7 +54,8 @@ async def log_in(body: Login, http: Request, response: Response, state: StateDep
 @router.get("")
 async def who(http: Request, state: StateDep) -> Session | None:
     """null: nobody is."""
-    return _shown(state, caller_of(http)) if authorization(http) else None
+    asked = COOKIE in http.cookies or "authorization" in http.headers
+    return _shown(state, caller_of(http)) if asked else None
 
 
 @router.delete("", status_code=204)

@@ -38,11 +38,9 @@ async def live(
     """Server-sent events: `deployments` (as the list has them) at first and when one came or went,
     `changed`, those of them that are different; `jobs` (fine-tuning jobs under way) and `rates` (of
     one's deployments that have work: the latest chart point; null: no scaler looks, or the key
-    lacks the charts' scope), as a whole;
-    `events`, of one's deployments, after
-    `Last-Event-ID` (some before it may come again); `points`, the latest of a deployment's
-    charts."""
-    watched, caller = None, caller_of(http)
+    lacks the charts' scope), as a whole; `events`, of one's deployments, after `Last-Event-ID`
+    (some before it may come again); `points`, the latest of a deployment's charts."""
+    watched = None
     if deployment is not None:
         await _for_charts(http)
         watched = await run_in_threadpool(_id_of, state, tenant, deployment)
@@ -50,7 +48,7 @@ async def live(
     after = int(last) if last.isdecimal() and len(last) < 19 else None
     looks: Looks = http.app.state.looks
     looks.need_room(tenant)
-    rated = bool({Scope.ADMIN, Scope.DEPLOYMENTS} & caller.scopes)
+    rated = _for_charts.met_by(caller_of(http))
     viewer = _Viewer(looks, http.state.authorization, tenant, rated, watched, after)
     return following(state.settings, viewer.stream())
 

@@ -19,14 +19,13 @@ from api.errors import ApiError
 from api.requests.resolve import usable_by
 from api.state import State
 from loraplex import chart_points, charts
-from loraplex.entities import UNFINISHED, Deployment, DeploymentEvent, TrainingJob
+from loraplex.entities import EVENT_OVERLAP, UNFINISHED, Deployment, DeploymentEvent, TrainingJob
 
 EACH_S = 1.0
 _FRESH_S = 0.9 * EACH_S  # who comes a little early isn't told the same again
 _MOST_KNOWN = 4096
 _MOST_VIEWERS = 200  # of a tenant, at a process
 _MOST_EVENTS = 200
-_OVERLAP = 50  # ids that are looked at again: of two transactions the later id may be seen first
 _POINTS = 4  # the latest: they change while answers end
 _JOB = ("id", "state", "step", "total_steps", "loss", "validation_loss", "left_s", "yielding")
 
@@ -120,7 +119,7 @@ class Looks:
             if after is None:
                 found = session.exec(wanted.order_by(number.desc())).all()[::-1]
             else:
-                later = wanted.where(number > after - _OVERLAP).order_by(number)
+                later = wanted.where(number > after - EVENT_OVERLAP).order_by(number)
                 found = session.exec(later).all()
         if len(found) == _MOST_EVENTS and after is not None:
             latest = found[-1][0].id or 0  # there are more

@@ -2,14 +2,8 @@
 
 import sys
 
-from loraplex.ec2_settings import Ec2Settings
-from loraplex.settings import (
-    ApiSettings,
-    EmbeddedSettings,
-    ScalerSettings,
-    Settings,
-    WorkerSettings,
-)
+from loraplex.settings import Settings
+from loraplex.unknown_settings import KINDS, variable
 
 
 def page() -> str:
@@ -21,18 +15,14 @@ def page() -> str:
         "",
     ]
     inherited: set[str] = set()
-    for kind in (
-        *(Settings, ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings),
-        Ec2Settings,
-    ):
+    for kind in (Settings, *KINDS):
         lines += [f"## {kind.__name__}", "", f"{kind.__doc__}", ""]
         lines += ["| variable | default | meaning |", "|---|---|---|"]
         for name, field in kind.model_fields.items():
             if name in inherited and kind is not Settings:
                 continue
             default = "number of cores" if field.default_factory else f"`{field.default!s}`"
-            prefix = kind.model_config["env_prefix"]
-            lines.append(f"| `{prefix}{name.upper()}` | {default} | {field.description} |")
+            lines.append(f"| `{variable(kind, name)}` | {default} | {field.description} |")
         lines.append("")
         inherited |= set(kind.model_fields)
     return "\n".join(lines)

@@ -16,12 +16,20 @@ from loraplex.entities.registry import (
     Transfer,
     TransferKind,
 )
-from loraplex.entities.serving import Deployment, DeploymentEvent, Leadership, Replica, Revision
+from loraplex.entities.serving import (
+    EVENT_OVERLAP,
+    Deployment,
+    DeploymentEvent,
+    Leadership,
+    Replica,
+    Revision,
+)
 from loraplex.entities.tenancy import ApiKey, Plan, Tenant
 from loraplex.entities.training import NO_PLACE, TrainingEvent, TrainingJob
 from loraplex.entities.work import UNFINISHED, WorkState
 
 __all__ = [
+    "EVENT_OVERLAP",
     "NO_PLACE",
     "UNFINISHED",
     "Adapter",

@@ -108,6 +108,10 @@ class Replica(SQLModel, table=True):
     gone_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
 
 
+# Ids that who follows events looks at again: of two transactions the later id may be seen first.
+EVENT_OVERLAP = 50
+
+
 class DeploymentEvent(SQLModel, table=True):
     """A status change or a scaling decision: who, why, when."""
 

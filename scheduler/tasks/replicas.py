@@ -22,13 +22,14 @@ def start_replica(replica_id: str) -> None:
         replica = session.get(Replica, replica_id)
         if replica is None or replica.state != ReplicaState.STARTING:
             return
-        spec = _spec(session, replica)
+        spec, told = _spec(session, replica), replica.reason
     try:
         _driver.start(spec)
     except OSError as failed:
         _tell(replica_id, str(failed))
         raise
-    _tell(replica_id, "")
+    if told:
+        _tell(replica_id, "")
 
 
 @app.task(autoretry_for=(OSError,), retry_backoff=True, max_retries=3)
@@ -49,11 +50,8 @@ def kill_replica(replica_id: str) -> None:
 
 def _tell(replica_id: str, trouble: str) -> None:
     """Why it doesn't start, as long as it should."""
-    wanted = update(Replica).where(
-        col(Replica.id) == replica_id,
-        col(Replica.state) == ReplicaState.STARTING,
-        col(Replica.reason) != trouble,
-    )
+    starting = col(Replica.state) == ReplicaState.STARTING
+    wanted = update(Replica).where(col(Replica.id) == replica_id, starting)
     with Session(_engine) as session:
         session.execute(wanted.values(reason=trouble))
         session.commit()

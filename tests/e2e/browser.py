@@ -1,13 +1,12 @@
 """A browser for tests and screenshots: Debian's chromium, driven by Playwright."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests import programs
 
 REPOSITORY = Path(__file__).parents[2]
 AXE = REPOSITORY / "console" / "node_modules" / "axe-core" / "axe.min.js"
@@ -15,17 +14,10 @@ BUILT = REPOSITORY / "api" / "console" / "static" / "index.html"
 
 
 def need() -> str:
-    """Path of chromium. Skips the test where there is none, or no built console; in CI
-    (LORAPLEX_BROWSER=required) it fails."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    lacks = [] if found else ["chromium"]
-    lacks += [] if BUILT.is_file() and AXE.is_file() else ["the built console (make console)"]
-    if lacks:
-        text = f"the console's tests need {' and '.join(lacks)}"
-        if os.environ.get("LORAPLEX_BROWSER") == "required":
-            pytest.fail(text)
-        pytest.skip(text)
-    assert found is not None
+    """Path of chromium; and the console must be built."""
+    found = programs.need("chromium", "chromium-browser", package="chromium")
+    if not (BUILT.is_file() and AXE.is_file()):
+        programs.lacks("the built console (make console)")
     return found
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.blocks import Block, blocks
 from loraplex.embedded.ports import free_port
 from loraplex.store.models import ModelStore
 from tests.conftest import ADAPTERS
@@ -31,29 +32,17 @@ ELSEWHERE = {
     "With internet",
     "Without internet",
 }
-BLOCK = re.compile(r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
 PATIENCE_S = 240
-
-
-@dataclass(frozen=True)
-class Block:
-    language: str
-    title: str
-    text: str
-
-
-def blocks(page: Path) -> list[Block]:
-    return [Block(*found) for found in BLOCK.findall(page.read_text())]
 
 
 def pages() -> list[Path]:
     docs = [p for p in sorted((REPOSITORY / "docs").glob("*.md")) if p.name not in GENERATED]
-    return [page for page in (REPOSITORY / "README.md", *docs) if blocks(page)]
+    return [page for page in (REPOSITORY / "README.md", *docs) if blocks(page.read_text())]
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_no_snippet_escapes(page: Path) -> None:
-    for block in blocks(page):
+    for block in blocks(page.read_text()):
         if block.language not in ("sh", "python"):
             assert not re.search(r"^(loraplex|curl|make|pip) ", block.text, re.MULTILINE), block
         if block.title:
@@ -132,7 +121,7 @@ def test_what_a_page_says_works(page: Path, reader: Reader, tmp_path: Path) -> N
     if not (reader.home / ".loraplex" / "platform.json").exists():  # another page has failed
         assert reader.loraplex("up", "--detach", "--no-demo") == 0
     try:
-        for block in blocks(page):
+        for block in blocks(page.read_text()):
             if block.language in ("sh", "python") and not block.title:
                 reader.types(block, tmp_path)
     finally:

@@ -1,7 +1,6 @@
 """A real Prometheus, set up as compose does, finds all processes and fills every panel."""
 
 import itertools
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import yaml
 
 from infra.monitoring import dashboard
 from loraplex.embedded.ports import free_port
+from tests import programs
 from tests.e2e.conftest import Platform, until
 
 pytestmark = pytest.mark.e2e
@@ -26,9 +26,7 @@ EMPTY = {"loraplex_gpu_utilization > 0"}
 
 @contextmanager
 def prometheus(platform: Platform, folder: Path) -> Iterator[httpx.Client]:
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("no Prometheus here (Debian's package)")
+    program = programs.need("prometheus", package="prometheus")
     api = platform.http()
     key = folder / "key"
     key.write_text(api.headers["authorization"].removeprefix("Bearer "))

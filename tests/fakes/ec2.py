@@ -18,8 +18,10 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 from werkzeug.serving import make_server
 
+from tests.fakes.aws import REGION, client, environment_of
+
 BOOT = Path(__file__).parents[2] / "infra" / "ec2" / "boot.sh"
-_ACCOUNT, _REGION = "123456789012", "us-east-1"
+_ACCOUNT = "123456789012"
 _ERROR = (
     "<Response><Errors><Error><Code>{}</Code><Message>{}</Message></Error></Errors>"
     "<RequestID>x</RequestID></Response>"
@@ -49,7 +51,7 @@ class Ec2:
     def instances(self) -> list[Any]:
         from moto.ec2.models import ec2_backends
 
-        return list(ec2_backends[_ACCOUNT][_REGION].all_instances())
+        return list(ec2_backends[_ACCOUNT][REGION].all_instances())
 
     def types(self) -> list[str]:
         """Of living instances."""
@@ -217,33 +219,21 @@ def _xml(start: Callable[..., Any], status: str, body: str) -> list[bytes]:
 @contextmanager
 def ec2(folder: Path) -> Iterator[Ec2]:
     """A region with a launch template and two subnets."""
-    import boto3
     from moto.server import DomainDispatcherApplication, create_backend_app
 
-    environment = {
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": _REGION,
-        "EC2_FOLDER": str(folder),
-    }
+    environment = {"EC2_FOLDER": str(folder)}
     region = Ec2(environment, "", [])
     app = region.wsgi(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, app, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{server.server_port}"
-    client = boto3.client(
-        "ec2",
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        region_name=_REGION,
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-    )
-    image = client.describe_images()["Images"][0]["ImageId"]
+    environment |= environment_of(f"http://127.0.0.1:{server.server_port}")
+    account = client("ec2", environment)
+    image = account.describe_images()["Images"][0]["ImageId"]
     region.image = image
     data = {"ImageId": image, "InstanceInitiatedShutdownBehavior": "terminate"}
-    made = client.create_launch_template(LaunchTemplateName=folder.name, LaunchTemplateData=data)
+    made = account.create_launch_template(LaunchTemplateName=folder.name, LaunchTemplateData=data)
     region.template = made["LaunchTemplate"]["LaunchTemplateId"]
-    region.subnets = [each["SubnetId"] for each in client.describe_subnets()["Subnets"][:2]]
+    region.subnets = [each["SubnetId"] for each in account.describe_subnets()["Subnets"][:2]]
     ended = threading.Event()
     machines = threading.Thread(target=region.run_machines, args=(ended,))
     machines.start()

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import boto3
+from tests.fakes.aws import client, environment_of
 
 
 @contextmanager
@@ -15,12 +15,7 @@ def s3() -> Iterator[dict[str, str]]:
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    yield {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    yield environment_of(f"http://{host}:{port}")
     server.stop()
 
 
@@ -28,15 +23,9 @@ def put(
     environment: Mapping[str, str], bucket: str, folder: str, files: Mapping[str, bytes]
 ) -> Any:
     """The ETags."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        region_name="us-east-1",
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-    )
-    client.create_bucket(Bucket=bucket)
+    s3 = client("s3", environment)
+    s3.create_bucket(Bucket=bucket)
     return {
-        name: client.put_object(Bucket=bucket, Key=f"{folder}/{name}", Body=content)["ETag"]
+        name: s3.put_object(Bucket=bucket, Key=f"{folder}/{name}", Body=content)["ETag"]
         for name, content in files.items()
     }

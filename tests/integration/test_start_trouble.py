@@ -1,14 +1,11 @@
 """Why a replica doesn't start is told where people look, while it should start, and afterwards."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from loraplex.database import connect, migrate
-from loraplex.entities import Deployment, Replica, Revision, Tenant
+from loraplex.apikeys import FIRST_TENANT
+from loraplex.entities import Deployment, Replica, Revision
 from loraplex.keys import Lane
 from loraplex.replica_state import ReplicaState
 from scheduler.drivers.base import ReplicaSpec
@@ -30,33 +27,28 @@ class Driver:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Engine]:
-    url = f"sqlite:///{tmp_path / 'test.db'}"
-    migrate(url)
-    engine = connect(url)
+def starting(database: Engine) -> Engine:
+    """With a replica that should start."""
     bounds = {"min_replicas": 0, "max_replicas": 1, "cooldown_time": 1, "scale_up_threshold": 1}
-    names = {"id": "dep-1", "tenant_id": "t", "name": "d", "base_model": "m", "status": "standby"}
-    with Session(engine) as session:
-        session.add(Tenant(id="t"))
-        session.flush()
-        session.add(Deployment(**names, **bounds))
+    names = {"id": "dep-1", "name": "d", "base_model": "m", "status": "standby"}
+    with Session(database) as session:
+        session.add(Deployment(tenant_id=FIRST_TENANT, **names, **bounds))
         session.flush()
         session.add(Revision(deployment_id="dep-1", number=1, base_model="m"))
         session.add(Replica(id="rep-1", deployment_id="dep-1"))
         session.commit()
-    yield engine
-    engine.dispose()
+    return database
 
 
 def test_the_latest_trouble_stands_in_the_row(
-    database: Engine, monkeypatch: pytest.MonkeyPatch
+    starting: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver = Driver()
     monkeypatch.setattr(replicas, "_driver", driver)
-    monkeypatch.setattr(replicas, "_engine", database)
+    monkeypatch.setattr(replicas, "_engine", starting)
 
     def reason() -> str:
-        with Session(database) as session:
+        with Session(starting) as session:
             return session.get_one(Replica, "rep-1").reason
 
     with pytest.raises(OSError, match="no room"):

@@ -2,15 +2,14 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
 import yaml
 
 from docs.generate import metrics
 from infra.monitoring import dashboard
+from tests import programs
 
 FOLDER = Path(__file__).parents[2] / "infra" / "monitoring"
 ALERTS = FOLDER / "alerts.yml"
@@ -41,9 +40,7 @@ def test_all_that_is_asked_for_exists() -> None:
 
 def test_prometheus_understands_them(tmp_path: Path) -> None:
     """Its own tool (Debian's package `prometheus`), and what the alerts do with a given past."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("no promtool here (Debian's package prometheus)")
+    promtool = programs.need("promtool", package="prometheus")
     (tmp_path / "alerts.yml").write_text(ALERTS.read_text())
     past = {
         "rule_files": ["alerts.yml"],

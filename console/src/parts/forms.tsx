@@ -2,37 +2,37 @@
 import type { ComponentChildren, JSX } from 'preact'
 import { useEffect, useId, useRef, useState } from 'preact/hooks'
 
-type FieldProps = { label: string; hint?: string } & JSX.InputHTMLAttributes<HTMLInputElement>
+interface Labels {
+  label: string
+  hint?: string
+}
 
-export function Field({ label, hint, ...input }: FieldProps) {
+// What is typed or chosen in, below its label. `children` is given its attributes.
+function Labelled(props: Labels & { children: (attributes: { id: string; 'aria-describedby'?: string }) => JSX.Element }) {
   const id = useId()
+  const described = props.hint ? `${id}-hint` : undefined
   return (
     <div class="field">
-      <label for={id}>{label}</label>
-      <input id={id} aria-describedby={hint ? `${id}-hint` : undefined} {...input} />
-      {hint && (
-        <small id={`${id}-hint`} class="hint">
-          {hint}
+      <label for={id}>{props.label}</label>
+      {props.children({ id, 'aria-describedby': described })}
+      {props.hint && (
+        <small id={described} class="hint">
+          {props.hint}
         </small>
       )}
     </div>
   )
 }
 
-type TextAreaProps = { label: string; hint?: string } & JSX.TextareaHTMLAttributes<HTMLTextAreaElement>
+export function Field({ label, hint, ...input }: Labels & JSX.InputHTMLAttributes<HTMLInputElement>) {
+  return <Labelled {...{ label, hint }}>{(attributes) => <input {...attributes} {...input} />}</Labelled>
+}
 
-export function TextArea({ label, hint, ...input }: TextAreaProps) {
-  const id = useId()
+export function TextArea({ label, hint, ...input }: Labels & JSX.TextareaHTMLAttributes<HTMLTextAreaElement>) {
   return (
-    <div class="field">
-      <label for={id}>{label}</label>
-      <textarea id={id} spellcheck={false} aria-describedby={hint ? `${id}-hint` : undefined} {...input} />
-      {hint && (
-        <small id={`${id}-hint`} class="hint">
-          {hint}
-        </small>
-      )}
-    </div>
+    <Labelled {...{ label, hint }}>
+      {(attributes) => <textarea spellcheck={false} {...attributes} {...input} />}
+    </Labelled>
   )
 }
 
@@ -42,16 +42,16 @@ export function Select(props: {
   options: [string, string][]
   onChange: (value: string) => void
 }) {
-  const id = useId()
   return (
-    <div class="field">
-      <label for={id}>{props.label}</label>
-      <select id={id} value={props.value} onChange={(e) => props.onChange(e.currentTarget.value)}>
-        {props.options.map(([value, text]) => (
-          <option value={value}>{text}</option>
-        ))}
-      </select>
-    </div>
+    <Labelled label={props.label}>
+      {(attributes) => (
+        <select {...attributes} value={props.value} onChange={(e) => props.onChange(e.currentTarget.value)}>
+          {props.options.map(([value, text]) => (
+            <option value={value}>{text}</option>
+          ))}
+        </select>
+      )}
+    </Labelled>
   )
 }
 

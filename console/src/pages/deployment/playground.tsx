@@ -5,7 +5,7 @@ import { call, deploymentPath, session } from '../../api/client'
 import type { Adapter, Deployment } from '../../api/types'
 import { act } from '../../parts/asking'
 import { Card } from '../../parts/basics'
-import { Field, Select } from '../../parts/forms'
+import { Field, Select, TextArea } from '../../parts/forms'
 import { useGet } from '../../parts/loading'
 import { number, seconds } from '../../parts/format'
 import { type Answer, ask, NOTHING, tokensPerS, ttft } from './answer'
@@ -73,10 +73,7 @@ export function Playground({ deployment, owned }: TabProps) {
     <div class="playground">
       <Card title="Ask">
         <form onSubmit={run} onInvalidCapture={unfold}>
-          <div class="field">
-            <label for="prompt">Prompt</label>
-            <textarea id="prompt" rows={3} required value={prompt} onInput={(e) => setPrompt(e.currentTarget.value)} />
-          </div>
+          <TextArea label="Prompt" spellcheck rows={3} required value={prompt} onInput={(e) => setPrompt(e.currentTarget.value)} />
           <details>
             <summary>Parameters</summary>
             <div class="fields">
@@ -86,10 +83,7 @@ export function Playground({ deployment, owned }: TabProps) {
               <Field label="Seed" type="number" min="0" value={seed} onInput={(e) => setSeed(e.currentTarget.value)} />
             </div>
             <Field label="System prompt" value={system} onInput={(e) => setSystem(e.currentTarget.value)} />
-            <div class="field">
-              <label for="schema">JSON schema of the answer</label>
-              <textarea id="schema" rows={3} class="code" spellcheck={false} placeholder='{"type": "object", "properties": …}' value={schema} onInput={(e) => setSchema(e.currentTarget.value)} />
-            </div>
+            <TextArea label="JSON schema of the answer" rows={3} class="code" placeholder='{"type": "object", "properties": …}' value={schema} onInput={(e) => setSchema(e.currentTarget.value)} />
           </details>
           {problem && (
             <p class="bad" role="alert">
