@@ -59,6 +59,10 @@ gpu-check: install-dev ## The GPU's kernels: interpreted, compiled, and measured
 	@if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then \
 	  $(BIN)/python -m benchmarks.gpu; else echo "No NVIDIA GPU here: nothing was measured."; fi
 
+.PHONY: lock
+lock: install-dev ## The images' lock files, anew after a change of dependencies (UPGRADE=1: the newest)
+	@PATH="$(BIN):$$PATH" infra/lock.sh
+
 adapters: install-dev ## Train the two demo adapters again (some minutes)
 	for name in pirate json; do $(BIN)/python examples/adapters/train.py $$name \
 	  --base "$$($(BIN)/python -m loraplex.store.models)" --out examples/adapters/$$name || exit 1; done

@@ -1,12 +1,16 @@
 """The database connection: SQLite (WAL) in the home folder, or any SQLAlchemy URL."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlmodel import create_engine
+
+_MIGRATING = 0x6C70_7821  # of an advisory lock
 
 
 def connect(url: str) -> Engine:
@@ -30,6 +34,19 @@ def migrate(url: str) -> None:
     command.upgrade(alembic_config(url), "head")
 
 
+@contextmanager
+def one_at_a_time(database: Engine) -> Iterator[None]:
+    """Processes on many machines that would migrate at once wait for each other. On SQLite there is
+    one machine, and one process that does."""
+    if database.dialect.name != "postgresql":
+        yield
+        return
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATING})
+        yield
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATING})
+
+
 def alembic_config(url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -46,11 +63,13 @@ def main() -> None:
 
     settings = Settings()
     settings.home.mkdir(parents=True, exist_ok=True)
-    migrate(settings.database)
     key = ClientSettings().api_key
-    if key:
-        with Session(connect(settings.database)) as session:
-            apikeys.store(session, apikeys.FIRST_TENANT, "first", key)
+    database = connect(settings.database)
+    with one_at_a_time(database):
+        migrate(settings.database)
+        if key:
+            with Session(database) as session:
+                apikeys.store(session, apikeys.FIRST_TENANT, "first", key)
 
 
 if __name__ == "__main__":

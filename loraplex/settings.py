@@ -289,6 +289,14 @@ class ScalerSettings(Settings):
     docker_memory_gib: float | None = Field(
         None, gt=0, description="Memory limit of a replica, in GiB. Unset: none."
     )
+    docker_labels: dict[str, str] = Field(
+        {}, description="Labels that replicas' containers get besides Loraplex' own, as JSON."
+    )
+    replica_redis_url: str = Field(
+        "",
+        description="What containers of replicas connect to, where it isn't `LORAPLEX_REDIS_URL`: "
+        "as a user that may do less (compose.yaml has one), or by another address.",
+    )
     fleet: dict[str, PositiveInt] = Field(
         {},
         description='Replicas that each host may run, as JSON: {"local": 4}. Unset: this machine, '
@@ -315,6 +323,11 @@ class ScalerSettings(Settings):
     )
     budget_check_s: float = Field(
         60.0, gt=0, description="Seconds between two looks at what tenants have spent."
+    )
+    alive_file: Path | None = Field(
+        None,
+        description="A file that is touched every two seconds while the process works: what the "
+        "health checks of containers look at.",
     )
     cold_start_s: float = Field(
         30.0, gt=0, description="What a cold start is believed to take before one was measured."

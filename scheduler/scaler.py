@@ -113,6 +113,8 @@ class Scaler:
     def _run(self) -> None:
         while not self.stop.is_set():
             began = time.monotonic()
+            if self._settings.alive_file is not None:
+                self._settings.alive_file.touch()
             try:
                 self._turn()
                 self._broker.wait_for_wake(self._settings.tick_s)

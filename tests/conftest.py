@@ -16,6 +16,7 @@ from loraplex.embedded.ports import free_port
 from loraplex.embedded.valkey import find_server, write_config
 from loraplex.store.models import DEMO_MODEL, ModelStore
 from tests import postgres
+from tests.programs import lacks
 
 # The GPU's kernels run on the CPU here: `device="interpreter"`. Read when they are imported.
 os.environ["TRITON_INTERPRET"] = "1"
@@ -74,7 +75,7 @@ def valkey(valkey_url: str) -> Iterator["redis_module.Redis"]:
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL server; a database's name follows."""
     if not postgres.available():
-        pytest.skip("no PostgreSQL here (Debian's packages)")
+        lacks("PostgreSQL (Debian's package postgresql)")
     with postgres.server() as url:
         yield url
 

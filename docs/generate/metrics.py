@@ -22,7 +22,7 @@ label `process`, replicas also `replica` and `deployment_id`. Besides these ther
 prometheus-client's own of the process (`process_*`) and of Python's garbage collector. Only the
 leading scaler tells of the platform, so that sums over targets are right.
 
-`docker compose --profile monitoring up` starts Prometheus with alert rules and Grafana with a
+`COMPOSE_PROFILES=cpu,monitoring` (compose) starts Prometheus with alert rules and Grafana with a
 dashboard (`infra/monitoring/`).
 """
 

@@ -19,10 +19,12 @@ from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig
 
 from loraplex.settings import ScalerSettings, WorkerSettings
+from loraplex.unknown_settings import variable
 from scheduler.drivers.base import ReplicaSpec, Running
 
 GRACE_S = 3
 HOME = "/var/lib/loraplex"  # of the image
+_SECRETS = {"LORAPLEX_DATABASE_URL", "LORAPLEX_SECRET_KEY"}
 _LOOK_TIMEOUT_S = 3  # shorter than a scaler's leadership: it looks at every tick
 _CALL_TIMEOUT_S = 60  # to create a container takes seconds on a busy engine
 _NAME_PATIENCE_S = 5.0
@@ -91,7 +93,7 @@ class DockerDriver:
             time.sleep(0.05)
 
     def _create(self, engine: DockerClient, spec: ReplicaSpec) -> Container:
-        labels = {
+        labels = self._settings.docker_labels | {
             "loraplex.home": self._label,
             "loraplex.replica": spec.id,
             "loraplex.lane": spec.lane,
@@ -164,16 +166,15 @@ def _name(replica: str) -> str:
 
 
 def _environment(settings: ScalerSettings) -> dict[str, str]:
-    """What is set here for replicas, without what they don't need: the database's password."""
-    given = WorkerSettings().model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    given["redis_url"] = settings.redis_url
-    given["home"] = HOME
-    given.pop("database_url", None)
-    environment = {f"LORAPLEX_{name.upper()}": str(value) for name, value in given.items()}
+    """What is set here for replicas, without the secrets that they don't need."""
+    known = {variable(WorkerSettings, name) for name in WorkerSettings.model_fields} - _SECRETS
+    given = {name: value for name, value in os.environ.items() if name in known}
+    given["LORAPLEX_REDIS_URL"] = settings.replica_redis_url or settings.redis_url
+    given["LORAPLEX_HOME"] = HOME
     if settings.adapter_store:  # copies where it may write; and who it is to the store
-        environment.setdefault("LORAPLEX_ADAPTER_DISK", "/tmp/adapters")  # noqa: S108
-        environment |= {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
-    return environment | {"HOME": "/tmp"}  # noqa: S108  # caches of Triton's and others
+        given.setdefault("LORAPLEX_ADAPTER_DISK", "/tmp/adapters")  # noqa: S108
+        given |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return given | {"HOME": "/tmp"}  # noqa: S108  # caches of Triton's and others
 
 
 def _isolation(settings: ScalerSettings, spec: ReplicaSpec) -> dict[str, Any]:

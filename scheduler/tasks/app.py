@@ -1,6 +1,9 @@
 """The Celery application; its workers: `celery -A scheduler.tasks.app worker -Q tasks,imports`."""
 
+from typing import Any
+
 from celery import Celery
+from celery.signals import heartbeat_sent
 
 from loraplex.keys import CELERY_PREFIX
 from loraplex.settings import ScalerSettings
@@ -41,3 +44,9 @@ app.conf.update(
     },
     worker_hijack_root_logger=False,
 )
+
+
+@heartbeat_sent.connect
+def _tell_that_it_works(**_: Any) -> None:
+    if settings.alive_file is not None:
+        settings.alive_file.touch()

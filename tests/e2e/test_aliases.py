@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ADAPTERS
-from tests.e2e.conftest import Platform
+from tests.e2e.running import Platform
 
 pytestmark = pytest.mark.e2e
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loraplex.store.models import DEMO_MODEL
-from tests.e2e.conftest import Platform
+from tests.e2e.running import Platform
 
 pytestmark = pytest.mark.e2e
 

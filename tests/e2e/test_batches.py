@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.e2e.conftest import Platform, until
+from tests.e2e.running import Platform, until
 
 pytestmark = pytest.mark.e2e
 

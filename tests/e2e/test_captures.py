@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from tests.conftest import ADAPTERS
-from tests.e2e.conftest import Platform, until
+from tests.e2e.running import Platform, until
 from tests.e2e.test_limits_and_usage import Tenant
 
 pytestmark = pytest.mark.e2e

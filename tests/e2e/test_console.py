@@ -1,7 +1,6 @@
 """The console in a real browser: what it shows is what happens, and what it does is done."""
 
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from loraplex.store.models import DEMO_MODEL
 from tests.e2e.browser import AXE, browser, log_in
-from tests.e2e.conftest import COOLDOWN_S, Platform, until
+from tests.e2e.running import COOLDOWN_S, Platform, until
 from tests.e2e.test_platform import wait_for_standby
 
 pytestmark = pytest.mark.e2e
@@ -37,24 +36,14 @@ def page(chromium: Browser, platform: Platform) -> Iterator[Page]:
     opened = context.new_page()
     failed: list[str] = []
     opened.on("pageerror", lambda error: failed.append(str(error)))
-    log_in(opened, _url(platform), _facts(platform)["api_key"])
+    log_in(opened, platform.url, platform.api_key)
     yield opened
     context.close()
     assert not failed
 
 
-def _facts(platform: Platform) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads((platform.home / "platform.json").read_text())
-    return facts
-
-
-def _url(platform: Platform) -> str:
-    url: str = _facts(platform)["url"]
-    return url
-
-
 def _go(page: Page, platform: Platform, where: str) -> None:
-    page.goto(f"{_url(platform)}/#/{where}")
+    page.goto(f"{platform.url}/#/{where}")
 
 
 def _status(page: Page) -> Any:
@@ -307,7 +296,7 @@ def test_a_revoked_key_logs_out(chromium: Browser, platform: Platform) -> None:
     made = platform.http().post("/api/v1/keys", json={"name": "guest", "scopes": ["deployments"]})
     context = chromium.new_context()
     page = context.new_page()
-    log_in(page, _url(platform), made.json()["key"])
+    log_in(page, platform.url, made.json()["key"])
     expect(page.get_by_role("link", name="System")).to_have_count(0)
     cookie = next(each for each in context.cookies() if each["name"] == "loraplex_session")
     assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
@@ -319,7 +308,7 @@ def test_a_revoked_key_logs_out(chromium: Browser, platform: Platform) -> None:
 
 
 def test_other_sites_change_nothing_and_load_nothing(platform: Platform) -> None:
-    url, key = _url(platform), _facts(platform)["api_key"]
+    url, key = platform.url, platform.api_key
     with httpx.Client(base_url=url, headers={"x-loraplex-console": "1"}) as client:
         assert client.post("/console/session", json={"key": "wrong"}).status_code == 401
         assert client.post("/console/session", json={"key": key}).status_code == 200
@@ -339,9 +328,9 @@ def test_other_sites_change_nothing_and_load_nothing(platform: Platform) -> None
 def test_the_api_s_reference_is_served_from_here(page: Page, platform: Platform) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{_url(platform)}/docs")
+    page.goto(f"{platform.url}/docs")
     expect(page.get_by_text("/v1/chat/completions").first).to_be_visible()
-    assert all(url.startswith((_url(platform), "data:")) for url in asked)
+    assert all(url.startswith((platform.url, "data:")) for url in asked)
 
 
 def test_nothing_serious_stands_in_anybodys_way(page: Page, platform: Platform) -> None:

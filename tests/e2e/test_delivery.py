@@ -1,13 +1,8 @@
 """Nothing accepted is lost: clients that are cut off, come back, repeat themselves or give up."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -18,10 +13,9 @@ from httpx_sse import ServerSentEvent, connect_sse
 from api.requests.terms import deployment_of
 from loraplex.apikeys import FIRST_TENANT
 from loraplex.broker.connection import connect
-from loraplex.embedded.ports import free_port
 from loraplex.keys import Lane
 from loraplex.messages import Job, Sampling, encode
-from tests.e2e.conftest import Platform, until
+from tests.e2e.running import Platform, until
 
 pytestmark = pytest.mark.e2e
 
@@ -52,35 +46,8 @@ def running(platform: Platform) -> int:
 
 @pytest.fixture(scope="module")
 def other_api(platform: Platform) -> Iterator[httpx.Client]:
-    with second_api(platform) as api:
+    with platform.another_api() as (api, _):
         yield api
-
-
-@contextmanager
-def second_api(platform: Platform) -> Iterator[httpx.Client]:
-    """Another API process over the same queue and database."""
-    port = free_port()
-    redis_url = json.loads((platform.home / "platform.json").read_text())["redis_url"]
-    settings = {"LORAPLEX_PORT": str(port), "LORAPLEX_REDIS_URL": redis_url}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "api"], env=os.environ | platform.environment | settings
-    )
-    api = platform.http()
-    api.base_url = httpx.URL(f"http://127.0.0.1:{port}")
-    api.headers["x-test-pid"] = str(process.pid)
-    try:
-        until(lambda: _answers(api), bool)
-        yield api
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _answers(api: httpx.Client) -> bool:
-    try:
-        return api.get("/health").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 STREAMS = {
@@ -175,12 +142,12 @@ def test_what_a_killed_api_process_leaves_is_resumed_or_stopped(platform: Platfo
     until(lambda: running(platform), lambda n: n == 0)
     body = CHAT | {"max_tokens": 100, "ignore_eos": True}
     undisturbed = contents(list(events(platform.http(), CHAT_URL, body)))
-    with second_api(platform) as doomed:
+    with platform.another_api() as (doomed, process):
         orphan = events(doomed, CHAT_URL, ENDLESS)
         next(orphan)
         stream = events(doomed, CHAT_URL, body)
         got = [next(stream) for _ in range(6)]
-        os.kill(int(doomed.headers["x-test-pid"]), signal.SIGKILL)
+        process.kill()
     got += events(platform.http(), CHAT_URL, body, got[-1].id)
     assert contents(got)[1:] == undisturbed[1:]
     until(lambda: running(platform), lambda n: n == 0, patience_s=60)
@@ -326,7 +293,7 @@ def test_a_queue_that_is_full_or_away_is_said_at_once(platform: Platform) -> Non
     """And what was accepted before is answered to its end, once each token."""
     body = CHAT | {"max_tokens": 120, "ignore_eos": True}
     undisturbed = contents(list(events(platform.http(), CHAT_URL, body)))
-    valkey = connect(json.loads((platform.home / "platform.json").read_text())["redis_url"])
+    valkey = connect(platform.redis_url)
     was = valkey.config_get("maxmemory")["maxmemory"]
     stream = events(platform.http(), CHAT_URL, body)
     got = [next(stream) for _ in range(5)]
@@ -349,7 +316,7 @@ def test_dead_letters_are_listed_shown_retried_and_dropped(platform: Platform) -
     first = next(events(platform.http(), CHAT_URL, CHAT))
     deployment = deployment_of(first.id.partition(":")[0])
     lane = Lane(platform.deployment("chat")["base_model"], deployment)
-    valkey = connect(json.loads((platform.home / "platform.json").read_text())["redis_url"])
+    valkey = connect(platform.redis_url)
     names = [deployment.removeprefix("dep-") + 24 * digit for digit in "12"]
     for name in names:
         job = Job(name, "api-1", FIRST_TENANT, None, [504, 260, 216], Sampling(3, 0), 1.0)
@@ -378,8 +345,8 @@ def test_a_frozen_replica_is_fenced(platform: Platform) -> None:
         if len(got) == 10:
             (replica,) = platform.deployment("chat")["replicas"]
             frozen = platform.replica_process(replica["id"])
-            frozen.send_signal(signal.SIGSTOP)
+            frozen.suspend()
     assert contents(got)[1:] == undisturbed[1:]
     assert frozen is not None
     if frozen.is_running():
-        frozen.send_signal(signal.SIGCONT)
+        frozen.resume()

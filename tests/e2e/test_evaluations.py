@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Platform, until
+from tests.e2e.running import Platform, until
 from tests.e2e.test_limits_and_usage import Tenant
 
 pytestmark = pytest.mark.e2e

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from loraplex.store.models import DEMO_MODEL
-from tests.e2e.conftest import Platform, until
+from tests.e2e.running import Platform, until
 
 pytestmark = pytest.mark.e2e
 

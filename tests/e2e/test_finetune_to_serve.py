@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.environments import python_with, run
 from tests.conftest import REPOSITORY
-from tests.e2e.conftest import Platform
+from tests.e2e.running import Platform
 from tests.e2e.test_finetune import ROWS, begin, upload
 
 pytestmark = pytest.mark.e2e
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 
 def environment(platform: Platform, **more: str) -> dict[str, str]:
     key = platform.http().headers["authorization"].removeprefix("Bearer ")
-    url = platform.status()["url"]
+    url = platform.url
     return {"LORAPLEX_URL": url, "LORAPLEX_API_KEY": key, "DEPLOYMENT": "chat"} | more
 
 

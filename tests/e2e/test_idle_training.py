@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loraplex.store.models import ModelStore
-from tests.e2e.conftest import Platform, make_platform, until
+from tests.e2e.running import Platform, make_platform, until
 from tests.e2e.test_finetune import ROWS, begin, upload
 
 pytestmark = pytest.mark.e2e

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from tests.conftest import ADAPTERS
-from tests.e2e.conftest import Platform, until
+from tests.e2e.running import Platform, until
 
 ASK: Any = [{"role": "user", "content": "Where do you live?"}]
 
@@ -20,7 +20,6 @@ class Tenant:
     """Another one than the platform's own, with its admin key."""
 
     def __init__(self, platform: Platform, name: str) -> None:
-        facts = json.loads((platform.home / "platform.json").read_text())
         made = platform.loraplex("tenants", "create", name)
         assert made.returncode == 0, made.stderr
         key = platform.loraplex(
@@ -28,9 +27,9 @@ class Tenant:
         )
         self.key = json.loads(key.stdout)["key"]
         headers = {"authorization": f"Bearer {self.key}"}
-        self.http = httpx.Client(base_url=facts["url"], headers=headers, timeout=120)
+        self.http = httpx.Client(base_url=platform.url, headers=headers, timeout=120)
         self.openai = openai.OpenAI(
-            base_url=f"{facts['url']}/v1", api_key=self.key, max_retries=0, timeout=120
+            base_url=f"{platform.url}/v1", api_key=self.key, max_retries=0, timeout=120
         )
 
     def usage(self, *by: str, **query: Any) -> list[dict[str, Any]]:
@@ -66,8 +65,7 @@ def test_a_shared_deployment_is_everybodys_to_ask_and_nobodys_to_change(
 def test_a_tenant_brings_its_own_adapters(platform: Platform, acme: Tenant) -> None:
     with pytest.raises(openai.NotFoundError):
         acme.openai.chat.completions.create(model="chat:pirate/1", messages=ASK)
-    facts = json.loads((platform.home / "platform.json").read_text())
-    environment = {"LORAPLEX_URL": facts["url"], "LORAPLEX_API_KEY": acme.key}
+    environment = {"LORAPLEX_URL": platform.url, "LORAPLEX_API_KEY": acme.key}
     other = Platform(platform.home, platform.environment | environment)
     added = other.loraplex(
         *("adapters", "add", "buccaneer", str(ADAPTERS / "pirate")),

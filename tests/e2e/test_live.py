@@ -9,7 +9,7 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent, connect_sse
 
-from tests.e2e.conftest import Platform
+from tests.e2e.running import Platform
 from tests.e2e.test_limits_and_usage import Tenant
 
 pytestmark = pytest.mark.e2e

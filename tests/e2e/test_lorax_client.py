@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.environments import python_with, run
 from loraplex.apikeys import FIRST_TENANT
 from tests.conftest import ADAPTERS, REPOSITORY
-from tests.e2e.conftest import Platform, until
+from tests.e2e.running import Platform, until
 from tests.fakes.hub import Hub
 
 CLIENT = "lorax-client==0.6.3"
@@ -50,8 +50,7 @@ def stream(platform: Platform, path: str = BASE, **given: Any) -> Iterator[dict[
 
 
 def test_the_example_runs(platform: Platform, lorax: Path) -> None:
-    facts = platform.status()
-    environment = {"LORAPLEX_URL": facts["url"], "DEPLOYMENT": "chat"}
+    environment = {"LORAPLEX_URL": platform.url, "DEPLOYMENT": "chat"}
     key = platform.http().headers["authorization"].removeprefix("Bearer ")
     printed = run(
         lorax,
@@ -148,7 +147,7 @@ def test_what_is_not_honoured_is_refused_in_loraxs_words(
 def test_who_may_not_and_what_is_not_there(platform: Platform) -> None:
     assert ask(platform, "/deployments/nothing").status_code == 404
     assert ask(platform, "/deployments/chat:pirate%2F1").status_code == 404
-    nobody = httpx.post(f"{platform.status()['url']}{BASE}", json={"inputs": "Hi"})
+    nobody = httpx.post(f"{platform.url}{BASE}", json={"inputs": "Hi"})
     assert nobody.status_code == 401 and "error" in nobody.json()
     assert platform.http().post(BASE, content="{").json()["error_type"] == "validation"
 
@@ -207,7 +206,7 @@ def test_its_client_embeds_a_text(platform: Platform, lorax: Path, tmp_path: Pat
         "print(len(found), round(sum(x * x for x in found), 3))\n"
     )
     key = platform.http().headers["authorization"].removeprefix("Bearer ")
-    environment = {"LORAPLEX_URL": platform.status()["url"], "LORAPLEX_API_KEY": key}
+    environment = {"LORAPLEX_URL": platform.url, "LORAPLEX_API_KEY": key}
     assert run(lorax, script, environment).split() == ["576", "1.0"]
 
 

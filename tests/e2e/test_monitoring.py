@@ -14,7 +14,7 @@ import yaml
 from infra.monitoring import dashboard
 from loraplex.embedded.ports import free_port
 from tests import programs
-from tests.e2e.conftest import Platform, until
+from tests.e2e.running import Platform, until
 
 pytestmark = pytest.mark.e2e
 

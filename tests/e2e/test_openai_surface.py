@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.environments import run
 from tests.conftest import REPOSITORY
-from tests.e2e.conftest import Platform
+from tests.e2e.running import Platform
 
 pytestmark = pytest.mark.e2e
 
@@ -383,7 +383,7 @@ def test_a_name_is_taken_once_and_free_after_deletion(platform: Platform) -> Non
 
 def test_the_example_runs(platform: Platform) -> None:
     key = platform.http().headers["authorization"].removeprefix("Bearer ")
-    environment = {"LORAPLEX_URL": platform.status()["url"], "LORAPLEX_API_KEY": key}
+    environment = {"LORAPLEX_URL": platform.url, "LORAPLEX_API_KEY": key}
     example = REPOSITORY / "examples" / "openai_sdk_day.py"
     printed = run(Path(sys.executable), example, environment)
     assert "Arrr" in printed and "later: " in printed

@@ -1,7 +1,6 @@
 """The platform as its users meet it: real processes, the real small model, the real client."""
 
 import json
-import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -12,7 +11,7 @@ import psutil
 import pytest
 
 from loraplex.store.models import ModelStore
-from tests.e2e.conftest import COOLDOWN_S, Platform, make_platform, until
+from tests.e2e.running import COOLDOWN_S, Platform, make_platform, until
 
 pytestmark = pytest.mark.e2e
 
@@ -87,7 +86,7 @@ def test_a_killed_replica_is_replaced_and_its_request_answered(platform: Platfor
         if count == 10:
             (replica,) = platform.deployment("chat")["replicas"]
             killed = replica["id"]
-            platform.replica_process(killed).send_signal(signal.SIGKILL)
+            platform.replica_process(killed).kill()
     assert killed and text == undisturbed  # heartbeats came between: the replica took seconds
     assert killed not in [r["id"] for r in platform.deployment("chat")["replicas"]]
 
@@ -142,10 +141,7 @@ def test_more_backlog_brings_max_replicas(platform: Platform) -> None:
         until(replicas, lambda rows: len(rows) == 2)
         assert all(answers)
     assert platform.http().delete("/api/v1/deployments/wide").status_code == 200
-    until(
-        lambda: list((platform.home / "replicas").glob("*.json")),
-        lambda records: not records,
-    )
+    until(platform.replicas, lambda found: not found)
 
 
 def test_stop_and_start(platform: Platform) -> None:
@@ -160,6 +156,7 @@ def test_stop_and_start(platform: Platform) -> None:
     assert "Paris" in ask(client, "chat")
 
 
+@pytest.mark.processes
 def test_a_model_that_cannot_be_loaded_ends_errored_with_its_reason(
     platform: Platform, tmp_path: Path
 ) -> None:
@@ -183,7 +180,7 @@ def test_a_model_that_cannot_be_loaded_ends_errored_with_its_reason(
     assert refused.value.status_code == 503
     for name in ("absent", "broken"):
         assert platform.loraplex("rm", name).returncode == 0
-    assert [d["name"] for d in platform.status()["deployments"]] == ["chat"]
+    assert platform.deployments() == ["chat"]
 
 
 def test_keys_are_made_listed_and_revoked(platform: Platform) -> None:
@@ -197,21 +194,22 @@ def test_keys_are_made_listed_and_revoked(platform: Platform) -> None:
     row = next(each for each in listed if each["name"] == "app")
     assert key not in json.dumps(listed) and row["scopes"] == ["inference"]
     assert platform.loraplex("keys", "revoke", row["id"]).returncode == 0
-    assert http.get("/v1/models").status_code == 401
+    until(lambda: http.get("/v1/models").status_code, lambda code: code == 401)  # at every process
     assert platform.loraplex("keys", "create", "app", "--expires", "soon").returncode == 2
 
 
+@pytest.mark.processes
 def test_a_restarted_scaler_adopts_replicas_and_stops_orphans(platform: Platform) -> None:
     assert platform.loraplex("scale", "chat", "--cooldown-time", "60").returncode == 0
     ask(platform.openai(), "chat")
     before = platform.deployment("chat")["replicas"]
     scaler = platform.process("scaler")
-    scaler.send_signal(signal.SIGSTOP)
+    scaler.suspend()
     # A replica process that no row wants, as a crash between two lines would leave one.
     orphan = subprocess.Popen(["sleep", "600"])
     facts = {"pid": orphan.pid, "born": psutil.Process(orphan.pid).create_time(), "lane": "x#y"}
     (platform.home / "replicas" / "rep-orphan.json").write_text(json.dumps(facts))
-    scaler.send_signal(signal.SIGKILL)
+    scaler.kill()
     orphan.wait(60)
     until(lambda: platform.process("scaler").pid, lambda pid: pid != scaler.pid)
     after = platform.deployment("chat")["replicas"]
@@ -220,6 +218,7 @@ def test_a_restarted_scaler_adopts_replicas_and_stops_orphans(platform: Platform
     assert back.returncode == 0
 
 
+@pytest.mark.processes
 def test_two_installations_run_side_by_side_and_a_taken_port_is_told(
     platform: Platform, tmp_path: Path, model_store: ModelStore
 ) -> None:
@@ -234,4 +233,4 @@ def test_two_installations_run_side_by_side_and_a_taken_port_is_told(
     assert up.returncode == 0, up.stderr
     assert other.status()["deployments"] == []
     assert other.loraplex("down").returncode == 0
-    assert [d["name"] for d in platform.status()["deployments"]] == ["chat"]
+    assert platform.deployments() == ["chat"]

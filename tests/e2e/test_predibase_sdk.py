@@ -10,7 +10,7 @@ import pytest
 from benchmarks.environments import python_with, run
 from loraplex.store.models import DEMO_MODEL
 from tests.conftest import ADAPTERS, REPOSITORY
-from tests.e2e.conftest import Platform, until
+from tests.e2e.running import Platform, until
 
 SDK = "predibase==2025.10.3"
 
@@ -31,7 +31,7 @@ def config(**given: Any) -> dict[str, Any]:
 
 def test_the_example_runs(platform: Platform, predibase: Path) -> None:
     key = platform.http().headers["authorization"].removeprefix("Bearer ")
-    environment = {"LORAPLEX_URL": platform.status()["url"], "LORAPLEX_API_KEY": key}
+    environment = {"LORAPLEX_URL": platform.url, "LORAPLEX_API_KEY": key}
     printed = run(predibase, REPOSITORY / "examples" / "predibase_sdk_day.py", environment)
     assert "Arrr" in printed and "2 30 0" in printed and "refused: " in printed
     assert "uploaded: predibase-day/1" in printed
@@ -166,7 +166,7 @@ def test_lists_by_type_and_what_is_not_there(platform: Platform) -> None:
 def test_repos_adapters_and_datasets_by_the_sdk(platform: Platform, predibase: Path) -> None:
     key = platform.http().headers["authorization"].removeprefix("Bearer ")
     script = Path(__file__).parent / "scripts" / "predibase_registry.py"
-    environment = {"LORAPLEX_URL": platform.status()["url"], "LORAPLEX_API_KEY": key}
+    environment = {"LORAPLEX_URL": platform.url, "LORAPLEX_API_KEY": key}
     printed = run(predibase, script, environment | {"ADAPTER_FOLDER": str(ADAPTERS / "pirate")})
     found = json.loads(printed.splitlines()[-1])
     sentences = {
@@ -226,7 +226,7 @@ def test_a_transfers_url_is_its_own_secret_and_for_one_purpose(platform: Platfor
 def test_fine_tuning_by_the_sdk(platform: Platform, predibase: Path) -> None:
     key = platform.http().headers["authorization"].removeprefix("Bearer ")
     script = Path(__file__).parent / "scripts" / "predibase_finetune.py"
-    environment = {"LORAPLEX_URL": platform.status()["url"], "LORAPLEX_API_KEY": key}
+    environment = {"LORAPLEX_URL": platform.url, "LORAPLEX_API_KEY": key}
     printed = run(predibase, script, environment | {"MODEL": DEMO_MODEL})
     found = json.loads(printed.splitlines()[-1])
     assert "nothing" in found.pop("why") and "task" in found.pop("refused")

@@ -8,7 +8,7 @@ import pytest
 
 from loraplex.store.models import ModelStore
 from tests.conftest import ADAPTERS
-from tests.e2e.conftest import Platform, make_platform
+from tests.e2e.running import Platform, make_platform
 
 pytestmark = pytest.mark.e2e
 

@@ -15,7 +15,7 @@ import pytest
 
 from loraplex.keys import BUS_PREFIX
 from loraplex.store.models import DEMO_MODEL
-from tests.e2e.conftest import Platform, until
+from tests.e2e.running import Platform, until
 from tests.e2e.test_delivery import CHAT, CHAT_URL, ENDLESS, contents, events
 from tests.e2e.test_platform import ask, wait_for_standby
 
@@ -72,7 +72,7 @@ def rolling(platform: Platform) -> Iterator[str]:
     platform.deploy("rolling", cooldown_time=120)
     yield "rolling"
     assert platform.loraplex("rm", "rolling").returncode == 0
-    until(lambda: list((platform.home / "replicas").glob("rep-*.json")), lambda found: not found)
+    until(platform.replicas, lambda found: not found)
 
 
 def test_new_engine_settings_are_rolled_out_without_losing_a_request(
@@ -249,9 +249,8 @@ def test_a_schedule_holds_replicas_in_its_hours(platform: Platform, rolling: str
 
 
 def test_status_changes_are_on_the_event_bus(platform: Platform, rolling: str) -> None:
-    record = json.loads((platform.home / "platform.json").read_text())
     options = {"global_keyprefix": BUS_PREFIX}
-    with kombu.Connection(record["redis_url"], transport_options=options) as bus:
+    with kombu.Connection(platform.redis_url, transport_options=options) as bus:
         exchange = kombu.Exchange("loraplex.events", type="topic", durable=True)
         queue = kombu.Queue("", exchange, routing_key="deployment.#", exclusive=True)
         got: list[dict[str, Any]] = []

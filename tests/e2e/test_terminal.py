@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Platform, until
+from tests.e2e.running import Platform, until
 from tests.e2e.test_platform import ask
 
 pytestmark = pytest.mark.e2e

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.e2e.conftest import Platform
+from tests.e2e.running import Platform
 
 pytestmark = pytest.mark.e2e
 
@@ -58,7 +58,7 @@ def client(
         (folder / file.name).symlink_to(file)
     (folder / "chat_template.jinja").unlink()
     (folder / "chat_template.jinja").write_text(TEMPLATE)
-    platform.deploy("tools", base_model=str(folder))
+    platform.deploy("tools", base_model=platform.base_model(folder))
     yield platform.openai().with_options(max_retries=5)  # it is checked first
     assert platform.http().delete("/api/v1/deployments/tools").status_code == 200
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.e2e.conftest import Platform, until
+from tests.e2e.running import Platform, until
 from tests.fakes.otlp import Collector, Span
 
 pytestmark = pytest.mark.e2e

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.e2e.conftest import Platform, until
+from tests.e2e.running import Platform, until
 from tests.e2e.test_limits_and_usage import ASK, Tenant
 
 

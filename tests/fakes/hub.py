@@ -21,10 +21,10 @@ class Hub:
 
 
 @contextmanager
-def hub() -> Iterator[Hub]:
+def hub(host: str = "127.0.0.1") -> Iterator[Hub]:
     facts = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(facts))
-    facts.url = f"http://127.0.0.1:{server.server_port}"
+    server = ThreadingHTTPServer((host, 0), _handler(facts))
+    facts.url = f"http://{host}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield facts

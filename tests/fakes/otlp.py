@@ -34,7 +34,7 @@ class Collector:
 
 
 @contextmanager
-def collector() -> Iterator[Collector]:
+def collector(host: str = "127.0.0.1") -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
@@ -47,8 +47,8 @@ def collector() -> Iterator[Collector]:
         def log_message(self, *_: Any) -> None:
             """Quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found = Collector(f"http://127.0.0.1:{server.server_port}")
+    server = ThreadingHTTPServer((host, 0), Handler)
+    found = Collector(f"http://{host}:{server.server_port}")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield found
     server.shutdown()

@@ -8,11 +8,11 @@ from tests.fakes.aws import client, environment_of
 
 
 @contextmanager
-def s3() -> Iterator[dict[str, str]]:
+def s3(host: str = "127.0.0.1") -> Iterator[dict[str, str]]:
     """The environment of a process that uses it."""
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(host, port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield environment_of(f"http://{host}:{port}")

@@ -19,6 +19,8 @@ GONE = {"gpu-2": "tcp://127.0.0.1:1"}
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScalerSettings]:
     monkeypatch.setenv("LORAPLEX_DTYPE", "float32")
     monkeypatch.setenv("LORAPLEX_DATABASE_URL", "postgresql://user:secret@db/loraplex")
+    monkeypatch.setenv("LORAPLEX_SECRET_KEY", "secretsecretsecretsecretsecretsecretsecret0=")
+    monkeypatch.setenv("LORAPLEX_PRICES", '{"*": 0.5}')
     with docker_settings(tmp_path, "one") as settings:
         yield settings
 
@@ -59,7 +61,7 @@ def test_a_container_may_do_no_more_than_a_replica_needs(
     assert host["Memory"] == 2**29
     assert config["User"] == "loraplex"
     assert [mount["RW"] for mount in facts["Mounts"]] == [False, False]
-    assert "LORAPLEX_DTYPE=float32" in config["Env"]
+    assert {"LORAPLEX_DTYPE=float32", 'LORAPLEX_PRICES={"*": 0.5}'} <= set(config["Env"])
     assert "secret" not in str(config["Env"])
 
 

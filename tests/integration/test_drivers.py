@@ -18,7 +18,7 @@ from scheduler.drivers.docker import DockerDriver
 from scheduler.drivers.ec2 import Ec2Driver
 from scheduler.drivers.fake import HANGS, FakeDriver, FakeReplica, StartPlan
 from scheduler.drivers.process import ProcessDriver
-from tests.e2e.conftest import until
+from tests.e2e.running import until
 from tests.fakes.ec2 import Ec2
 from tests.fakes.ec2 import ec2 as ec2_region
 from tests.integration.docker_engine import docker_settings

@@ -12,7 +12,7 @@ from scheduler.drivers import ec2 as module
 from scheduler.drivers import ec2_tags
 from scheduler.drivers.base import ReplicaSpec, Running
 from scheduler.drivers.ec2 import Ec2Driver
-from tests.e2e.conftest import until
+from tests.e2e.running import until
 from tests.fakes.ec2 import Ec2
 from tests.fakes.ec2 import ec2 as ec2_region
 

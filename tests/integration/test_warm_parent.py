@@ -16,7 +16,7 @@ from loraplex import warm
 from loraplex.settings import Settings
 from scheduler.drivers.base import ReplicaSpec
 from scheduler.drivers.process import ProcessDriver
-from tests.e2e.conftest import until
+from tests.e2e.running import until
 
 LANE = "org/model#dep-1"
 

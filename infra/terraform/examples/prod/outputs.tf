@@ -1,0 +1,27 @@
+output "url" {
+  description = "LORAPLEX_URL of the command line."
+  value       = module.dns.url
+}
+
+output "api_key_command" {
+  description = "Prints LORAPLEX_API_KEY, the first tenant's."
+  value       = "aws ssm get-parameter --with-decryption --query Parameter.Value --output text --name ${module.data.parameters["api-key"]}"
+}
+
+output "settings" {
+  description = "Of the scaler and the task workers."
+  value       = local.settings
+}
+
+output "models_uri" {
+  description = "Base models go here, a folder each: replicas fetch them from it."
+  value       = "s3://${module.data.bucket}/models"
+}
+
+output "cluster" {
+  value = module.control_plane.cluster
+}
+
+output "alarms" {
+  value = module.observability.alarms
+}
