@@ -19,7 +19,7 @@ from docker.models.containers import Container
 
 from loraplex.embedded.ports import free_port
 from loraplex.store.models import ModelStore
-from tests.e2e.running import Platform
+from tests.e2e.running import Platform, answers, until
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "loraplex-e2e"
@@ -35,6 +35,8 @@ def this_machine() -> str:
 @dataclass
 class ComposeStack(Platform):
     """`home`: a folder for the tests' own files, `.env` among them."""
+
+    takes_paths = False
 
     def compose(self, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
         files = ["--file", str(ROOT / "compose.yaml"), "--file", str(self.home / "tests.yaml")]
@@ -92,6 +94,7 @@ class ComposeStack(Platform):
         api = self.http()
         api.base_url = httpx.URL(f"http://{_address(container)}:8000")
         yield api, _first_process(container)
+        until(lambda: answers(api), bool)  # its container was started again
 
 
 def _first_process(container: Container) -> psutil.Process:

@@ -28,6 +28,7 @@ class Platform:
 
     home: Path
     environment: dict[str, str]
+    takes_paths = True  # of models and adapters on this machine
 
     def loraplex(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

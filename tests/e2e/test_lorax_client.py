@@ -300,6 +300,8 @@ def test_adapters_by_where_they_lie_are_imported_by_the_first_request(
         {"adapter_source": "local", "adapter_id": str(ADAPTERS / "pirate")},
         {"adapter_source": "hub", "merged_adapters": merged("org/pirate")},
     ):
+        if given["adapter_source"] == "local" and not platform.takes_paths:
+            continue
         answer = ask(platform, f"{BASE}/generate", **given)
         assert answer.json().get("generated_text") == pirate, (given, answer.text)
     before = len(hub.asked)

@@ -49,6 +49,7 @@ def test_who_is_logged_in(platform: Platform, path: str) -> None:
     assert isinstance(user["id"], int) and user["tenant"]["subscription"]["active"] is True
 
 
+@pytest.mark.processes
 def test_create_waits_for_an_event_that_comes_also_without_a_replica(
     platform: Platform, tmp_path: Path
 ) -> None:
@@ -131,6 +132,7 @@ def test_what_is_not_honoured_is_refused_with_a_sentence(
     assert answer.status_code == 400 and next(iter(given)) in answer.json()["error"]
 
 
+@pytest.mark.processes
 def test_a_base_model_that_cannot_be_read_is_shown_and_errored(
     platform: Platform, tmp_path: Path
 ) -> None:

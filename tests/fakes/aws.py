@@ -1,6 +1,8 @@
 """What a client must know of moto's servers on loopback."""
 
-from collections.abc import Mapping
+import io
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import boto3
@@ -26,3 +28,26 @@ def client(service: str, environment: Mapping[str, str]) -> Any:
         aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
     )
+
+
+def with_what_moto_lacks(app: Callable[..., Any]) -> Callable[..., Any]:
+    """Calls of Terraform's provider that moto doesn't know, as AWS answers them."""
+    backups = {"BackupPolicy": {"Status": "DISABLED"}}
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        if environ["PATH_INFO"].endswith("/backup-policy"):  # EFS
+            backups.update(json.loads(body or "{}"))
+            return _say(start, "application/json", json.dumps(backups))
+        if environ.get("HTTP_X_AMZ_TARGET") == "AnyScaleFrontendService.ListTagsForResource":
+            return _say(start, "application/json", '{"Tags": {}}')
+        if b"Action=MonitorInstances" in body:  # EC2
+            return _say(start, "text/xml", "<MonitorInstancesResponse/>")
+        return app(environ | {"wsgi.input": io.BytesIO(body)}, start)
+
+    return answer
+
+
+def _say(start: Callable[..., Any], kind: str, body: str) -> list[bytes]:
+    start("200 OK", [("content-type", kind)])
+    return [body.encode()]

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 from werkzeug.serving import make_server
 
-from tests.fakes.aws import REGION, client, environment_of
+from tests.fakes.aws import REGION, client, environment_of, with_what_moto_lacks
 
 BOOT = Path(__file__).parents[2] / "infra" / "ec2" / "boot.sh"
 _ACCOUNT = "123456789012"
@@ -223,7 +223,7 @@ def ec2(folder: Path) -> Iterator[Ec2]:
 
     environment = {"EC2_FOLDER": str(folder)}
     region = Ec2(environment, "", [])
-    app = region.wsgi(DomainDispatcherApplication(create_backend_app))
+    app = with_what_moto_lacks(region.wsgi(DomainDispatcherApplication(create_backend_app)))
     server = make_server("127.0.0.1", 0, app, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environment |= environment_of(f"http://127.0.0.1:{server.server_port}")

@@ -89,15 +89,15 @@ resource "aws_vpc_security_group_ingress_rule" "replicas" {
 }
 
 module "observability" {
-  source             = "../../modules/observability"
-  name               = var.name
-  balancer           = module.control_plane.balancer
-  cluster            = module.control_plane.cluster
-  services           = module.control_plane.services
-  database_id        = module.data.database_id
-  valkey_instance_id = module.data.valkey_instance_id
-  kms_key_arn        = module.data.kms_key_arn
-  emails             = var.emails
+  source          = "../../modules/observability"
+  name            = var.name
+  balancer        = module.control_plane.balancer
+  cluster         = module.control_plane.cluster
+  services        = module.control_plane.services
+  database_id     = module.data.database_id
+  valkey_instance = module.data.valkey_instance
+  kms_key_arn     = module.data.kms_key_arn
+  emails          = var.emails
 }
 
 locals {

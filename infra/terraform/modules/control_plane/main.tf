@@ -141,7 +141,6 @@ resource "aws_ecs_service" "this" {
   cluster                            = aws_ecs_cluster.this.id
   task_definition                    = aws_ecs_task_definition.this[each.key].arn
   launch_type                        = "FARGATE"
-  platform_version                   = "1.4.0"
   desired_count                      = each.value.count
   deployment_minimum_healthy_percent = 100 # a new one works before an old one goes
   deployment_maximum_percent         = 200

@@ -40,7 +40,7 @@ output "database_id" {
   value = aws_db_instance.this.identifier
 }
 
-output "valkey_instance_id" {
+output "valkey_instance" {
   description = "null where Valkey is managed."
-  value       = one(aws_instance.valkey[*].id)
+  value       = local.managed ? null : { id = one(aws_instance.valkey[*].id) }
 }

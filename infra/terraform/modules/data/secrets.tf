@@ -45,9 +45,9 @@ locals {
     secret-key   = local.secret_key
     api-key      = "pb_${ephemeral.aws_secretsmanager_random_password.api_key.random_password}"
     replicas     = "LORAPLEX_REDIS_URL=${local.replica_url}\nLORAPLEX_ADAPTER_STORE=s3://${local.bucket}/adapters\nLORAPLEX_ADAPTER_DISK=/tmp/adapters\nAWS_REGION=${data.aws_region.here.name}"
-    # As in compose.yaml: replicas reach their lanes, and neither tasks nor what is the scaler's.
+    # As in compose.yaml, which says why.
     valkey-users = <<-EOT
-      user default off
+      user default off ~* &* +@all
       user platform on >${local.platform_password} ~lpx:* &* +@all -@admin -@dangerous +info
       user replica on >${local.replica_password} ~lpx:{*#*}:* ~lpx:targets &lpx:* +@all -@admin -@dangerous +info
     EOT

@@ -121,8 +121,10 @@ resource "aws_instance" "valkey" {
   }
 
   root_block_device {
-    encrypted  = true
-    kms_key_id = aws_kms_key.this.arn
+    volume_size = 20
+    volume_type = "gp3"
+    encrypted   = true
+    kms_key_id  = aws_kms_key.this.arn
   }
 
   lifecycle {

@@ -22,9 +22,9 @@ variable "database_id" {
   type = string
 }
 
-variable "valkey_instance_id" {
+variable "valkey_instance" {
   description = "null where Valkey is managed."
-  type        = string
+  type        = object({ id = string })
   default     = null
 }
 
@@ -77,9 +77,9 @@ locals {
       dimensions = { ClusterName = var.cluster, ServiceName = service }, below = true, threshold = 1, minutes = 3
     } if service != "api"
     }, {
-    for id in var.valkey_instance_id[*] : "valkey" => {
+    for instance in var.valkey_instance[*] : "valkey" => {
       told       = "Valkey's machine fails its checks.", namespace = "AWS/EC2", metric = "StatusCheckFailed", statistic = "Maximum"
-      dimensions = { InstanceId = id }, below = false, threshold = 1, minutes = 2
+      dimensions = { InstanceId = instance.id }, below = false, threshold = 1, minutes = 2
     }
   })
 }
