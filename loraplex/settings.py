@@ -258,10 +258,10 @@ class ScalerSettings(Settings):
     drain_timeout_s: float = Field(
         660.0, gt=0, description="A draining replica is killed after this long."
     )
-    driver: Literal["process", "docker", "ec2"] = Field(
+    driver: Literal["process", "docker", "ec2", "kubernetes"] = Field(
         "process",
-        description="What starts replicas: processes beside the task worker, containers, or EC2 "
-        "instances. Who may talk to a Docker engine is root on its machine.",
+        description="What starts replicas: processes beside the task worker, containers, EC2 "
+        "instances, or pods. Who may talk to a Docker engine is root on its machine.",
     )
     docker_hosts: dict[str, str] = Field(
         {},

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pydantic_settings import BaseSettings
 
 from loraplex.ec2_settings import Ec2Settings
+from loraplex.kubernetes_settings import KubernetesSettings
 from loraplex.settings import (
     ApiSettings,
     ClientSettings,
@@ -15,7 +16,10 @@ from loraplex.settings import (
     WorkerSettings,
 )
 
-KINDS = (ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings, Ec2Settings)
+KINDS = (
+    *(ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings),
+    *(Ec2Settings, KubernetesSettings),
+)
 # Of the command line and of tests.
 _OTHERS = {"LORAPLEX_IMPORT_TOKEN", "LORAPLEX_TOOLS", "LORAPLEX_BENCH_VLLM"}
 

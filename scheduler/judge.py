@@ -45,7 +45,8 @@ def _starting(
     if process is not None and not process.alive:
         return Verdict("failed", f"The replica died at start. {process.log_tail}".strip())
     if now - replica.created_at > limits.start_s:
-        told = f"It was not ready after {limits.start_s:g} s. {replica.trouble}"
+        waits_for = replica.trouble or (process.log_tail if process is not None else "")
+        told = f"It was not ready after {limits.start_s:g} s. {waits_for}"
         return Verdict("failed", told.strip())
     if driver_heard and process is None and now - replica.asked_at > ASK_AGAIN_S:
         return Verdict("ask")

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Make .env of .env.example, with secrets from the system's random numbers.
+# Make .env (or the file that is named) of .env.example, with secrets from the system's random numbers.
 set -eu
-cd "$(dirname "$0")/../.."
-[ ! -e .env ] || { echo ".env is there already; compose uses it." >&2; exit 1; }
+example=$(dirname "$0")/../../.env.example
+file=${1:-$(dirname "$0")/../../.env}
+[ ! -e "$file" ] || { echo "$file is there already; compose uses it." >&2; exit 1; }
 random() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
 umask 077
 while IFS= read -r line; do
@@ -11,5 +12,5 @@ while IFS= read -r line; do
     *'<key>') echo "${line%<key>}$(head -c 32 /dev/urandom | base64 | tr +/ -_)" ;;
     *) echo "$line" ;;
   esac
-done <.env.example >.env
-echo "Made .env. Your API key: $(sed -n 's/^LORAPLEX_API_KEY=//p' .env)"
+done <"$example" >"$file"
+echo "Your API key: $(sed -n 's/^LORAPLEX_API_KEY=//p' "$file")"

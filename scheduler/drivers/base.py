@@ -23,7 +23,7 @@ class Running:
 
     replica: str
     alive: bool
-    log_tail: str = ""
+    log_tail: str = ""  # of what has ended; of what isn't placed yet, why
 
 
 class Driver(Protocol):

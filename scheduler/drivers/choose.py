@@ -1,6 +1,7 @@
 """The driver that the settings name; as a command: stop all replicas (the platform goes down)."""
 
 from loraplex.ec2_settings import Ec2Settings
+from loraplex.kubernetes_settings import KubernetesSettings
 from loraplex.settings import ScalerSettings
 from scheduler.drivers.base import Driver
 from scheduler.drivers.process import ProcessDriver
@@ -16,6 +17,10 @@ def driver_for(settings: ScalerSettings) -> Driver:
         from scheduler.drivers.ec2 import Ec2Driver
 
         return Ec2Driver(Ec2Settings(), settings.prices)
+    if settings.driver == "kubernetes":
+        from scheduler.drivers.kubernetes import KubernetesDriver
+
+        return KubernetesDriver(KubernetesSettings())
     return ProcessDriver(settings)
 
 

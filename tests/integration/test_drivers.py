@@ -12,23 +12,27 @@ import psutil
 import pytest
 
 from loraplex.ec2_settings import Ec2Pool, Ec2Settings
+from loraplex.kubernetes_settings import KubernetesSettings
 from loraplex.settings import Settings
 from scheduler.drivers.base import Driver, ReplicaSpec, Running
 from scheduler.drivers.docker import DockerDriver
 from scheduler.drivers.ec2 import Ec2Driver
 from scheduler.drivers.fake import HANGS, FakeDriver, FakeReplica, StartPlan
+from scheduler.drivers.kubernetes import KubernetesDriver
 from scheduler.drivers.process import ProcessDriver
 from tests.e2e.running import until
 from tests.fakes.ec2 import Ec2
 from tests.fakes.ec2 import ec2 as ec2_region
+from tests.fakes.kubernetes import Cluster, kubernetes
 from tests.integration.docker_engine import docker_settings
 
+POD = "spec: {containers: [{name: replica, image: loraplex/gpu_worker}]}"
 NOBODY = "redis://127.0.0.1:1/0"
 Drivers = Callable[[str], Driver]
 """Makes a driver of the named installation; each call is what another process would have."""
 
 
-@pytest.fixture(params=["process", "fake", "docker", "ec2"])
+@pytest.fixture(params=["process", "fake", "docker", "ec2", "kubernetes"])
 def drivers(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Drivers]:
@@ -62,8 +66,16 @@ def _makers(home: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> di
         mine = f"{home.name}-{installation}"
         return Ec2Driver(Ec2Settings(pools={"local": pool}, installation=mine), {})
 
+    def pods(installation: str) -> Driver:
+        if not clusters:
+            clusters.append(stack.enter_context(kubernetes(home)))
+            monkeypatch.setenv("KUBECONFIG", clusters[0].environment["KUBECONFIG"])
+            (home / "local.yaml").write_text(POD)
+        return KubernetesDriver(KubernetesSettings(templates=home, installation=installation))
+
     regions: list[Ec2] = []
-    return {"process": process, "fake": fake, "docker": docker, "ec2": ec2}
+    clusters: list[Cluster] = []
+    return {"process": process, "fake": fake, "docker": docker, "ec2": ec2, "kubernetes": pods}
 
 
 def _planned(spec: ReplicaSpec) -> StartPlan:
