@@ -21,7 +21,7 @@ KINDS = (
     *(Ec2Settings, KubernetesSettings),
 )
 # Of the command line and of tests.
-_OTHERS = {"LORAPLEX_IMPORT_TOKEN", "LORAPLEX_TOOLS", "LORAPLEX_BENCH_VLLM"}
+_OTHERS = {"LORAPLEX_IMPORT_TOKEN", "LORAPLEX_TOOLS", "LORAPLEX_E2E", "LORAPLEX_BENCH_VLLM"}
 
 
 def variable(kind: type[BaseSettings], name: str) -> str:

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "On the machine",
     "On the machines",
     "On your machine",
+    "With Kubernetes",
     "With internet",
     "Without internet",
 }
