@@ -22,7 +22,11 @@ start() {
   [ -z "${missing:-}" ] || apt-get install -qqy --no-install-recommends \
     docker.io iptables debootstrap >/dev/null
   compose
-  mkdir -p "$folder"
+  [ -d "$folder/data" ] || [ -z "$(ls -A "$folder" 2>/dev/null)" ] || {
+    echo "$folder holds something else." >&2
+    exit 1
+  }
+  mkdir -p "$folder/data"
   dockerd --host "$DOCKER_HOST" --data-root "$folder/data" --exec-root "$folder/exec" \
     --pidfile "$folder/dockerd.pid" >"$folder/dockerd.log" 2>&1 </dev/null &
   for _ in $(seq 60); do
@@ -110,7 +114,8 @@ stop() {
   kill "$pid"
   while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done
   umount "$folder/exec/netns/default" 2>/dev/null || true  # dockerd leaves it
-  rm -rf "$folder"
+  rm -rf "$folder"/{data,exec,tree,docker.sock,dockerd.log,bookworm.log,trixie.log}
+  rmdir "$folder" 2>/dev/null || true
 }
 
 case $verb in start | image | services | stop) $verb ;; *) sed -n 2,10p "$0" && exit 2 ;; esac

@@ -43,8 +43,10 @@ def one_at_a_time(database: Engine) -> Iterator[None]:
         return
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATING})
-        yield
-        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATING})
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATING})
 
 
 def alembic_config(url: str) -> Config:

@@ -326,8 +326,8 @@ class ScalerSettings(Settings):
     )
     alive_file: Path | None = Field(
         None,
-        description="A file that is touched every two seconds while the process works: what the "
-        "health checks of containers look at.",
+        description="A file that is touched every few seconds while the process works (a task "
+        "worker: and its queue answers): what the health checks of containers look at.",
     )
     cold_start_s: float = Field(
         30.0, gt=0, description="What a cold start is believed to take before one was measured."

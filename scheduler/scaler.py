@@ -113,9 +113,9 @@ class Scaler:
     def _run(self) -> None:
         while not self.stop.is_set():
             began = time.monotonic()
-            if self._settings.alive_file is not None:
-                self._settings.alive_file.touch()
             try:
+                if self._settings.alive_file is not None:
+                    self._settings.alive_file.touch()
                 self._turn()
                 self._broker.wait_for_wake(self._settings.tick_s)
                 self.stop.wait(max(0.0, began + SHORTEST_PAUSE_S - time.monotonic()))

@@ -20,6 +20,8 @@ RUN useradd --uid 10001 --create-home loraplex && install -d -o loraplex /var/li
 COPY --from=build /opt/loraplex /opt/loraplex
 ENV PATH=/opt/loraplex/bin:$PATH PYTHONUNBUFFERED=1 LORAPLEX_HOME=/var/lib/loraplex LORAPLEX_HOST=0.0.0.0
 USER loraplex
+# Writable where the root file system is not (Fargate makes it of this).
+VOLUME /tmp
 EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=2)"]
 CMD ["python", "-m", "api"]

@@ -24,6 +24,8 @@ RUN useradd --uid 10001 --create-home loraplex && install -d -o loraplex /var/li
 COPY --from=build /opt/loraplex /opt/loraplex
 ENV PATH=/opt/loraplex/bin:$PATH PYTHONUNBUFFERED=1 LORAPLEX_HOME=/var/lib/loraplex LORAPLEX_ALIVE_FILE=/tmp/alive
 USER loraplex
+# Writable where the root file system is not (Fargate makes it of this).
+VOLUME /tmp
 # Of the task worker; a replica's health is its lease.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD [ -n "$(find "$LORAPLEX_ALIVE_FILE" -newermt -30sec)" ]
 CMD ["python", "-m", "celery", "-A", "scheduler.tasks.app", "worker", "-Q", "imports,training", "--pool=threads", "--concurrency=4", "--loglevel=INFO", "--without-gossip", "--without-mingle"]

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The Secret that the chart wants, with passwords from the system's random numbers:
-#   infra/helm/secret.sh postgresql+psycopg://user:password@host/loraplex [RELEASE] | kubectl apply -f -
+#   infra/helm/secret.sh postgresql+psycopg://user:password@host/loraplex [RELEASE] | kubectl create -f -
+# (create: a second Secret would lock out those that have the first one's passwords.)
 set -eu
 database=${1:?the database, as postgresql+psycopg://user:password@host/name} release=${2:-loraplex}
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
@@ -20,6 +21,6 @@ stringData:
   valkey-users: |
     user default off ~* &* +@all
     user platform on >$platform ~lpx:* &* +@all -@admin -@dangerous +info
-    user replica on >$replica ~lpx:{*#*}:* ~lpx:targets &lpx:* +@all -@admin -@dangerous +info
+    user replica on >$replica ~lpx:{*#*}:* ~lpx:targets &lpx:* +@all -@admin -@dangerous +info -subscribe -psubscribe -ssubscribe
 EOF
 echo "Your API key: $key" >&2

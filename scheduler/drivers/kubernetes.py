@@ -9,7 +9,7 @@ import builtins
 import copy
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any, cast
 
 import httpx2
@@ -28,6 +28,8 @@ GRACE_S = 3
 INSTALLATION = "loraplex/installation"
 REPLICA = "loraplex/replica"
 LANE = "loraplex/lane"
+_CALL_TIMEOUT_S = 20.0
+_LOOK_TIMEOUT_S = 3.0  # shorter than a scaler's leadership: it looks at every tick
 _GONE_PATIENCE_S = 10.0  # of a stop: its processes are to be gone, too
 _TAIL_LINES = 100
 _TAIL_SIZE = 2000
@@ -82,11 +84,14 @@ class KubernetesDriver:
 
     def list(self) -> builtins.list[Running]:
         """Without those that are being deleted: by `stop`, or with their node."""
-        with _told(), self._client() as client:
+        deadline = time.monotonic() + _LOOK_TIMEOUT_S
+        with _told(), self._client(_LOOK_TIMEOUT_S) as client:
             pods = builtins.list(
                 client.list(Pod, labels={INSTALLATION: self._settings.installation})
             )
-            return [_look(client, pod) for pod in pods if not _about(pod).deletionTimestamp]
+            return [
+                _look(client, pod, deadline) for pod in pods if not _about(pod).deletionTimestamp
+            ]
 
     def _pod(self, spec: ReplicaSpec) -> Pod:
         """The host's template with a name, labels, a command and the replica's own settings."""
@@ -137,8 +142,9 @@ class KubernetesDriver:
         if not self._is_ours(pod):
             raise OSError(f"{_about(pod).name} is a pod of another installation.")
 
-    def _client(self) -> closing[Client]:
-        return closing(Client(namespace=self._settings.namespace or None))
+    def _client(self, timeout_s: float = _CALL_TIMEOUT_S) -> closing[Client]:
+        namespace = self._settings.namespace or None
+        return closing(Client(namespace=namespace, timeout=httpx2.Timeout(timeout_s)))
 
 
 def _name(replica: str) -> str:
@@ -158,11 +164,11 @@ def _about(pod: Pod) -> ObjectMeta:
     return pod.metadata or ObjectMeta()
 
 
-def _look(client: Client, pod: Pod) -> Running:
+def _look(client: Client, pod: Pod, deadline: float) -> Running:
     replica = (_about(pod).labels or {})[REPLICA]
     status = pod.status or PodStatus()
     if status.phase in _ENDED:
-        return Running(replica, alive=False, log_tail=_tail(client, replica, status))
+        return Running(replica, alive=False, log_tail=_tail(client, replica, status, deadline))
     return Running(replica, alive=True, log_tail=_waits_for(status))
 
 
@@ -182,12 +188,13 @@ def _waits_for(status: PodStatus) -> str:
     return "; ".join(stuck + unplaced)
 
 
-def _tail(client: Client, replica: str, status: PodStatus) -> str:
-    """The end of its log; if it has none, what the node says of it (evicted, out of memory)."""
-    try:
-        log = "".join(client.log(_name(replica), tail_lines=_TAIL_LINES))[-_TAIL_SIZE:]
-    except (ApiError, httpx2.HTTPError):  # gone with its node
-        log = ""
+def _tail(client: Client, replica: str, status: PodStatus, deadline: float) -> str:
+    """The end of its log; if it has none, or its node takes too long to say it, what the cluster
+    says of it (evicted, out of memory)."""
+    log = ""
+    if time.monotonic() < deadline:
+        with suppress(ApiError, httpx2.HTTPError):  # gone with its node
+            log = "".join(client.log(_name(replica), tail_lines=_TAIL_LINES))[-_TAIL_SIZE:]
     return log or "; ".join(filter(None, (status.reason, status.message, *_endings(status))))
 
 

@@ -98,14 +98,34 @@ def test_no_container_is_root_writes_or_has_a_token_it_does_not_need(
 def test_replicas_get_neither_the_database_nor_the_platforms_queue_user(
     rendered: list[dict[str, Any]],
 ) -> None:
-    *_, pod = _pod_specs(rendered)
-    (container,) = pod["containers"]
-    keys = [
-        each["valueFrom"]["secretKeyRef"]["key"] for each in container["env"] if "valueFrom" in each
+    for pod in _pod_specs(rendered)[-len(POOLS) :]:
+        (container,) = pod["containers"]
+        given = [each["valueFrom"] for each in container["env"] if "valueFrom" in each]
+        assert [each["secretKeyRef"]["key"] for each in given] == ["replica-redis-url"]
+        mounts = {each["mountPath"]: each.get("readOnly") for each in container["volumeMounts"]}
+        assert mounts == {"/var/lib/loraplex": True, "/tmp": None}
+
+
+def test_settings_are_what_was_meant() -> None:
+    given = {"LORAPLEX_MAX_BODY_BYTES": 10_000_000, "LORAPLEX_DEV": True, "LORAPLEX_LOG_LEVEL": "1"}
+    done = _render({"settings": given})
+    (api,) = [
+        each
+        for each in yaml.safe_load_all(done.stdout)
+        if each and each["kind"] == "Deployment" and each["metadata"]["name"] == "loraplex-api"
     ]
-    assert keys == ["replica-redis-url"]
-    mounts = {each["mountPath"]: each.get("readOnly", False) for each in container["volumeMounts"]}
-    assert mounts == {"/var/lib/loraplex": True, "/tmp": False}
+    environment = api["spec"]["template"]["spec"]["containers"][0]["env"]
+    values = {each["name"]: each.get("value") for each in environment}
+    assert values["LORAPLEX_MAX_BODY_BYTES"] == "10000000"
+    assert (values["LORAPLEX_DEV"], values["LORAPLEX_LOG_LEVEL"]) == ("true", "1")
+
+
+def test_the_tables_come_before_all_that_uses_them(rendered: list[dict[str, Any]]) -> None:
+    for each in _of(rendered, "Deployment"):
+        spec = each["spec"]["template"]["spec"]
+        (migrate,) = spec["initContainers"]
+        assert migrate["command"] == ["python", "-m", "loraplex.database"]
+        assert migrate["image"] == spec["containers"][0]["image"]
 
 
 def test_the_driver_may_do_what_it_does_and_no_more(rendered: list[dict[str, Any]]) -> None:

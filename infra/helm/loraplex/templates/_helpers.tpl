@@ -15,9 +15,10 @@ app.kubernetes.io/component: {{ .name }}
 {{- end }}
 
 {{- define "loraplex.pod" -}}
-automountServiceAccountToken: false
+automountServiceAccountToken: {{ .token | default false }}
+serviceAccountName: {{ .root.Release.Name }}-{{ if .token }}driver{{ else }}store{{ end }}
 enableServiceLinks: false
-{{- with .Values.images.pullSecrets }}
+{{- with .root.Values.images.pullSecrets }}
 imagePullSecrets: {{ toJson . }}
 {{- end }}
 securityContext:
@@ -37,6 +38,27 @@ securityContext:
 imagePullPolicy: {{ .Values.images.pullPolicy }}
 {{- end }}
 
+{{/* The tables, before the first process of a version starts. Those at once wait for each other. */}}
+{{- define "loraplex.migrate" -}}
+- name: migrate
+  image: {{ .image }}
+  {{- include "loraplex.container" .root | nindent 2 }}
+  command: ["python", "-m", "loraplex.database"]
+  resources: {requests: {cpu: 100m, memory: 256Mi}, limits: {memory: 512Mi}}
+  env:
+    {{- include "loraplex.control-environment" .root | nindent 4 }}
+    {{- include "loraplex.secret" (dict "root" .root "name" "LORAPLEX_API_KEY" "key" "api-key") | nindent 4 }}
+  volumeMounts:
+    - {name: home, mountPath: /var/lib/loraplex}
+    - {name: tmp, mountPath: /tmp}
+{{- end }}
+
+{{- define "loraplex.from" -}}
+{{- with .Values.extraSecret }}
+envFrom: [{secretRef: {name: {{ . }}}}]
+{{- end }}
+{{- end }}
+
 {{- define "loraplex.secret" -}}
 - name: {{ .name }}
   valueFrom: {secretKeyRef: {name: {{ .root.Values.secret }}, key: {{ .key }}}}
@@ -45,7 +67,7 @@ imagePullPolicy: {{ .Values.images.pullPolicy }}
 {{- define "loraplex.environment" -}}
 {{- $defaults := dict "LORAPLEX_ALLOW_LOCAL_MODELS" "false" "LORAPLEX_LOG_FORMAT" "json" "LORAPLEX_METRICS_HOST" "0.0.0.0" "HF_HOME" "/var/lib/loraplex/huggingface" -}}
 {{- range $name, $value := mergeOverwrite $defaults .Values.settings }}
-- {name: {{ $name }}, value: {{ $value | toString | quote }}}
+- {name: {{ $name }}, value: {{ if kindIs "string" $value }}{{ $value | quote }}{{ else }}{{ toJson $value | quote }}{{ end }}}
 {{- end }}
 {{- end }}
 

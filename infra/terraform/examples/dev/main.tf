@@ -105,10 +105,19 @@ resource "aws_security_group" "this" {
 
 resource "aws_vpc_security_group_egress_rule" "this" {
   security_group_id = aws_security_group.this.id
-  description       = "Packages, images, hubs, Session Manager"
+  description       = "Images, hubs, Session Manager"
   ip_protocol       = "tcp"
   from_port         = 443
   to_port           = 443
+  cidr_ipv4         = "0.0.0.0/0"
+}
+
+resource "aws_vpc_security_group_egress_rule" "packages" {
+  security_group_id = aws_security_group.this.id
+  description       = "Packages of Debian and Ubuntu, signed"
+  ip_protocol       = "tcp"
+  from_port         = 80
+  to_port           = 80
   cidr_ipv4         = "0.0.0.0/0"
 }
 
@@ -155,7 +164,7 @@ resource "aws_instance" "this" {
   iam_instance_profile        = aws_iam_instance_profile.this.name
   associate_public_ip_address = true # to reach out: a NAT gateway costs more than this machine
   ebs_optimized               = true
-  user_data_replace_on_change = true
+  user_data_replace_on_change = false # everything is on its disk
   user_data = templatefile("${path.module}/machine.sh.tftpl", {
     profile = local.gpu ? "gpu" : "cpu"
     ref     = var.source_url.ref
@@ -185,7 +194,7 @@ resource "aws_instance" "this" {
   }
 
   lifecycle {
-    ignore_changes = [ami]
+    ignore_changes = [ami, user_data]
   }
   tags = { Name = var.name }
 }

@@ -74,7 +74,7 @@ module "pools" {
   models_uri            = "s3://${module.data.bucket}/models"
   adapter_buckets       = [module.data.bucket]
   kms_key_arn           = module.data.kms_key_arn
-  redis_cidr            = "10.20.0.0/16"
+  redis_cidr            = module.network.cidr
 }
 
 # Replicas reach Valkey, and nothing else of the platform.

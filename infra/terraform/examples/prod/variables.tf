@@ -11,6 +11,11 @@ variable "zones" {
 variable "registry" {
   description = "Where the images are, such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com/loraplex."
   type        = string
+
+  validation {
+    condition     = endswith(var.registry, "/loraplex")
+    error_message = "registry ends in /loraplex: roles may pull loraplex/… alone."
+  }
 }
 
 variable "release" {

@@ -59,6 +59,16 @@ resource "aws_vpc_security_group_egress_rule" "containers" {
   to_port           = 443
 }
 
+resource "aws_vpc_security_group_ingress_rule" "metrics" {
+  count                        = var.metrics_security_group_id == null ? 0 : 1
+  security_group_id            = aws_security_group.containers.id
+  description                  = "Metrics, on a port of each process' own; and the list of them"
+  referenced_security_group_id = var.metrics_security_group_id
+  ip_protocol                  = "tcp"
+  from_port                    = 7000
+  to_port                      = 65535
+}
+
 resource "aws_lb" "this" {
   name                       = var.name
   load_balancer_type         = "application"

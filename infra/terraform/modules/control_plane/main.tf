@@ -27,17 +27,17 @@ locals {
   alive = ["CMD-SHELL", "[ -n \"$(find \"$LORAPLEX_ALIVE_FILE\" -newermt -30sec)\" ]"]
   services = {
     api = {
-      image  = var.images.api, cpu = 1024, memory = 2048, count = var.apis.min, command = ["python", "-m", "api"]
+      image  = var.images.api, cpu = 1024, memory = 2048, count = var.apis.min, command = ["python", "-m", "api"], patient = false
       health = ["CMD-SHELL", "python -c \"import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=2)\""]
     }
     scaler = { # one leads, the other takes over
-      image = var.images.scheduler, cpu = 512, memory = 1024, count = 2, command = ["python", "-m", "scheduler"], health = local.alive
+      image = var.images.scheduler, cpu = 512, memory = 1024, count = 2, command = ["python", "-m", "scheduler"], health = local.alive, patient = false
     }
     tasks = {
-      image = var.images.scheduler, cpu = 512, memory = 1024, count = 2, command = concat(local.celery, ["-Q", "tasks"]), health = local.alive
+      image = var.images.scheduler, cpu = 512, memory = 1024, count = 2, command = concat(local.celery, ["-Q", "tasks"]), health = local.alive, patient = true
     }
     jobs = { # downloads of base models and adapters
-      image = var.images.gpu_worker, cpu = 1024, memory = 4096, count = 1, command = concat(local.celery, ["-Q", "imports,training"]), health = local.alive
+      image = var.images.gpu_worker, cpu = 1024, memory = 4096, count = 1, command = concat(local.celery, ["-Q", "imports,training"]), health = local.alive, patient = true
     }
   }
 }
@@ -89,19 +89,24 @@ resource "aws_ecs_task_definition" "this" {
   }
 
   container_definitions = jsonencode(concat(
-    [merge(local.container[each.key], { command = each.value.command, healthCheck = {
-      command = each.value.health, interval = 10, timeout = 5, retries = 3, startPeriod = 60
-    } })],
-    # The tables, before the first API of a new version starts. Two at once wait for each other.
-    each.key == "api" ? [merge(local.container.api, {
+    [merge(local.container[each.key], {
+      command   = each.value.command
+      dependsOn = [{ containerName = "migrate", condition = "SUCCESS" }]
+      # A task worker is silent while the queue is away: that alone is no reason to end what it does.
+      healthCheck = {
+        command = each.value.health, interval = each.value.patient ? 60 : 10, timeout = 5, retries = each.value.patient ? 10 : 3, startPeriod = 60
+      }
+    })],
+    # The tables, before the first process of a new version starts. Those at once wait for each other.
+    [merge(local.container[each.key], {
       name         = "migrate"
       essential    = false
       command      = ["python", "-m", "loraplex.database"]
       portMappings = []
-      secrets = concat(local.container.api.secrets, [
+      secrets = concat(local.container[each.key].secrets, [
         { name = "LORAPLEX_API_KEY", valueFrom = var.parameter_arns["api-key"] },
       ])
-    })] : [],
+    })],
   ))
 }
 
@@ -117,7 +122,6 @@ locals {
       linuxParameters        = { initProcessEnabled = true }
       environment            = [for key, value in local.environment : { name = key, value = value }]
       secrets                = [for key, arn in local.secrets : { name = key, valueFrom = arn }]
-      dependsOn              = name == "api" ? [{ containerName = "migrate", condition = "SUCCESS" }] : []
       portMappings           = name == "api" ? [{ containerPort = 8000, protocol = "tcp" }] : []
       mountPoints = [
         { sourceVolume = "home", containerPath = local.home, readOnly = false },

@@ -1,5 +1,10 @@
 variable "name" {
   type = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,25}$", var.name))
+    error_message = "name: lower-case letters, digits and -, at most 26, a letter first."
+  }
 }
 
 variable "vpc_id" {
@@ -114,6 +119,12 @@ variable "request_timeout_s" {
     condition     = var.request_timeout_s >= 1 && var.request_timeout_s <= 3900
     error_message = "request_timeout_s is 1 to 3900."
   }
+}
+
+variable "metrics_security_group_id" {
+  description = "A Prometheus whose members read the metrics of all processes (GET /api/v1/metrics/targets lists them). Unset: nobody."
+  type        = string
+  default     = null
 }
 
 variable "log_days" {

@@ -45,7 +45,7 @@ resource "aws_db_instance" "this" {
   instance_class                      = var.database_class
   db_name                             = "loraplex"
   username                            = "loraplex"
-  password_wo                         = ephemeral.aws_secretsmanager_random_password.database.random_password
+  password_wo                         = local.secret["database"]
   password_wo_version                 = var.secrets_version
   allocated_storage                   = var.database_gib
   max_allocated_storage               = 10 * var.database_gib

@@ -1,55 +1,50 @@
-# Secrets are made by AWS and written where they are read: neither the plan nor the state has them.
-# Each is in the parameter of what wants it, whole: an address with its password.
+# Secrets are made by AWS and written where they are read: neither the plan nor the state has them. They
+# are stored first, and all that needs one reads it from there: an apply that was cut off goes on with
+# the same.
 
-ephemeral "aws_secretsmanager_random_password" "database" {
-  password_length     = 40
-  exclude_punctuation = true
-}
-
-ephemeral "aws_secretsmanager_random_password" "platform" { # Valkey's user of the platform
-  password_length     = 40
-  exclude_punctuation = true
-}
-
-ephemeral "aws_secretsmanager_random_password" "replica" { # and that of replicas
-  password_length     = 40
-  exclude_punctuation = true
-}
-
-ephemeral "aws_secretsmanager_random_password" "api_key" {
-  password_length     = 40
-  exclude_punctuation = true
-}
-
-ephemeral "aws_secretsmanager_random_password" "secret_key" {
+ephemeral "aws_secretsmanager_random_password" "new" {
+  for_each            = local.secrets
   password_length     = 32
   exclude_punctuation = true
 }
 
+resource "aws_ssm_parameter" "secret" {
+  for_each         = local.secrets
+  name             = "/${var.name}/secrets/${each.key}"
+  type             = "SecureString"
+  key_id           = aws_kms_key.this.arn
+  value_wo         = ephemeral.aws_secretsmanager_random_password.new[each.key].random_password
+  value_wo_version = each.key == "secret-key" ? 1 : var.secrets_version
+}
+
+ephemeral "aws_ssm_parameter" "secret" {
+  for_each = local.secrets
+  arn      = aws_ssm_parameter.secret[each.key].arn
+}
+
 locals {
+  secrets = toset(["database", "platform", "replica", "api-key", "secret-key"])
+  secret  = { for name, each in ephemeral.aws_ssm_parameter.secret : name => each.value }
+  managed = var.valkey == "elasticache"
   # A certificate that signs itself, or ElastiCache's: what goes over the network is encrypted.
-  managed           = var.valkey == "elasticache"
-  platform_password = local.managed ? var.elasticache_passwords.platform : ephemeral.aws_secretsmanager_random_password.platform.random_password
-  replica_password  = local.managed ? var.elasticache_passwords.replica : ephemeral.aws_secretsmanager_random_password.replica.random_password
+  tls               = local.managed ? "ssl_cert_reqs=required" : "ssl_cert_reqs=none"
+  platform_password = local.managed ? var.elasticache_passwords.platform : local.secret["platform"]
+  replica_password  = local.managed ? var.elasticache_passwords.replica : local.secret["replica"]
+  replica_url       = "rediss://replica:${local.replica_password}@${local.valkey_host}:6379/0?${local.tls}"
 
-  tls          = local.managed ? "ssl_cert_reqs=required" : "ssl_cert_reqs=none"
-  platform_url = "rediss://platform:${local.platform_password}@${local.valkey_host}:6379/0?${local.tls}"
-  replica_url  = "rediss://replica:${local.replica_password}@${local.valkey_host}:6379/0?${local.tls}"
-  database_url = "postgresql+psycopg://loraplex:${ephemeral.aws_secretsmanager_random_password.database.random_password}@${aws_db_instance.this.address}/loraplex?sslmode=require"
-  secret_key   = replace(replace(base64encode(ephemeral.aws_secretsmanager_random_password.secret_key.random_password), "+", "-"), "/", "_")
-
+  # Each in the parameter of what wants it, whole: an address with its password.
   parameters = toset(["database-url", "redis-url", "secret-key", "api-key", "replicas", "valkey-users"])
   contents = {
-    database-url = local.database_url
-    redis-url    = local.platform_url
-    secret-key   = local.secret_key
-    api-key      = "pb_${ephemeral.aws_secretsmanager_random_password.api_key.random_password}"
+    database-url = "postgresql+psycopg://loraplex:${local.secret["database"]}@${aws_db_instance.this.address}/loraplex?sslmode=require"
+    redis-url    = "rediss://platform:${local.platform_password}@${local.valkey_host}:6379/0?${local.tls}"
+    secret-key   = replace(replace(base64encode(local.secret["secret-key"]), "+", "-"), "/", "_")
+    api-key      = "pb_${local.secret["api-key"]}"
     replicas     = "LORAPLEX_REDIS_URL=${local.replica_url}\nLORAPLEX_ADAPTER_STORE=s3://${local.bucket}/adapters\nLORAPLEX_ADAPTER_DISK=/tmp/adapters\nAWS_REGION=${data.aws_region.here.name}"
     # As in compose.yaml, which says why.
     valkey-users = <<-EOT
       user default off ~* &* +@all
       user platform on >${local.platform_password} ~lpx:* &* +@all -@admin -@dangerous +info
-      user replica on >${local.replica_password} ~lpx:{*#*}:* ~lpx:targets &lpx:* +@all -@admin -@dangerous +info
+      user replica on >${local.replica_password} ~lpx:{*#*}:* ~lpx:targets &lpx:* +@all -@admin -@dangerous +info -subscribe -psubscribe -ssubscribe
     EOT
   }
 }
@@ -60,5 +55,5 @@ resource "aws_ssm_parameter" "this" {
   type             = "SecureString"
   key_id           = aws_kms_key.this.arn
   value_wo         = local.contents[each.key]
-  value_wo_version = var.secrets_version
+  value_wo_version = each.key == "secret-key" ? 1 : var.secrets_version
 }

@@ -67,13 +67,19 @@ resource "aws_iam_role" "valkey" {
 
 resource "aws_iam_role_policy" "valkey" {
   count = local.managed ? 0 : 1
-  name  = "read-its-users"
+  name  = "read-its-users-and-be-looked-at"
   role  = aws_iam_role.valkey[0].id
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [
       { Effect = "Allow", Action = "ssm:GetParameter", Resource = aws_ssm_parameter.this["valkey-users"].arn },
       { Effect = "Allow", Action = "kms:Decrypt", Resource = aws_kms_key.this.arn },
+      # Session Manager, the only way in.
+      { Effect = "Allow", Resource = "*", Action = [
+        "ssm:UpdateInstanceInformation",
+        "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",
+        "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
+      ] },
     ]
   })
 }
@@ -92,7 +98,7 @@ resource "aws_ebs_volume" "valkey" {
   encrypted         = true
   kms_key_id        = aws_kms_key.this.arn
   final_snapshot    = var.protect
-  tags              = { Name = "${var.name}-valkey", Backup = var.name }
+  tags              = { Name = "${var.name}-valkey" }
 }
 
 resource "aws_instance" "valkey" {
@@ -111,6 +117,7 @@ resource "aws_instance" "valkey" {
     image     = var.valkey_image
     parameter = aws_ssm_parameter.this["valkey-users"].name
     region    = data.aws_region.here.name
+    secrets   = var.secrets_version
     volume    = replace(aws_ebs_volume.valkey[0].id, "-", "")
   })
 
@@ -138,6 +145,8 @@ resource "aws_volume_attachment" "valkey" {
   device_name = "/dev/sdf"
   volume_id   = aws_ebs_volume.valkey[0].id
   instance_id = aws_instance.valkey[0].id
+
+  stop_instance_before_detaching = true # Valkey ends, and its file is whole
 }
 
 resource "aws_route53_zone" "internal" {
@@ -190,7 +199,7 @@ resource "aws_elasticache_user" "default" {
 resource "aws_elasticache_user" "this" {
   for_each = local.managed ? {
     platform = "on ~lpx:* &* +@all -@admin -@dangerous +info"
-    replica  = "on ~lpx:{*#*}:* ~lpx:targets &lpx:* +@all -@admin -@dangerous +info"
+    replica  = "on ~lpx:{*#*}:* ~lpx:targets &lpx:* +@all -@admin -@dangerous +info -subscribe -psubscribe -ssubscribe"
   } : {}
   user_id       = "${var.name}-${each.key}"
   user_name     = each.key

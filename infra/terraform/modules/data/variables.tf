@@ -3,8 +3,8 @@ variable "name" {
   type        = string
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{0,30}$", var.name))
-    error_message = "name: lower-case letters, digits and -, at most 31, a letter first."
+    condition     = can(regex("^[a-z][a-z0-9-]{0,25}$", var.name))
+    error_message = "name: lower-case letters, digits and -, at most 26, a letter first."
   }
 }
 
@@ -103,7 +103,7 @@ variable "ami_id" {
 }
 
 variable "secrets_version" {
-  description = "Raise it to make all secrets anew; everything has to be started again then."
+  description = "Raise it to make passwords and the first API key anew, but not the key that locks what is stored. Valkey's machine is replaced; processes and replicas have to be started again; the old API key is valid until you revoke it."
   type        = number
   default     = 1
 }

@@ -36,7 +36,7 @@ data "aws_iam_policy_document" "replicas" {
   statement {
     sid       = "ReadImages"
     actions   = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
-    resources = ["arn:aws:ecr:*:${data.aws_caller_identity.me.account_id}:repository/loraplex/*"]
+    resources = ["arn:aws:ecr:*:*:repository/loraplex/*"] # its own policy says which accounts may
   }
 
   dynamic "statement" {

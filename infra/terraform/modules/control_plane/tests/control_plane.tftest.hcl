@@ -60,10 +60,12 @@ run "containers_cannot_write_and_are_no_root" {
   }
 }
 
-run "the_tables_come_before_the_api" {
+run "the_tables_come_before_all_that_uses_them" {
   assert {
-    condition     = [for each in jsondecode(aws_ecs_task_definition.this["api"].container_definitions) : each.dependsOn if each.name == "api"][0][0].containerName == "migrate"
-    error_message = "The API waits for the migration."
+    condition = alltrue([
+      for name, task in aws_ecs_task_definition.this : { for each in jsondecode(task.container_definitions) : each.name => [for on in lookup(each, "dependsOn", []) : on.containerName] } == { (name) = ["migrate"], migrate = [] }
+    ])
+    error_message = "Each waits for the migration, which waits for nothing."
   }
 }
 
