@@ -20,7 +20,9 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path("~/.loraplex"), description="Folder that holds all state.")
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0", description="Redis or Valkey, 7 or newer, noeviction."
+        "redis://127.0.0.1:6379/0",
+        description="Redis or Valkey, 7 or newer, noeviction. A cluster: `redis+cluster://` or "
+        "`rediss+cluster://` and any of its nodes.",
     )
     database_url: str = Field("", description="SQLAlchemy URL. Empty: SQLite in the home folder.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -324,6 +326,11 @@ class ScalerSettings(Settings):
     budget_check_s: float = Field(
         60.0, gt=0, description="Seconds between two looks at what tenants have spent."
     )
+    tasks_redis_url: str = Field(
+        "",
+        description="Redis of tasks (Celery) and the event bus, which no cluster can be. Empty: "
+        "`LORAPLEX_REDIS_URL`.",
+    )
     alive_file: Path | None = Field(
         None,
         description="A file that is touched every few seconds while the process works (a task "
@@ -332,6 +339,17 @@ class ScalerSettings(Settings):
     cold_start_s: float = Field(
         30.0, gt=0, description="What a cold start is believed to take before one was measured."
     )
+
+    @property
+    def tasks_redis(self) -> str:
+        """Raises ValueError when that is a cluster."""
+        url = self.tasks_redis_url or self.redis_url
+        if "+cluster://" in url:
+            raise ValueError(
+                "LORAPLEX_TASKS_REDIS_URL is needed beside a cluster: Celery and the event bus "
+                "want a Redis that is none."
+            )
+        return url
 
 
 class WorkerSettings(Settings):

@@ -95,7 +95,7 @@ class Scaler:
             trainings=TrainingRules(settings.training_host, settings.training_jobs),
         )
         self._webhooks = Webhooks(database, deliver.delay)
-        self._relay = EventRelay(database, self._broker, settings.redis_url, self._webhooks)
+        self._relay = EventRelay(database, self._broker, settings.tasks_redis, self._webhooks)
         self._housekeeping = Housekeeping(self._broker, self._rows, settings.retention_s)
         self._usage = UsageCollector(database, self._broker)
         self._charts = Charts(self._rows, settings.prices)

@@ -44,7 +44,7 @@ def smollm2(model_store: ModelStore) -> Path:
 
 
 @pytest.fixture(scope="session")
-def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def single_valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Valkey server as `loraplex up` starts it."""
     port = free_port()
     config = write_config(tmp_path_factory.mktemp("valkey"), port, "secret")
@@ -60,6 +60,11 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield url
     server.terminate()
     server.wait()
+
+
+@pytest.fixture(scope="session")
+def valkey_url(single_valkey_url: str) -> str:
+    return single_valkey_url
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The API's side: enqueue, come back, leave, cancel, listen, read the journal."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -9,7 +10,7 @@ import msgspec
 import redis.asyncio
 
 from loraplex.broker.cancellation import arguments
-from loraplex.broker.connection import Unavailable
+from loraplex.broker.connection import Unavailable, drop_idle
 from loraplex.broker.interface import (
     Accepted,
     AlreadyKnown,
@@ -184,7 +185,7 @@ class ApiBroker:
         meanwhile is in the journal.
         """
         # What lies in the pool is as dead as the connection before this one.
-        await self._redis.connection_pool.disconnect(inuse_connections=False)
+        await drop_idle(self._redis)
         async with self._redis.pubsub() as pubsub:
             await pubsub.subscribe(reply_channel(self.api_id))
             silent = False
@@ -260,10 +261,9 @@ class ApiBroker:
     async def explanation(self, deployment_id: str) -> tuple[Explanation | None, float]:
         """The scaler's latest decision, and the time of Redis' clock, which it goes by. None: it
         has not looked, or is of another release."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.hget(DECISIONS, deployment_id)
-            pipeline.time()
-            raw, (seconds, microseconds) = await pipeline.execute()
+        raw, (seconds, microseconds) = await asyncio.gather(
+            cast(Any, self._redis.hget(DECISIONS, deployment_id)), self._redis.time()
+        )
         try:
             known = decode_explanation(raw) if raw else None
         except msgspec.DecodeError:

@@ -1,16 +1,19 @@
 """Redis clients with bounds on every call, and the check that the server can be trusted."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import redis
 import redis.asyncio
+import redis.asyncio.cluster
 from redis._parsers.base import BaseParser
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
 from redis.retry import Retry
 
 CALL_TIMEOUT_S = 5.0
+_CLUSTER = "+cluster://"  # redis+cluster://, rediss+cluster://: any node of one
 
 
 class Unwritable(redis.ResponseError):
@@ -43,8 +46,20 @@ class UnfitRedis(RuntimeError):
     """The server would lose jobs or lacks what the scripts need."""
 
 
+def is_cluster(url: str) -> bool:
+    return _CLUSTER in url
+
+
 def connect(url: str) -> "redis.Redis":
     """A blocking client. Calls are not repeated silently: a repeated XADD is a second job."""
+    if is_cluster(url):
+        cluster = RedisCluster.from_url(
+            url.replace(_CLUSTER, "://"),
+            socket_timeout=CALL_TIMEOUT_S,
+            socket_connect_timeout=CALL_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+        return cast("redis.Redis", cluster)  # it has the same commands
     return redis.Redis.from_url(
         url,
         socket_timeout=CALL_TIMEOUT_S,
@@ -55,6 +70,14 @@ def connect(url: str) -> "redis.Redis":
 
 def connect_async(url: str) -> "redis.asyncio.Redis":
     """The same for asyncio. More calls at once than connections wait for their turn."""
+    if is_cluster(url):
+        cluster = redis.asyncio.cluster.RedisCluster.from_url(
+            url.replace(_CLUSTER, "://"),
+            socket_timeout=CALL_TIMEOUT_S,
+            socket_connect_timeout=CALL_TIMEOUT_S,
+            retry=AsyncRetry(NoBackoff(), 0),
+        )
+        return cast("redis.asyncio.Redis", cluster)
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         url,
         socket_timeout=CALL_TIMEOUT_S,
@@ -66,6 +89,18 @@ def connect_async(url: str) -> "redis.asyncio.Redis":
     return redis.asyncio.Redis.from_pool(pool)
 
 
+async def drop_idle(client: "redis.asyncio.Redis") -> None:
+    """Close the connections that nobody uses just now: they are made anew."""
+    if isinstance(client, redis.asyncio.cluster.RedisCluster):
+        nodes = client.get_nodes()
+        if not nodes:  # it has never asked who serves what
+            await client.initialize()
+        for node in nodes:
+            await node.disconnect_free_connections()
+    else:
+        await client.connection_pool.disconnect(inuse_connections=False)
+
+
 def server_version(info: Mapping[str, Any]) -> str:
     """Out of what INFO says; of Valkey its own, not the Redis version that it is like."""
     return str(info.get("valkey_version") or info.get("redis_version"))
@@ -73,6 +108,19 @@ def server_version(info: Mapping[str, Any]) -> str:
 
 def check(client: "redis.Redis") -> None:
     """Refuse a server that evicts keys or is older than 7. Raises UnfitRedis."""
+    for server in _servers(client):
+        _check(server)
+
+
+def _servers(client: "redis.Redis") -> Iterator["redis.Redis"]:
+    if isinstance(client, RedisCluster):
+        for node in client.get_primaries():
+            yield client.get_redis_connection(node)
+    else:
+        yield client
+
+
+def _check(client: "redis.Redis") -> None:
     info = client.info("server")
     version = server_version(info)
     if int(version.split(".")[0]) < 7:

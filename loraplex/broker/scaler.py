@@ -10,6 +10,7 @@ import redis
 from loraplex.broker.cancellation import arguments, request_of
 from loraplex.broker.interface import Deposed, SeenLane, SeenReplica, StoredUsage, UsagePage
 from loraplex.broker.limiter import settling
+from loraplex.broker.script_calls import call_each
 from loraplex.broker.scripts import source
 from loraplex.broker.stream_ids import in_order
 from loraplex.keys import (
@@ -93,11 +94,8 @@ class ScalerBroker:
 
     def fence(self, lanes: Sequence[Lane]) -> None:
         """Make lanes refuse what earlier leaders do late."""
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for lane in lanes:
-                self._fence(keys=[lane.gate], args=[self.epoch], client=pipeline)
-            refused = any(int(reply) < 0 for reply in pipeline.execute())
-        if refused:
+        gates = [([lane.gate], [self.epoch]) for lane in lanes]
+        if any(int(reply) < 0 for reply in call_each(self._redis, self._fence, gates)):
             raise Deposed(self.epoch)
 
     def time(self) -> float:
@@ -123,11 +121,11 @@ class ScalerBroker:
 
     def observe(self, lanes: Sequence[Lane]) -> dict[Lane, SeenLane]:
         """One round trip for all of them."""
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for lane in lanes:
-                keys = [lane.jobs, lane.reports, lane.gate, lane.usage]
-                self._observe(keys=keys, args=[lane.lease_prefix], client=pipeline)
-            replies = pipeline.execute()
+        asked = [
+            ([lane.jobs, lane.reports, lane.gate, lane.usage], [lane.lease_prefix])
+            for lane in lanes
+        ]
+        replies = call_each(self._redis, self._observe, asked)
         return {lane: self._seen(lane, reply) for lane, reply in zip(lanes, replies, strict=True)}
 
     def _seen(self, lane: Lane, reply: Any) -> SeenLane:
@@ -275,11 +273,8 @@ class ScalerBroker:
         for usage in (each.usage for each in records if each.usage.account.reservation):
             settled = (usage.account.reservation, usage.prompt + usage.output)
             by_tenant.setdefault(usage.tenant, []).append(settled)
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for tenant, took in by_tenant.items():
-                keys, args = settling(tenant, took)
-                self._settle(keys=keys, args=args, client=pipeline)
-            pipeline.execute()
+        asked = [settling(tenant, took) for tenant, took in by_tenant.items()]
+        call_each(self._redis, self._settle, asked)
 
     def silent_apis(self, seconds: float) -> dict[str, float]:
         """API processes that have said nothing for so long: for how many seconds."""
@@ -313,11 +308,10 @@ class ScalerBroker:
 
     def trim(self, lanes: Sequence[Lane], retention_s: float) -> None:
         """Drop what journals need no longer; replicas do so too, but only while they work."""
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for lane in lanes:
-                keys = [lane.jobs, lane.journal]
-                self._trim(keys=keys, args=[int(retention_s * 1000)], client=pipeline)
-            pipeline.execute()
+        kept_ms = int(retention_s * 1000)
+        call_each(
+            self._redis, self._trim, [([lane.jobs, lane.journal], [kept_ms]) for lane in lanes]
+        )
 
     def forget_replica(self, lane: Lane, incarnation: str) -> None:
         self._redis.hdel(lane.reports, incarnation)

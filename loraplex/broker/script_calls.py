@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio
+from redis.commands.core import Script
 from redis.exceptions import NoScriptError
 
 from loraplex.broker.scripts import source
@@ -105,3 +106,28 @@ def _give(calls: Sequence[_Call], replies: Sequence[Any]) -> None:
             call.reply.set_exception(reply)
         else:
             call.reply.set_result(reply)
+
+
+def call_each(
+    client: "redis.Redis", script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Part]]]
+) -> list[Any]:
+    """A script with several keys and arguments, in one round trip; on a cluster one to each server.
+    Raises what the first one that failed did."""
+
+    def execute(these: Sequence[int]) -> list[Any]:
+        with client.pipeline(transaction=False) as pipeline:
+            for index in these:
+                keys, args = calls[index]
+                pipeline.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)  # type: ignore[no-untyped-call]
+            return list(pipeline.execute(raise_on_error=False))
+
+    replies = execute(range(len(calls)))
+    unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if unknown:  # Redis was restarted, or never heard of it
+        client.script_load(script.script)
+        for index, reply in zip(unknown, execute(unknown), strict=True):
+            replies[index] = reply
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies

@@ -11,7 +11,7 @@ from loraplex.settings import ScalerSettings
 settings = ScalerSettings()
 _SLOW = ("imports", "adapter_imports", "deliveries", "budgets", "evaluations", "storage")
 
-app = Celery("loraplex", broker=settings.redis_url)
+app = Celery("loraplex", broker=settings.tasks_redis)
 app.conf.update(
     include=[
         "scheduler.tasks.adapter_imports",

@@ -35,6 +35,20 @@ from loraplex.messages import (
     decode_step,
     encode,
 )
+from tests.redis_cluster import cluster
+
+
+@pytest.fixture(scope="module", params=["server", "cluster"])
+def valkey_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """One server, and a cluster of three: each script's keys must be in one slot."""
+    if request.param == "server":
+        yield request.getfixturevalue("single_valkey_url")
+    else:
+        with cluster(tmp_path_factory.mktemp("cluster")) as url:
+            yield url
+
 
 WAITER = "api-1/a"
 LANE = Lane("org/base", "dep-1")
