@@ -1,6 +1,7 @@
 # What a user and CI run. PYTHON: any Python 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
+WAITING := tests/integration/test_terraform.py
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
@@ -47,8 +48,11 @@ test-fast: install-dev ## Unit tests: no server, no model
 docs: install-dev ## Build the documentation into .site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
+# Terraform's tests wait for what they make: beside the others they cost nothing.
 test: lint console-once docs ## Everything that CI checks
-	$(BIN)/pytest tests
+	@$(BIN)/pytest -q $(WAITING) >$(VENV)/waiting.log 2>&1 & beside=$$!; \
+	$(BIN)/pytest tests $(WAITING:%=--ignore=%); rest=$$?; \
+	wait $$beside || { cat $(VENV)/waiting.log; exit 1; }; exit $$rest
 
 bench: install-dev ## The quick benchmarks (some minutes each)
 	for name in engine_vs_peft engine_lora_overhead engine_vs_vllm_cpu delivery cold_start chaos; do \
