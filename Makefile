@@ -58,10 +58,12 @@ bench: install-dev ## The quick benchmarks (some minutes each)
 	for name in engine_vs_peft engine_lora_overhead engine_vs_vllm_cpu delivery cold_start chaos; do \
 	  $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
-gpu-check: install-dev ## The GPU's kernels: interpreted, compiled, and measured where there is a GPU
+gpu-check: install-dev ## The GPU's kernels: interpreted, compiled, measured; and one deployment on it
 	$(BIN)/pytest -q tests/unit/test_gpu_kernels.py tests/unit/test_gpu_kernels_compile.py
 	@if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then \
-	  $(BIN)/python -m benchmarks.gpu; else echo "No NVIDIA GPU here: nothing was measured."; fi
+	  $(BIN)/python -m benchmarks.gpu && LORAPLEX_DEVICE=cuda infra/one_deployment.sh; else \
+	  echo "No NVIDIA GPU here: nothing is measured, the deployment runs on the CPU."; \
+	  infra/one_deployment.sh; fi
 
 .PHONY: lock
 lock: install-dev ## The images' lock files, anew after a change of dependencies (UPGRADE=1: the newest)
