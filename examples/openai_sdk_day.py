@@ -62,6 +62,7 @@ print("later:", found.json()["choices"][0]["message"]["content"])
 
 # One answer at a time: who asks for more is told when to come again, and the SDK does.
 control.patch(f"/deployments/{NAME}", json={"limits": {"concurrent": 1}}).raise_for_status()
+time.sleep(2)  # until every API process knows
 stream = client.chat.completions.create(model=NAME, messages=ask, stream=True, max_tokens=200)
 next(iter(stream))
 try:

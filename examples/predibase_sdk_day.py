@@ -61,6 +61,7 @@ http = requests.Session()
 http.headers["authorization"] = f"Bearer {os.environ['LORAPLEX_API_KEY']}"
 limits = {"limits": {"concurrent": 1}}
 http.patch(f"{URL}/api/v1/deployments/{NAME}", json=limits).raise_for_status()
+time.sleep(2)  # until every API process knows
 stream = client.generate_stream(PROMPT, max_new_tokens=48)
 next(stream)
 try:
