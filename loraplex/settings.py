@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from loraplex.limits import StorageLimit
 
 _KEY_BYTES = 32
+CLUSTER = "+cluster://"  # redis+cluster://, rediss+cluster://: any node of one
 
 
 class Settings(BaseSettings):
@@ -344,7 +345,7 @@ class ScalerSettings(Settings):
     def tasks_redis(self) -> str:
         """Raises ValueError when that is a cluster."""
         url = self.tasks_redis_url or self.redis_url
-        if "+cluster://" in url:
+        if CLUSTER in url:
             raise ValueError(
                 "LORAPLEX_TASKS_REDIS_URL is needed beside a cluster: Celery and the event bus "
                 "want a Redis that is none."

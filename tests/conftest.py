@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +9,12 @@ import pytest
 import redis as redis_module
 from hypothesis import settings
 
-from loraplex.broker.connection import Unavailable, connect
+from loraplex.broker.connection import connect
 from loraplex.database import migrate
-from loraplex.embedded.ports import free_port
-from loraplex.embedded.valkey import find_server, write_config
 from loraplex.store.models import DEMO_MODEL, ModelStore
 from tests import postgres
 from tests.programs import lacks
+from tests.valkey_servers import server
 
 # The GPU's kernels run on the CPU here: `device="interpreter"`. Read when they are imported.
 os.environ["TRITON_INTERPRET"] = "1"
@@ -46,20 +44,8 @@ def smollm2(model_store: ModelStore) -> Path:
 @pytest.fixture(scope="session")
 def single_valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Valkey server as `loraplex up` starts it."""
-    port = free_port()
-    config = write_config(tmp_path_factory.mktemp("valkey"), port, "secret")
-    server = subprocess.Popen([str(find_server()), str(config)], stdout=subprocess.DEVNULL)
-    url = f"redis://:secret@127.0.0.1:{port}/0"
-    client = connect(url)
-    while True:
-        try:
-            client.ping()
-            break
-        except Unavailable:
-            assert server.poll() is None
-    yield url
-    server.terminate()
-    server.wait()
+    with server(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

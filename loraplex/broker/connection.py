@@ -12,8 +12,9 @@ from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.retry import Retry
 
+from loraplex.settings import CLUSTER
+
 CALL_TIMEOUT_S = 5.0
-_CLUSTER = "+cluster://"  # redis+cluster://, rediss+cluster://: any node of one
 
 
 class Unwritable(redis.ResponseError):
@@ -46,15 +47,11 @@ class UnfitRedis(RuntimeError):
     """The server would lose jobs or lacks what the scripts need."""
 
 
-def is_cluster(url: str) -> bool:
-    return _CLUSTER in url
-
-
 def connect(url: str) -> "redis.Redis":
     """A blocking client. Calls are not repeated silently: a repeated XADD is a second job."""
-    if is_cluster(url):
+    if CLUSTER in url:
         cluster = RedisCluster.from_url(
-            url.replace(_CLUSTER, "://"),
+            url.replace(CLUSTER, "://"),
             socket_timeout=CALL_TIMEOUT_S,
             socket_connect_timeout=CALL_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
@@ -70,9 +67,9 @@ def connect(url: str) -> "redis.Redis":
 
 def connect_async(url: str) -> "redis.asyncio.Redis":
     """The same for asyncio. More calls at once than connections wait for their turn."""
-    if is_cluster(url):
+    if CLUSTER in url:
         cluster = redis.asyncio.cluster.RedisCluster.from_url(
-            url.replace(_CLUSTER, "://"),
+            url.replace(CLUSTER, "://"),
             socket_timeout=CALL_TIMEOUT_S,
             socket_connect_timeout=CALL_TIMEOUT_S,
             retry=AsyncRetry(NoBackoff(), 0),

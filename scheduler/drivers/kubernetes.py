@@ -6,7 +6,6 @@ starts a pod again (`restartPolicy: Never`): the scaler starts another replica.
 """
 
 import builtins
-import copy
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -114,8 +113,7 @@ class KubernetesDriver:
         ) as wrong:
             raise OSError(f"{known[spec.host]} is no pod template: {wrong!r}") from wrong
 
-    def _made_of(self, template: dict[str, Any], spec: ReplicaSpec) -> Pod:
-        made = copy.deepcopy(template)
+    def _made_of(self, made: dict[str, Any], spec: ReplicaSpec) -> Pod:
         metadata = made.setdefault("metadata", {})
         metadata["name"] = _name(spec.id)
         metadata.setdefault("labels", {}).update(

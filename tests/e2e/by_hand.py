@@ -15,7 +15,6 @@ import psutil
 
 from kernels.cpu.build import library
 from loraplex.embedded.ports import free_port
-from loraplex.embedded.valkey import find_server, write_config
 from loraplex.store.models import ModelStore
 from tests.e2e.running import answers, until
 
@@ -73,16 +72,6 @@ class Release:
     def http(self) -> httpx.Client:
         headers = {"authorization": f"Bearer {KEY}"}
         return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=120)
-
-
-@contextmanager
-def valkey(home: Path) -> Iterator[str]:
-    port = free_port()
-    config = write_config(home / "valkey", port, "secret")
-    server = subprocess.Popen([str(find_server()), str(config)], stdout=subprocess.DEVNULL)
-    yield f"redis://:secret@127.0.0.1:{port}/0"
-    server.terminate()
-    server.wait()
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from httpx_sse import connect_sse
 
 from loraplex.store.models import DEMO_MODEL, ModelStore
 from tests.conftest import ADAPTERS, REPOSITORY
-from tests.e2e.by_hand import KEY, Release, a_home, valkey
+from tests.e2e.by_hand import KEY, Release, a_home
 from tests.e2e.running import Platform, until
-from tests.redis_cluster import cluster
+from tests.valkey_servers import cluster, server
 
 pytestmark = pytest.mark.e2e
 
@@ -21,7 +21,7 @@ def platform(tmp_path: Path, model_store: ModelStore, smollm2: Path) -> Iterator
     with (
         a_home(tmp_path, model_store) as settings,
         cluster(tmp_path / "cluster") as url,
-        valkey(tmp_path) as tasks,
+        server(tmp_path / "valkey") as tasks,
     ):
         queues = {"LORAPLEX_REDIS_URL": url, "LORAPLEX_TASKS_REDIS_URL": tasks}
         running = Release(REPOSITORY, settings | queues)

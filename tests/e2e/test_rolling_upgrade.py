@@ -17,8 +17,9 @@ from httpx_sse import SSEError, connect_sse
 
 from loraplex.store.models import DEMO_MODEL, ModelStore
 from tests.conftest import REPOSITORY
-from tests.e2e.by_hand import Release, a_home, valkey
+from tests.e2e.by_hand import Release, a_home
 from tests.e2e.running import answers, until
+from tests.valkey_servers import server
 
 pytestmark = pytest.mark.e2e
 
@@ -75,7 +76,7 @@ def previous(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def settings(tmp_path: Path, model_store: ModelStore, smollm2: Path) -> Iterator[dict[str, str]]:
-    with a_home(tmp_path, model_store) as settings, valkey(tmp_path) as url:
+    with a_home(tmp_path, model_store) as settings, server(tmp_path / "valkey") as url:
         yield settings | {"LORAPLEX_REDIS_URL": url}
 
 

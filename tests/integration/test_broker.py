@@ -35,7 +35,7 @@ from loraplex.messages import (
     decode_step,
     encode,
 )
-from tests.redis_cluster import cluster
+from tests.valkey_servers import cluster
 
 
 @pytest.fixture(scope="module", params=["server", "cluster"])

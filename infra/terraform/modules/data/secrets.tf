@@ -32,6 +32,12 @@ locals {
   replica_password  = local.managed ? var.elasticache_passwords.replica : local.secret["replica"]
   replica_url       = "rediss://replica:${local.replica_password}@${local.valkey_host}:6379/0?${local.tls}"
 
+  # Of Valkey's users, as in compose.yaml, which says why.
+  rights = {
+    platform = "~lpx:* &* +@all -@admin -@dangerous +info"
+    replica  = "~lpx:{*#*}:* ~lpx:targets &lpx:* +@all -@admin -@dangerous +info -subscribe -psubscribe -ssubscribe"
+  }
+
   # Each in the parameter of what wants it, whole: an address with its password.
   parameters = toset(["database-url", "redis-url", "secret-key", "api-key", "replicas", "valkey-users"])
   contents = {
@@ -40,11 +46,10 @@ locals {
     secret-key   = replace(replace(base64encode(local.secret["secret-key"]), "+", "-"), "/", "_")
     api-key      = "pb_${local.secret["api-key"]}"
     replicas     = "LORAPLEX_REDIS_URL=${local.replica_url}\nLORAPLEX_ADAPTER_STORE=s3://${local.bucket}/adapters\nLORAPLEX_ADAPTER_DISK=/tmp/adapters\nAWS_REGION=${data.aws_region.here.name}"
-    # As in compose.yaml, which says why.
     valkey-users = <<-EOT
       user default off ~* &* +@all
-      user platform on >${local.platform_password} ~lpx:* &* +@all -@admin -@dangerous +info
-      user replica on >${local.replica_password} ~lpx:{*#*}:* ~lpx:targets &lpx:* +@all -@admin -@dangerous +info -subscribe -psubscribe -ssubscribe
+      user platform on >${local.platform_password} ${local.rights.platform}
+      user replica on >${local.replica_password} ${local.rights.replica}
     EOT
   }
 }

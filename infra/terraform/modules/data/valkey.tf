@@ -197,14 +197,11 @@ resource "aws_elasticache_user" "default" {
 }
 
 resource "aws_elasticache_user" "this" {
-  for_each = local.managed ? {
-    platform = "on ~lpx:* &* +@all -@admin -@dangerous +info"
-    replica  = "on ~lpx:{*#*}:* ~lpx:targets &lpx:* +@all -@admin -@dangerous +info -subscribe -psubscribe -ssubscribe"
-  } : {}
+  for_each      = local.managed ? local.rights : {}
   user_id       = "${var.name}-${each.key}"
   user_name     = each.key
   engine        = "valkey"
-  access_string = each.value
+  access_string = "on ${each.value}"
   authentication_mode {
     type      = "password"
     passwords = [var.elasticache_passwords[each.key]]
