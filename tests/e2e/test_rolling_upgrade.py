@@ -24,6 +24,7 @@ from tests.valkey_servers import server
 pytestmark = pytest.mark.e2e
 
 PREVIOUS = "1f27cd2"  # the release before this one
+LONG = 600  # tokens: an answer that takes longer than an API process waits for it
 PROMPTS = ("One, two, three", "Once upon a time", "The capital of France is")
 
 
@@ -33,11 +34,12 @@ class Client:
 
     prompt: str
     release: Release
+    tokens: int = 60
     texts: list[str] = field(default_factory=list)
     cuts: int = 0
 
     def ask(self) -> str:
-        body = {"model": "chat", "prompt": self.prompt, "max_tokens": 60, "temperature": 0}
+        body = {"model": "chat", "prompt": self.prompt, "max_tokens": self.tokens, "temperature": 0}
         text, last, ended = "", "", False
         while not ended:
             headers = {"last-event-id": last, "x-grace-seconds": "60"} if last else {}
@@ -89,13 +91,15 @@ def test_no_request_is_lost_while_each_process_is_replaced(
     assert old.http.post("/api/v1/deployments", json=body).status_code == 201
     until(lambda: old.ready("chat"), lambda ids: len(ids) == 1)
     undisturbed = {prompt: Client(prompt, old).ask() for prompt in PROMPTS}
+    slow = Client(PROMPTS[0], old, LONG)
+    whole = slow.ask()
 
     clients = [Client(prompt, old) for prompt in PROMPTS]
-    with _asking(clients):
+    with _asking([*clients, slow]):
         new.migrate()
         new.start("api")
         until(lambda: answers(new.http), bool)
-        for client in clients:
+        for client in (*clients, slow):
             client.release = new
         old.end("api")
         new.start("scaler")
@@ -112,7 +116,8 @@ def test_no_request_is_lost_while_each_process_is_replaced(
         _some_more(clients)
     for client in clients:
         assert set(client.texts) == {undisturbed[client.prompt]}
-    assert sum(client.cuts for client in clients), "the update was noticed by none"
+    assert set(slow.texts) == {whole}
+    assert slow.cuts, "the update was not noticed"
 
 
 @contextmanager
