@@ -28,9 +28,12 @@ from loraplex.keys import Lane
 from loraplex.logs import configure, logs_to
 from loraplex.messages import ReplicaReport
 from loraplex.settings import WorkerSettings
+from loraplex.store.model_bucket import model_bucket
+from loraplex.store.model_room import ModelRoom
 from loraplex.store.models import ModelStore, ModelUnavailable
 
 if TYPE_CHECKING:
+    from gpu_worker.engine.arriving import Arriving
     from gpu_worker.engine.engine import Engine
     from gpu_worker.metrics import ReplicaMetrics
 
@@ -81,7 +84,28 @@ def _began() -> float:
 
 
 def _load(settings: WorkerSettings, broker: WorkerBroker, split: Split) -> "Engine":
-    """The engine. Meanwhile the files of the adapters that are waited for are read."""
+    """The engine. Its weights begin to come, where they aren't here, before anything is imported;
+    meanwhile the files of the adapters that are waited for are read, too."""
+    with _models(settings).arriving(broker.lane.base_model) as (folder, arriving):
+        return _engine(settings, broker, split, folder, arriving)
+
+
+def _models(settings: WorkerSettings) -> ModelStore:
+    """Those of a disk of this machine's are copies: the least lately used ones make room."""
+    local, bucket = settings.allow_local_models, model_bucket(settings)
+    if settings.model_disk is None or settings.models_gib is None:
+        return ModelStore(settings.models_dir, allow_local=local, bucket=bucket)
+    room = ModelRoom(settings.models_dir, int(settings.models_gib * 2**30), set)
+    return ModelStore(settings.models_dir, allow_local=local, bucket=bucket, make_room=room.make)
+
+
+def _engine(
+    settings: WorkerSettings,
+    broker: WorkerBroker,
+    split: Split,
+    folder: Path,
+    arriving: "Arriving | None",
+) -> "Engine":
     import torch
 
     from gpu_worker.engine.config import EngineConfig
@@ -89,7 +113,6 @@ def _load(settings: WorkerSettings, broker: WorkerBroker, split: Split) -> "Engi
 
     split.imported()
     torch.set_num_threads(settings.threads)
-    models = ModelStore(settings.models_dir, allow_local=settings.allow_local_models)
     config = EngineConfig(
         device=settings.device,
         dtype=settings.dtype,
@@ -103,7 +126,7 @@ def _load(settings: WorkerSettings, broker: WorkerBroker, split: Split) -> "Engi
     )
     locate = _locate(settings)
     Prefetch(broker, locate)
-    engine = Engine(models.fetch(broker.lane.base_model), config, locate)
+    engine = Engine(folder, config, locate, arriving)
     for name, digest in settings.preload.items():
         log.info("preloading adapter %s", name)
         engine.adapters.pin(digest)  # one that can't be loaded is told to who asks for it

@@ -73,6 +73,12 @@ class Settings(BaseSettings):
         description="Where adapters are kept for many machines, as fsspec has it: "
         "`s3://bucket/adapters`. Unset: in the home folder.",
     )
+    model_store: str = Field(
+        "",
+        description="Where base models are kept for many machines: `s3://bucket/models`. A model "
+        "that a deployment names is stored there, and fetched by each machine that runs it. Unset: "
+        "in the home folder alone.",
+    )
     models_gib: float | None = Field(
         None,
         gt=0,
@@ -382,6 +388,11 @@ class WorkerSettings(Settings):
     adapter_cache_gib: float = Field(
         2.0, gt=0, description="Memory for adapters that are ready for a slot, in GiB."
     )
+    model_disk: Path | None = Field(
+        None,
+        description="Folder for this machine's copies of base models, which its replicas share; "
+        "`LORAPLEX_MODELS_GIB` bounds it. Unset: the home folder's.",
+    )
     adapter_disk: Path | None = Field(
         None,
         description="Folder for local copies of adapters, for where the home folder lies on a "
@@ -402,6 +413,10 @@ class WorkerSettings(Settings):
     max_deliveries: int = Field(
         5, ge=1, description="A job that was on this many dying replicas is answered with an error."
     )
+
+    @property
+    def models_dir(self) -> Path:
+        return self.model_disk or super().models_dir
 
 
 class ClientSettings(BaseSettings):

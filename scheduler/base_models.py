@@ -5,6 +5,7 @@ from sqlmodel import Session
 
 from loraplex.needed_models import needed_models
 from loraplex.settings import ScalerSettings
+from loraplex.store.model_bucket import model_bucket
 from loraplex.store.model_room import ModelRoom
 from loraplex.store.models import ModelStore
 
@@ -18,5 +19,9 @@ def store_with_room(database: Engine, settings: ScalerSettings) -> ModelStore:
 
     quota = int(settings.models_gib * 2**30) if settings.models_gib is not None else None
     room = ModelRoom(settings.models_dir, quota, needed)
-    local = settings.allow_local_models
-    return ModelStore(settings.models_dir, allow_local=local, make_room=room.make)
+    return ModelStore(
+        settings.models_dir,
+        allow_local=settings.allow_local_models,
+        make_room=room.make,
+        bucket=model_bucket(settings),
+    )

@@ -19,6 +19,7 @@ import torch
 
 from gpu_worker.engine.admission_probe import eager_logits
 from gpu_worker.engine.allocation import allocate
+from gpu_worker.engine.arriving import Arriving
 from gpu_worker.engine.attention import bytes_per_token
 from gpu_worker.engine.blocks import BLOCK
 from gpu_worker.engine.checks import check_request
@@ -77,10 +78,21 @@ class Engine(ToTheEnd):
     """
 
     def __init__(
-        self, model_folder: Path, config: EngineConfig, locate: Callable[[str], Path]
+        self,
+        model_folder: Path,
+        config: EngineConfig,
+        locate: Callable[[str], Path],
+        arriving: Arriving | None = None,
     ) -> None:
+        """`arriving`: its weights are still coming into the folder. Raises NotArrived then, too."""
         super().__init__()
-        loaded = load(model_folder, config.device, config.dtype, deterministic=config.deterministic)
+        loaded = load(
+            model_folder,
+            config.device,
+            config.dtype,
+            deterministic=config.deterministic,
+            arriving=arriving,
+        )
         findings = Findings(config.findings, model_folder, loaded.machine)
         expected = None
         if findings.layers is None:

@@ -3,6 +3,7 @@
 import logging
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 
+from gpu_worker.engine.arriving import Arriving, NotArrived, place, put_together
 from gpu_worker.engine.assembled import ASSEMBLED
 from gpu_worker.engine.attention import NAME
 from gpu_worker.engine.device import Machine
@@ -36,8 +38,16 @@ class LoadedModel:
     vocabulary: int
 
 
-def load(folder: Path, device: str, dtype: str, *, deterministic: bool = False) -> LoadedModel:
-    """The model in eval mode, its layers not yet replaced. Raises ModelRefused with the reason."""
+def load(
+    folder: Path,
+    device: str,
+    dtype: str,
+    *,
+    deterministic: bool = False,
+    arriving: Arriving | None = None,
+) -> LoadedModel:
+    """The model in eval mode, its layers not yet replaced. `arriving`: its weights are still coming
+    into the folder. Raises ModelRefused with the reason, NotArrived."""
     kind = "model"
     if not folder.is_dir():
         raise ModelRefused(f"{folder} is not a folder")
@@ -48,8 +58,14 @@ def load(folder: Path, device: str, dtype: str, *, deterministic: bool = False) 
             raise ModelRefused(f"{kind} is an encoder-decoder model")
         stored = config.dtype or torch.float32
         machine = Machine(device, dtype, stored, deterministic=deterministic)
-        model = ASSEMBLED.take(folder, machine.dtype) or assemble(folder, machine.dtype)
-    except ModelRefused:
+        model = ASSEMBLED.take(folder, machine.dtype)
+        if arriving is not None:
+            again = partial(assemble, folder, machine.dtype)
+            model = put_together(folder, machine.dtype, again, arriving)
+            place(model, folder, machine.device, arriving)
+        elif model is None:
+            model = assemble(folder, machine.dtype)
+    except (ModelRefused, NotArrived):
         raise
     except KeyError as missing:
         if missing.args != (NAME,):

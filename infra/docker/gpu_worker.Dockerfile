@@ -20,7 +20,7 @@ RUN /opt/loraplex/bin/pip install --no-cache-dir --no-deps . \
     && cd / && /opt/loraplex/bin/python -m kernels.cpu.build
 
 FROM python:3.11-slim-bookworm
-RUN useradd --uid 10001 --create-home loraplex && install -d -o loraplex /var/lib/loraplex
+RUN useradd --uid 10001 --create-home loraplex && install -d -o loraplex /var/lib/loraplex /models
 COPY --from=build /opt/loraplex /opt/loraplex
 ENV PATH=/opt/loraplex/bin:$PATH PYTHONUNBUFFERED=1 LORAPLEX_HOME=/var/lib/loraplex LORAPLEX_ALIVE_FILE=/tmp/alive
 USER loraplex

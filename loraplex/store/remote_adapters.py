@@ -3,7 +3,6 @@
 `PREFIX/DIGEST/…` are PEFT's two files; the config is written last, so that where it is, all is.
 """
 
-import shutil
 import time
 from collections.abc import Callable
 from functools import cached_property, wraps
@@ -12,9 +11,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from loraplex.settings import Settings
 from loraplex.store.adapter_folders import is_digest
+from loraplex.store.bucket import Bucket
 from loraplex.store.peft_checks import CONFIG, WEIGHTS
+from loraplex.store.ranges import bring_all
 
-_BLOCK = 2**20
 _REMOVED = "removed"  # folder of what is about to be deleted
 
 
@@ -42,6 +42,7 @@ class RemoteAdapters:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._bucket = Bucket(url)  # fetches
 
     @cached_property
     def _store(self) -> tuple[Any, str]:
@@ -71,10 +72,8 @@ class RemoteAdapters:
     @_told
     def copy(self, digest: str, name: str, into: Path) -> None:
         """Raises FileNotFoundError."""
-        filesystem, root = self._store
-        path = f"{root}/{digest}/{name}"
-        with filesystem.open(path, "rb", cache_type="none") as there, into.open("wb") as here:
-            shutil.copyfileobj(there, here, _BLOCK)
+        with into.open("wb") as here:
+            bring_all(self._bucket, f"{digest}/{name}", here.fileno())
 
     def folder(self, digest: str) -> Path:
         raise OSError(f"no room here for a copy of adapter {digest[:12]}")

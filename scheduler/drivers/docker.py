@@ -24,6 +24,7 @@ from scheduler.drivers.base import ReplicaSpec, Running
 
 GRACE_S = 3
 HOME = "/var/lib/loraplex"  # of the image
+MODELS = "/models"  # the image has it, as its user's
 _SECRETS = {"LORAPLEX_DATABASE_URL", "LORAPLEX_SECRET_KEY"}
 _LOOK_TIMEOUT_S = 3  # shorter than a scaler's leadership: it looks at every tick
 _CALL_TIMEOUT_S = 60  # to create a container takes seconds on a busy engine
@@ -173,6 +174,9 @@ def _environment(settings: ScalerSettings) -> dict[str, str]:
     given["LORAPLEX_HOME"] = HOME
     if settings.adapter_store:  # copies where it may write; and who it is to the store
         given.setdefault("LORAPLEX_ADAPTER_DISK", "/tmp/adapters")  # noqa: S108
+    if settings.model_store:
+        given["LORAPLEX_MODEL_DISK"] = MODELS
+    if settings.adapter_store or settings.model_store:
         given |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     return given | {"HOME": "/tmp"}  # noqa: S108  # caches of Triton's and others
 
@@ -198,10 +202,12 @@ def _isolation(settings: ScalerSettings, spec: ReplicaSpec) -> dict[str, Any]:
 
 
 def _volumes(settings: ScalerSettings) -> dict[str, dict[str, str]]:
-    """A volume as a whole; of a home folder what replicas read, without the queue and database."""
+    """A volume as a whole; of a home folder what replicas read, without the queue and database.
+    Copies of base models are the machine's: its replicas share them."""
+    copies = {"loraplex-models": {"bind": MODELS, "mode": "rw"}} if settings.model_store else {}
     if settings.docker_volume:
-        return {settings.docker_volume: {"bind": HOME, "mode": "ro"}}
-    return {
+        return copies | {settings.docker_volume: {"bind": HOME, "mode": "ro"}}
+    return copies | {
         str(settings.models_dir): {"bind": f"{HOME}/models", "mode": "ro"},
         str(settings.adapters_dir): {"bind": f"{HOME}/adapters", "mode": "ro"},
     }

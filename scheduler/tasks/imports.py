@@ -34,7 +34,8 @@ def prepare_deployment(deployment_id: str) -> None:
         revision = session.get(Revision, (deployment_id, target))
         base_model = revision.base_model if revision else deployment.base_model
     try:
-        _models.fetch(base_model, ProgressRow(_engine, deployment_id))
+        tell = ProgressRow(_engine, deployment_id)
+        _models.publish(base_model, _models.fetch(base_model, tell), tell)
         event, reason = Event.ARTEFACTS_READY, "base model is in the store"
     except ModelBusy:  # another task fetches it; the scaler asks again
         return

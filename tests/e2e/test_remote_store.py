@@ -1,4 +1,5 @@
-"""Adapters in S3: what one machine registers is served by replicas that have never had it."""
+"""Adapters and base models in S3: what one machine registered or fetched is served by replicas that
+have never had it."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,19 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from loraplex.store.models import ModelStore
+from loraplex.store.models import MARK, ModelStore
 from tests.conftest import ADAPTERS
-from tests.e2e.running import Platform, make_platform
+from tests.e2e.running import Platform, make_platform, until
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def far(
-    tmp_path: Path, model_store: ModelStore, smollm2: Path, s3: dict[str, str]
-) -> Iterator[Platform]:
-    """A platform whose adapters are in S3."""
-    where = {"LORAPLEX_ADAPTER_STORE": f"s3://adapters/{tmp_path.name}"}
+def far(tmp_path: Path, model_store: ModelStore, s3: dict[str, str]) -> Iterator[Platform]:
+    """A platform whose adapters and models are in S3."""
+    where = {
+        "LORAPLEX_ADAPTER_STORE": f"s3://adapters/{tmp_path.name}",
+        "LORAPLEX_MODEL_STORE": f"s3://adapters/{tmp_path.name}/models",
+        "LORAPLEX_MODEL_DISK": str(tmp_path / "disk"),
+    }
     running = make_platform(tmp_path / "state", model_store, **where, **s3)
     up = running.loraplex("up", "--detach", "--no-demo")
     assert up.returncode == 0, up.stderr + up.stdout
@@ -26,7 +29,9 @@ def far(
     assert running.loraplex("down").returncode == 0
 
 
-def test_replicas_and_downloads_fetch_what_is_not_here(far: Platform, tmp_path: Path) -> None:
+def test_replicas_and_downloads_fetch_what_is_not_here(
+    far: Platform, tmp_path: Path, smollm2: Path
+) -> None:
     added = far.loraplex("adapters", "add", "pirate", str(ADAPTERS / "pirate"))
     assert added.stdout.strip() == "pirate/1", added.stderr
     shutil.rmtree(far.home / "adapters")
@@ -39,6 +44,11 @@ def test_replicas_and_downloads_fetch_what_is_not_here(far: Platform, tmp_path: 
     )
     assert "Arrr" in (answer.choices[0].message.content or "")
     assert any((far.home / "adapter-copies").iterdir())
+    copy = tmp_path / "disk" / smollm2.name
+    until((copy / MARK).exists, lambda there: not there)
+    assert {file.name: file.read_bytes() for file in copy.iterdir()} == {
+        file.name: file.read_bytes() for file in smollm2.iterdir()
+    }
     target = tmp_path / "pirate"
     assert far.loraplex("adapters", "download", "pirate/1", str(target)).returncode == 0
     name = "adapter_model.safetensors"

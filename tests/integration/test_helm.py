@@ -120,6 +120,30 @@ def test_settings_are_what_was_meant() -> None:
     assert (values["LORAPLEX_DEV"], values["LORAPLEX_LOG_LEVEL"]) == ("true", "1")
 
 
+@pytest.mark.parametrize(
+    ("folder", "volume"),
+    [
+        ("", {"emptyDir": {}}),
+        ("/mnt/nvme/models", {"hostPath": {"path": "/mnt/nvme/models", "type": "Directory"}}),
+    ],
+)
+def test_replicas_have_copies_of_models_that_are_in_a_bucket(
+    folder: str, volume: dict[str, Any]
+) -> None:
+    done = _render({"settings": {"LORAPLEX_MODEL_STORE": "s3://b/models"}, "nodeModels": folder})
+    (templates,) = [
+        each
+        for each in yaml.safe_load_all(done.stdout)
+        if each and each["metadata"]["name"] == "loraplex-pods"
+    ]
+    for each in templates["data"].values():
+        spec = yaml.safe_load(each)["spec"]
+        (replica,) = spec["containers"]
+        assert {"name": "LORAPLEX_MODEL_DISK", "value": "/models"} in replica["env"]
+        assert {"name": "models", "mountPath": "/models"} in replica["volumeMounts"]
+        assert {"name": "models"} | volume in spec["volumes"]
+
+
 def test_the_tables_come_before_all_that_uses_them(rendered: list[dict[str, Any]]) -> None:
     for each in _of(rendered, "Deployment"):
         spec = each["spec"]["template"]["spec"]

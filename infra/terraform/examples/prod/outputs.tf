@@ -14,7 +14,7 @@ output "settings" {
 }
 
 output "models_uri" {
-  description = "Base models go here, a folder each: replicas fetch them from it."
+  description = "Base models are kept here (LORAPLEX_MODEL_STORE): replicas fetch them from it."
   value       = "s3://${module.data.bucket}/models"
 }
 

@@ -100,6 +100,20 @@ resource "aws_iam_role_policy" "adapters" {
   policy   = data.aws_iam_policy_document.adapters.json
 }
 
+data "aws_iam_policy_document" "models" {
+  statement {
+    sid       = "Models"
+    actions   = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
+    resources = ["arn:aws:s3:::${var.bucket}/models/*"]
+  }
+}
+
+resource "aws_iam_role_policy" "models" {
+  name   = "models"
+  role   = aws_iam_role.task["jobs"].id
+  policy = data.aws_iam_policy_document.models.json
+}
+
 locals {
   # The leading scaler lists what runs, a task worker starts and ends it.
   driver_roles = { for pair in setproduct(["scaler", "tasks"], keys(var.driver_policies)) : join("-", pair) => pair }

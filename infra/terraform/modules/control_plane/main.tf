@@ -8,6 +8,7 @@ locals {
   home = "/var/lib/loraplex"
   environment = merge({
     LORAPLEX_ADAPTER_STORE      = "s3://${var.bucket}/adapters"
+    LORAPLEX_MODEL_STORE        = "s3://${var.bucket}/models"
     LORAPLEX_ALLOW_LOCAL_MODELS = "false"
     LORAPLEX_LOG_FORMAT         = "json"
     LORAPLEX_METRICS_HOST       = "0.0.0.0"

@@ -72,7 +72,7 @@ variable "environment_parameter" {
 }
 
 variable "models_uri" {
-  description = "Base models, as s3://bucket/prefix: a folder for each, named as in LORAPLEX_HOME/models. Unset: they are in the image of the machine."
+  description = "Where base models are kept (LORAPLEX_MODEL_STORE), s3://bucket/prefix. Unset: they are in the image of the machine, or come from the hub."
   type        = string
   default     = null
 

@@ -69,8 +69,8 @@ run "the_boot_script_is_in_the_user_data" {
     error_message = "boot.sh is missing."
   }
   assert {
-    condition     = strcontains(base64decode(aws_launch_template.this.user_data), "aws s3 sync --only-show-errors 's3://weights/models'")
-    error_message = "Models are not fetched."
+    condition     = strcontains(base64decode(aws_launch_template.this.user_data), "LORAPLEX_MODEL_STORE='s3://weights/models'")
+    error_message = "The replica isn't told where its model is."
   }
   assert {
     condition     = length(aws_launch_template.this.user_data) <= 21848
