@@ -17,7 +17,7 @@ class Reader(asyncio.Protocol):
 
     def __init__(self, request: bytes) -> None:
         self._request = request
-        self._chunks: list[tuple[float, bytes]] = []
+        self.chunks: list[tuple[float, bytes]] = []
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: Any) -> None:
@@ -25,24 +25,24 @@ class Reader(asyncio.Protocol):
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        self._chunks.append((time.time(), data))
+        self.chunks.append((time.time(), data))
         if data.endswith(_END):
             self.ended.set_result(None)
             self._transport.close()
 
     def connection_lost(self, cause: Exception | None) -> None:
         if not self.ended.done():
-            tail = b"".join(data for _, data in self._chunks)[-300:]
+            tail = b"".join(data for _, data in self.chunks)[-300:]
             self.ended.set_exception(ConnectionError(f"cut off after {tail!r}"))
 
     @property
     def events(self) -> int:
-        return sum(data.count(b"\ndata: {") for _, data in self._chunks)
+        return sum(data.count(b"\ndata: {") for _, data in self.chunks)
 
     def came(self) -> tuple[str, dict[int, float]]:
         """The request's id, and when each position came (0 is the opening, not a token)."""
         name, times = "", {}
-        for at, data in self._chunks:
+        for at, data in self.chunks:
             for found, position in _ID.findall(data):
                 name = found.decode()
                 times.setdefault(int(position), at)

@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import psutil
+from httpx_sse import connect_sse
 
 from kernels.cpu.build import library
 from loraplex.embedded.ports import free_port
@@ -67,6 +68,23 @@ class Release:
     def replica_process(self, replica: str) -> psutil.Process:
         file = Path(self.settings["LORAPLEX_HOME"]) / "replicas" / f"{replica}.json"
         return psutil.Process(json.loads(file.read_text())["pid"])
+
+    def text(
+        self, model: str, tokens: int = 80, meanwhile: Callable[[], object] = lambda: None
+    ) -> str:
+        """Streamed; `meanwhile` something happens to what makes it."""
+        body = {"model": model, "prompt": "Once upon a time", "temperature": 0, "stream": True}
+        body |= {"max_tokens": tokens, "ignore_eos": True}
+        text = ""
+        with connect_sse(self.http, "POST", "/v1/completions", json=body) as source:
+            for count, event in enumerate(source.iter_sse()):
+                if event.data != "[DONE]":
+                    chunk = json.loads(event.data)
+                    assert "error" not in chunk, chunk
+                    text += "".join(each["text"] for each in chunk["choices"])
+                if count == 10:
+                    meanwhile()
+        return text
 
     @property
     def http(self) -> httpx.Client:

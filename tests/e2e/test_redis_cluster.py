@@ -1,11 +1,9 @@
 """The platform over a Redis Cluster of three servers, its tasks on a Redis that is none."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from httpx_sse import connect_sse
 
 from loraplex.store.models import DEMO_MODEL, ModelStore
 from tests.conftest import ADAPTERS, REPOSITORY
@@ -29,23 +27,6 @@ def platform(tmp_path: Path, model_store: ModelStore, smollm2: Path) -> Iterator
         yield running
 
 
-def _stream(platform: Release, model: str, kill: str = "") -> str:
-    """A text; its replica dies after some tokens of it."""
-    body = {"model": model, "prompt": "Once upon a time", "max_tokens": 80, "temperature": 0}
-    text = ""
-    with connect_sse(
-        platform.http, "POST", "/v1/completions", json=body | {"stream": True, "ignore_eos": True}
-    ) as source:
-        for count, event in enumerate(source.iter_sse()):
-            if event.data != "[DONE]":
-                chunk = json.loads(event.data)
-                assert "error" not in chunk, chunk
-                text += "".join(each["text"] for each in chunk["choices"])
-            if kill and count == 10:
-                platform.replica_process(kill).kill()
-    return text
-
-
 def test_deployments_on_different_servers_serve_outlive_replicas_and_end(
     platform: Release,
 ) -> None:
@@ -60,10 +41,11 @@ def test_deployments_on_different_servers_serve_outlive_replicas_and_end(
     for name in names:
         body = {"name": name, "base_model": DEMO_MODEL, "cooldown_time": 3600}
         assert http.post("/api/v1/deployments", json=body).status_code == 201
-    texts = {name: _stream(platform, f"{name}:pirate/1") for name in names}
+    texts = {name: platform.text(f"{name}:pirate/1") for name in names}
     assert len(set(texts.values())) == 1
     (replica,) = platform.ready("two")
-    assert _stream(platform, "two:pirate/1", kill=replica) == texts["two"]
+    kill = platform.replica_process(replica).kill
+    assert platform.text("two:pirate/1", meanwhile=kill) == texts["two"]
     (another,) = until(lambda: platform.ready("two"), lambda ids: len(ids) == 1)
     assert another != replica
     for name in names:

@@ -178,6 +178,7 @@ class _Machine:
         environment = os.environ | {
             "IMDS": f"http://127.0.0.1:{self._metadata.server_address[1]}",
             "LORAPLEX_ENV_FILE": str(shared),
+            "LORAPLEX_HOME": str(folder / replica),  # its own disk
             "LORAPLEX_RUN": f"{sys.executable} -m gpu_worker",
             "LORAPLEX_HALT": "true",
         }
