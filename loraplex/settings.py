@@ -272,35 +272,6 @@ class ScalerSettings(Settings):
         description="What starts replicas: processes beside the task worker, containers, EC2 "
         "instances, or pods. Who may talk to a Docker engine is root on its machine.",
     )
-    docker_hosts: dict[str, str] = Field(
-        {},
-        description='Engines by host name, as JSON: `{"gpu-1": "tcp://10.0.0.1:2376"}`; TLS as '
-        "`DOCKER_CERT_PATH` says. Empty: one host, `local`, the engine at `DOCKER_HOST`.",
-    )
-    docker_installation: str = Field(
-        "",
-        description="Tells this installation's containers from others' on the same engine. Empty: "
-        "the path of the home folder.",
-    )
-    docker_image: str = Field("loraplex/gpu_worker", description="Image of replicas.")
-    docker_network: str = Field(
-        "",
-        description="Network in which replicas reach Redis; `host` where that listens on loopback.",
-    )
-    docker_volume: str = Field(
-        "",
-        description="Volume, or folder of the engine's machine, that holds the home folder; "
-        "replicas read it. Empty: this home's models and adapters, by their paths here.",
-    )
-    docker_gpus: bool = Field(
-        False, description="Each replica gets one GPU of its host (NVIDIA's container toolkit)."
-    )
-    docker_memory_gib: float | None = Field(
-        None, gt=0, description="Memory limit of a replica, in GiB. Unset: none."
-    )
-    docker_labels: dict[str, str] = Field(
-        {}, description="Labels that replicas' containers get besides Loraplex' own, as JSON."
-    )
     replica_redis_url: str = Field(
         "",
         description="What containers of replicas connect to, where it isn't `LORAPLEX_REDIS_URL`: "

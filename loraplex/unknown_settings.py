@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from pydantic_settings import BaseSettings
 
+from loraplex.docker_settings import DockerSettings
 from loraplex.ec2_settings import Ec2Settings
 from loraplex.kubernetes_settings import KubernetesSettings
 from loraplex.settings import (
@@ -18,7 +19,7 @@ from loraplex.settings import (
 
 KINDS = (
     *(ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings),
-    *(Ec2Settings, KubernetesSettings),
+    *(DockerSettings, Ec2Settings, KubernetesSettings),
 )
 # Of the command line and of tests.
 _OTHERS = {"LORAPLEX_IMPORT_TOKEN", "LORAPLEX_TOOLS", "LORAPLEX_E2E", "LORAPLEX_BENCH_VLLM"}

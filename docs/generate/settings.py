@@ -19,12 +19,12 @@ def page() -> str:
         lines += [f"## {kind.__name__}", "", f"{kind.__doc__}", ""]
         lines += ["| variable | default | meaning |", "|---|---|---|"]
         for name, field in kind.model_fields.items():
-            if name in inherited and kind is not Settings:
+            if variable(kind, name) in inherited:
                 continue
             default = "number of cores" if field.default_factory else f"`{field.default!s}`"
             lines.append(f"| `{variable(kind, name)}` | {default} | {field.description} |")
         lines.append("")
-        inherited |= set(kind.model_fields)
+        inherited |= {variable(kind, name) for name in kind.model_fields}
     return "\n".join(lines)
 
 

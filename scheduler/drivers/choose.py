@@ -1,5 +1,6 @@
 """The driver that the settings name; as a command: stop all replicas (the platform goes down)."""
 
+from loraplex.docker_settings import DockerSettings
 from loraplex.ec2_settings import Ec2Settings
 from loraplex.kubernetes_settings import KubernetesSettings
 from loraplex.settings import ScalerSettings
@@ -12,7 +13,7 @@ def driver_for(settings: ScalerSettings) -> Driver:
     if settings.driver == "docker":
         from scheduler.drivers.docker import DockerDriver
 
-        return DockerDriver(settings)
+        return DockerDriver(settings, DockerSettings())
     if settings.driver == "ec2":
         from scheduler.drivers.ec2 import Ec2Driver
 

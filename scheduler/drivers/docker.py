@@ -18,6 +18,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig
 
+from loraplex.docker_settings import DockerSettings
 from loraplex.settings import ScalerSettings, WorkerSettings
 from loraplex.unknown_settings import variable
 from scheduler.drivers.base import ReplicaSpec, Running
@@ -38,12 +39,13 @@ class DockerDriver:
     """Makes a client for each call: nothing is shared between a task worker's threads, and an
     engine may restart."""
 
-    def __init__(self, settings: ScalerSettings) -> None:
+    def __init__(self, settings: ScalerSettings, docker: DockerSettings) -> None:
         self._settings = settings
-        self._hosts = settings.docker_hosts or {"local": ""}
-        self._label = settings.docker_installation or str(settings.home)
+        self._docker = docker
+        self._hosts = docker.hosts or {"local": ""}
+        self._label = docker.installation or str(settings.home)
         self._environment = _environment(settings)
-        if not settings.docker_volume:  # the engine would make them, as root's
+        if not docker.volume:  # the engine would make them, as root's
             for folder in (settings.models_dir, settings.adapters_dir):
                 folder.mkdir(parents=True, exist_ok=True)
 
@@ -94,18 +96,18 @@ class DockerDriver:
             time.sleep(0.05)
 
     def _create(self, engine: DockerClient, spec: ReplicaSpec) -> Container:
-        labels = self._settings.docker_labels | {
+        labels = self._docker.labels | {
             "loraplex.home": self._label,
             "loraplex.replica": spec.id,
             "loraplex.lane": spec.lane,
         }
         return engine.containers.create(
-            self._settings.docker_image,
+            self._docker.image,
             ["python", "-m", "gpu_worker", "--replica", spec.id, "--lane", spec.lane],
             name=_name(spec.id),
             labels=labels,
             environment=self._environment | dict(spec.settings),
-            **_isolation(self._settings, spec),
+            **_isolation(self._settings, self._docker, spec),
         )
 
     def _remove(self, host: str, replica: str) -> bool:
@@ -148,7 +150,7 @@ class DockerDriver:
                 yield client
         except ImageNotFound as missing:
             raise OSError(
-                f"Docker host {host!r} has no image {self._settings.docker_image!r}. Build or pull "
+                f"Docker host {host!r} has no image {self._docker.image!r}. Build or pull "
                 "it there, or set LORAPLEX_DOCKER_IMAGE."
             ) from missing
         except APIError as refused:
@@ -181,32 +183,34 @@ def _environment(settings: ScalerSettings) -> dict[str, str]:
     return given | {"HOME": "/tmp"}  # noqa: S108  # caches of Triton's and others
 
 
-def _isolation(settings: ScalerSettings, spec: ReplicaSpec) -> dict[str, Any]:
+def _isolation(
+    settings: ScalerSettings, docker: DockerSettings, spec: ReplicaSpec
+) -> dict[str, Any]:
     """What a container may see and use: its image, the home folder to read, one GPU, a /tmp."""
-    memory = settings.docker_memory_gib
+    memory = docker.memory_gib
     gpu = DeviceRequest(device_ids=[str(spec.slot)], capabilities=[["gpu"]])
     return {
-        "network": settings.docker_network or None,
-        "volumes": _volumes(settings),
+        "network": docker.network or None,
+        "volumes": _volumes(settings, docker),
         "read_only": True,
         # Triton loads what it compiles from there.
-        "tmpfs": {"/tmp": "exec" if settings.docker_gpus else ""},  # noqa: S108
+        "tmpfs": {"/tmp": "exec" if docker.gpus else ""},  # noqa: S108
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "mem_limit": None if memory is None else int(memory * 2**30),
-        "device_requests": [gpu] if settings.docker_gpus else None,
+        "device_requests": [gpu] if docker.gpus else None,
         "restart_policy": {"Name": "no"},  # a replica runs once; the scaler starts another
         "healthcheck": {"test": ["NONE"]},  # the image's is the task worker's
         "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
     }
 
 
-def _volumes(settings: ScalerSettings) -> dict[str, dict[str, str]]:
+def _volumes(settings: ScalerSettings, docker: DockerSettings) -> dict[str, dict[str, str]]:
     """A volume as a whole; of a home folder what replicas read, without the queue and database.
     Copies of base models are the machine's: its replicas share them."""
     copies = {"loraplex-models": {"bind": MODELS, "mode": "rw"}} if settings.model_store else {}
-    if settings.docker_volume:
-        return copies | {settings.docker_volume: {"bind": HOME, "mode": "ro"}}
+    if docker.volume:
+        return copies | {docker.volume: {"bind": HOME, "mode": "ro"}}
     return copies | {
         str(settings.models_dir): {"bind": f"{HOME}/models", "mode": "ro"},
         str(settings.adapters_dir): {"bind": f"{HOME}/adapters", "mode": "ro"},

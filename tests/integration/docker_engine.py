@@ -12,13 +12,13 @@ import pytest
 from docker import DockerClient
 from docker.errors import DockerException, ImageNotFound
 
-from loraplex.settings import ScalerSettings
+from loraplex.docker_settings import DockerSettings
 
 
 @functools.cache
 def missing() -> str:
     """Why containers can't be started here; empty: they can."""
-    image = ScalerSettings().docker_image
+    image = DockerSettings().image
     try:
         client = DockerClient.from_env(timeout=5)
         client.images.get(image)
@@ -30,18 +30,16 @@ def missing() -> str:
 
 
 @contextmanager
-def docker_settings(home: Path, installation: str) -> Iterator[ScalerSettings]:
-    """Settings of an installation; its containers are removed in the end."""
+def docker_settings(home: Path, installation: str) -> Iterator[DockerSettings]:
+    """Of an installation; its containers are removed in the end."""
     if missing():
         pytest.skip(missing())
     # The host's network: tests have servers on loopback.
-    settings = ScalerSettings(
-        home=home, docker_installation=f"{home}-{installation}", docker_network="host"
-    )
+    settings = DockerSettings(installation=f"{home}-{installation}", network="host")
     try:
         yield settings
     finally:
         client = DockerClient.from_env()
-        ours = {"label": f"loraplex.home={settings.docker_installation}"}
+        ours = {"label": f"loraplex.home={settings.installation}"}
         for container in client.containers.list(all=True, filters=dict(ours)):
             container.remove(force=True)

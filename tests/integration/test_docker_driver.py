@@ -1,22 +1,24 @@
 """What is the Docker driver's alone: what a container may do, and what goes wrong with engines."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from docker import DockerClient
 
+from loraplex.docker_settings import DockerSettings
 from loraplex.settings import ScalerSettings
 from scheduler.drivers.base import ReplicaSpec, Running
 from scheduler.drivers.docker import DockerDriver
 from tests.integration.docker_engine import docker_settings
 
+Make = Callable[..., DockerDriver]
 GONE = {"gpu-2": "tcp://127.0.0.1:1"}
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScalerSettings]:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DockerSettings]:
     monkeypatch.setenv("LORAPLEX_DTYPE", "float32")
     monkeypatch.setenv("LORAPLEX_DATABASE_URL", "postgresql://user:secret@db/loraplex")
     monkeypatch.setenv("LORAPLEX_SECRET_KEY", "secretsecretsecretsecretsecretsecretsecret0=")
@@ -26,7 +28,15 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scaler
 
 
 @pytest.fixture
-def engine(settings: ScalerSettings) -> DockerClient:
+def make(tmp_path: Path) -> Make:
+    """`docker`, changed."""
+    return lambda docker, **changes: DockerDriver(
+        ScalerSettings(home=tmp_path), docker.model_copy(update=changes)
+    )
+
+
+@pytest.fixture
+def engine(settings: DockerSettings) -> DockerClient:
     return DockerClient.from_env()
 
 
@@ -36,13 +46,13 @@ def spec() -> ReplicaSpec:
 
 
 def test_a_start_cut_off_after_creating_is_finished_by_the_next(
-    settings: ScalerSettings, engine: DockerClient, spec: ReplicaSpec
+    settings: DockerSettings, make: Make, engine: DockerClient, spec: ReplicaSpec
 ) -> None:
-    labels = {"loraplex.home": settings.docker_installation, "loraplex.replica": spec.id}
+    labels = {"loraplex.home": settings.installation, "loraplex.replica": spec.id}
     engine.containers.create(
-        settings.docker_image, ["sleep", "60"], name=f"loraplex-{spec.id}", labels=labels
+        settings.image, ["sleep", "60"], name=f"loraplex-{spec.id}", labels=labels
     )
-    driver = DockerDriver(settings)
+    driver = make(settings)
     assert driver.list() == []  # so it is asked for again
     driver.start(spec)
     assert driver.list() == [Running(spec.id, alive=True)]
@@ -51,9 +61,9 @@ def test_a_start_cut_off_after_creating_is_finished_by_the_next(
 
 
 def test_a_container_may_do_no_more_than_a_replica_needs(
-    settings: ScalerSettings, engine: DockerClient, spec: ReplicaSpec
+    settings: DockerSettings, make: Make, engine: DockerClient, spec: ReplicaSpec
 ) -> None:
-    DockerDriver(settings.model_copy(update={"docker_memory_gib": 0.5})).start(spec)
+    make(settings, memory_gib=0.5).start(spec)
     facts = engine.containers.get(f"loraplex-{spec.id}").attrs
     host, config = facts["HostConfig"], facts["Config"]
     assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"]
@@ -65,39 +75,38 @@ def test_a_container_may_do_no_more_than_a_replica_needs(
     assert "secret" not in str(config["Env"])
 
 
-def test_a_missing_image_is_named(settings: ScalerSettings, spec: ReplicaSpec) -> None:
-    driver = DockerDriver(settings.model_copy(update={"docker_image": "loraplex/none"}))
+def test_a_missing_image_is_named(settings: DockerSettings, make: Make, spec: ReplicaSpec) -> None:
+    driver = make(settings, image="loraplex/none")
     with pytest.raises(OSError, match="no image 'loraplex/none'"):
         driver.start(spec)
     assert driver.list() == []
 
 
 def test_a_gpu_that_the_engine_cannot_give_is_told(
-    settings: ScalerSettings, engine: DockerClient, spec: ReplicaSpec
+    settings: DockerSettings, make: Make, engine: DockerClient, spec: ReplicaSpec
 ) -> None:
     if "nvidia" in engine.info()["Runtimes"]:
         pytest.skip("this engine has GPUs")
     with pytest.raises(OSError, match="device driver"):
-        DockerDriver(settings.model_copy(update={"docker_gpus": True})).start(spec)
+        make(settings, gpus=True).start(spec)
 
 
 def test_a_host_that_does_not_answer_hides_no_replica(
-    settings: ScalerSettings, spec: ReplicaSpec
+    settings: DockerSettings, make: Make, spec: ReplicaSpec
 ) -> None:
     """A list without its replicas would say that they are gone. What can be done is done."""
-    both = settings.model_copy(update={"docker_hosts": {"local": ""} | GONE})
-    driver = DockerDriver(both)
+    driver = make(settings, hosts={"local": ""} | GONE)
     driver.start(spec)
     with pytest.raises(OSError, match=r"'gpu-2' does not answer at tcp://127\.0\.0\.1:1"):
         driver.list()
     driver.stop(spec.id)
-    assert DockerDriver(settings).list() == []
+    assert make(settings).list() == []
     with pytest.raises(OSError, match="gpu-2"):
         driver.stop("rep-elsewhere")  # it may be there
 
 
-def test_without_an_engine_the_error_says_what_to_do(tmp_path: Path, spec: ReplicaSpec) -> None:
-    driver = DockerDriver(ScalerSettings(home=tmp_path, docker_hosts=GONE))
+def test_without_an_engine_the_error_says_what_to_do(make: Make, spec: ReplicaSpec) -> None:
+    driver = make(DockerSettings(hosts=GONE))
     for call in (driver.list, lambda: driver.stop("rep-1")):
         with pytest.raises(OSError, match="LORAPLEX_DOCKER_HOSTS"):
             call()

@@ -13,7 +13,7 @@ import pytest
 
 from loraplex.ec2_settings import Ec2Pool, Ec2Settings
 from loraplex.kubernetes_settings import KubernetesSettings
-from loraplex.settings import Settings
+from loraplex.settings import ScalerSettings, Settings
 from scheduler.drivers.base import Driver, ReplicaSpec, Running
 from scheduler.drivers.docker import DockerDriver
 from scheduler.drivers.ec2 import Ec2Driver
@@ -53,7 +53,9 @@ def _makers(home: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> di
         return FakeDriver(time.monotonic, _planned, machines.setdefault(installation, {}))
 
     def docker(installation: str) -> Driver:
-        return DockerDriver(stack.enter_context(docker_settings(home, installation)))
+        return DockerDriver(
+            ScalerSettings(home=home), stack.enter_context(docker_settings(home, installation))
+        )
 
     def ec2(installation: str) -> Driver:
         if not regions:
