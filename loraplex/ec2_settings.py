@@ -1,6 +1,6 @@
 """What the EC2 driver needs to know."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -12,6 +12,13 @@ class Ec2Pool(BaseModel):
     types: list[str] = Field(min_length=1)  # instance types, the one that is wanted most first
     subnets: list[str] = Field(min_length=1)  # one a zone
     spot: bool = False
+    warm: int = Field(0, ge=0)  # so many more wait, stopped, with the image on their disks
+
+    @model_validator(mode="after")
+    def _can_stop(self) -> "Ec2Pool":
+        if self.spot and self.warm:
+            raise ValueError("spot instances can't be stopped: warm is for others")
+        return self
 
 
 class Ec2Settings(BaseSettings):
@@ -23,7 +30,8 @@ class Ec2Settings(BaseSettings):
         {},
         description='Pools by host of the fleet, as JSON: `{"l4": {"template": "lt-0a1b", "types": '
         '["g6.xlarge"], "subnets": ["subnet-1", "subnet-2"], "spot": true}}`. Other types and '
-        "subnets are where to go when one has no room.",
+        "subnets are where to go when one has no room. `warm` (not with `spot`): so many wait, "
+        "stopped, with the container image on their disks, and start sooner.",
     )
     installation: str = Field(
         "loraplex",

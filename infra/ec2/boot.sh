@@ -8,6 +8,7 @@ set -uo pipefail
 imds=${IMDS:-http://169.254.169.254}
 shared=${LORAPLEX_ENV_FILE:-/etc/loraplex.env}
 halt=${LORAPLEX_HALT:-shutdown -h now} # the template ends what is shut down
+patience_s=${LORAPLEX_PATIENCE_S:-60}
 leave_s=100                            # of the two minutes that a spot instance is given
 
 session=$(curl -sf --retry 5 --retry-connrefused -X PUT "$imds/latest/api/token" \
@@ -25,6 +26,17 @@ settings() { # NAME=VALUE a line, of the JSON that the tags settings-0, -1 … h
 for name, value in json.loads(base64.urlsafe_b64decode(sys.argv[1])).items():
     print(f"{name}={value}")' "$text"
 }
+
+# One that waits (its tag: warm) is given its replica just after it was started, or stops again.
+for _ in $(seq "$patience_s"); do
+  tag replica >/dev/null || ! tag warm >/dev/null || { sleep 1; continue; }
+  break
+done
+if ! tag replica >/dev/null && tag warm >/dev/null; then
+  echo "Nobody wants it yet."
+  $halt
+  exit
+fi
 
 environment=$(mktemp)
 { replica=$(tag replica) && lane=$(tag lane) && cat "$shared" && settings; } >"$environment" ||

@@ -6,50 +6,28 @@ does a repeated one once. An instance runs `infra/ec2/boot.sh` and ends with its
 """
 
 import builtins
-import hashlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from loraplex.ec2_settings import Ec2Pool, Ec2Settings
+from loraplex.ec2_settings import Ec2Settings
 from loraplex.usage import ANY
 from scheduler.drivers import ec2_tags as tags
 from scheduler.drivers.base import ReplicaSpec, Running
+from scheduler.drivers.ec2_fleet import fleet_of_one, token_of
+from scheduler.drivers.ec2_tags import Instance
+from scheduler.drivers.ec2_warm import WarmInstances
 
 _LOOK_EACH_S = 3.0  # EC2 bounds how often it may be asked
-_FAILURE_KEPT_S = 60  # a start without capacity is asked again after so long at most
-_ALIVE = ("pending", "running")
 _CLIENT = Config(
     connect_timeout=3, read_timeout=10, retries={"mode": "standard", "max_attempts": 4}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    id: str
-    state: str
-    launched_at: datetime
-    tags: Mapping[str, str]
-
-    @property
-    def replica(self) -> str:
-        return self.tags[tags.REPLICA]
-
-    @property
-    def alive(self) -> bool:
-        return self.state in _ALIVE
-
-    @property
-    def stopped(self) -> bool:
-        return tags.STOPPED in self.tags
 
 
 class Ec2Driver:
@@ -58,6 +36,7 @@ class Ec2Driver:
         self._settings = settings
         self._prices = prices
         self._client: Any = boto3.client("ec2", config=_CLIENT)  # safe for threads
+        self._warm = WarmInstances(self._client, settings)
         self._logs: dict[str, str] = {}  # of ended instances
         self._looked: tuple[float, list[Running]] | None = None
         self._lock = threading.Lock()
@@ -74,10 +53,12 @@ class Ec2Driver:
             if any(not each.stopped for each in of_replica):
                 return  # it runs, or has ended: a replica runs once
             self._guard(known_here, spec.host)
-            answer = self._client.create_fleet(
-                ClientToken=self._token(spec.id, len(of_replica)),
-                **_fleet(pool, tags.of(spec, self._settings.installation)),
-            )
+            named = tags.of(spec, self._settings.installation)
+            if self._warm.start(spec.host, named, known_here):
+                self._looked = None
+                return
+            token = token_of(self._settings.installation, spec.id, len(of_replica))
+            answer = self._client.create_fleet(ClientToken=token, **fleet_of_one(pool, named))
         self._looked = None
         if not any(each["InstanceIds"] for each in answer.get("Instances", ())):
             raise OSError(_refusal(spec.host, answer.get("Errors", ())))
@@ -107,14 +88,14 @@ class Ec2Driver:
             if self._looked is not None and time.monotonic() - self._looked[0] < _LOOK_EACH_S:
                 return self._looked[1]
             with _told():
-                found = builtins.list(self._look())
+                found = builtins.list(self._look(self._warm.kept(self._instances())))
             self._looked = (time.monotonic(), found)
             return found
 
-    def _look(self) -> Iterator[Running]:
+    def _look(self, instances: Iterable[Instance]) -> Iterator[Running]:
         by_replica: dict[str, builtins.list[Instance]] = {}
-        for each in self._instances():
-            if not each.stopped:
+        for each in instances:
+            if each.replica and not each.stopped:
                 by_replica.setdefault(each.replica, []).append(each)
         for replica, instances in by_replica.items():
             alive = sorted(
@@ -138,7 +119,7 @@ class Ec2Driver:
         mine = {"Name": f"tag:{tags.INSTALLATION}", "Values": [self._settings.installation]}
         pages = self._client.get_paginator("describe_instances").paginate(Filters=[mine])
         return [
-            _instance(each)
+            Instance.found(each)
             for page in pages
             for reservation in page["Reservations"]
             for each in reservation["Instances"]
@@ -159,49 +140,11 @@ class Ec2Driver:
     def _price(self, pool: str) -> float:
         return self._prices.get(pool, self._prices.get(ANY, 0.0))
 
-    def _token(self, replica: str, stopped: int) -> str:
-        """Of a start: EC2 does what comes twice with it once; it may remember a failure, too."""
-        parts = (self._settings.installation, replica, stopped, int(time.time()) // _FAILURE_KEPT_S)
-        return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
-
     def _log(self, instance: str) -> str:
         if instance not in self._logs:
             answer = self._client.get_console_output(InstanceId=instance)
             self._logs[instance] = str(answer.get("Output", ""))[-2000:]
         return self._logs[instance]
-
-
-def _instance(found: Mapping[str, Any]) -> Instance:
-    named = {each["Key"]: each["Value"] for each in found["Tags"]}
-    return Instance(found["InstanceId"], found["State"]["Name"], found["LaunchTime"], named)
-
-
-def _fleet(pool: Ec2Pool, named: Mapping[str, str]) -> dict[str, Any]:
-    """One instance, of the first type that has room; of spot ones what is least likely to go."""
-    overrides = [
-        {"InstanceType": kind, "SubnetId": subnet, "Priority": float(priority)}
-        for priority, kind in enumerate(pool.types)
-        for subnet in pool.subnets
-    ]
-    template = {"LaunchTemplateId": pool.template, "Version": "$Default"}
-    return {
-        "Type": "instant",
-        "LaunchTemplateConfigs": [
-            {"LaunchTemplateSpecification": template, "Overrides": overrides}
-        ],
-        "TargetCapacitySpecification": {
-            "TotalTargetCapacity": 1,
-            "DefaultTargetCapacityType": "spot" if pool.spot else "on-demand",
-        },
-        "SpotOptions": {"AllocationStrategy": "capacity-optimized-prioritized"},
-        "OnDemandOptions": {"AllocationStrategy": "prioritized"},
-        "TagSpecifications": [
-            {
-                "ResourceType": "instance",
-                "Tags": [{"Key": key, "Value": value} for key, value in named.items()],
-            }
-        ],
-    }
 
 
 def _refusal(pool: str, errors: Any) -> str:

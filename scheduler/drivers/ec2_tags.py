@@ -3,6 +3,9 @@
 import base64
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from scheduler.drivers.base import ReplicaSpec
 
@@ -11,9 +14,51 @@ REPLICA = "loraplex:replica"
 POOL = "loraplex:pool"
 LANE = "loraplex:lane"
 STOPPED = "loraplex:stopped"  # it is forgotten
+WARM = "loraplex:warm"  # it was made to wait for a replica
 _SETTINGS = "loraplex:settings-"  # and a number
 _LONGEST = 256  # characters of a tag's value
 _MOST = 50  # tags
+_ALIVE = ("pending", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    id: str
+    state: str
+    launched_at: datetime
+    tags: Mapping[str, str]
+
+    @classmethod
+    def found(cls, answer: Mapping[str, Any]) -> "Instance":
+        """As EC2 describes it."""
+        named = {each["Key"]: each["Value"] for each in answer["Tags"]}
+        return cls(answer["InstanceId"], answer["State"]["Name"], answer["LaunchTime"], named)
+
+    @property
+    def replica(self) -> str:
+        """Empty: it waits for one."""
+        return self.tags.get(REPLICA, "")
+
+    @property
+    def alive(self) -> bool:
+        return self.state in _ALIVE
+
+    @property
+    def stopped(self) -> bool:
+        return STOPPED in self.tags
+
+    def waits_in(self, pool: str) -> bool:
+        waits = WARM in self.tags and not self.replica and self.tags[POOL] == pool
+        return waits and self.state not in ("shutting-down", "terminated")
+
+
+def pairs(named: Mapping[str, str]) -> list[dict[str, str]]:
+    """As EC2 wants tags."""
+    return [{"Key": key, "Value": value} for key, value in named.items()]
+
+
+def of_waiting(pool: str, installation: str) -> dict[str, str]:
+    return {"Name": f"loraplex-warm-{pool}", INSTALLATION: installation, POOL: pool, WARM: "yes"}
 
 
 def of(spec: ReplicaSpec, installation: str) -> dict[str, str]:

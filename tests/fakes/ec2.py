@@ -102,16 +102,22 @@ class Ec2:
     def run_machines(self, ended: threading.Event) -> None:
         while not ended.wait(0.05):
             for instance in self.instances():
-                named = {each["key"]: each["value"] for each in instance.get_tags()}
+                named = _tags(instance)
                 machine = self._machines.get(instance.id)
                 if machine is None:
-                    replica = named.get("loraplex:replica")
-                    if instance.state == "running" and replica and replica not in self.hang:
-                        self._machines[instance.id] = _Machine(self, named)
+                    ours = "loraplex:replica" in named or "loraplex:warm" in named
+                    boots = ours and named.get("loraplex:replica") not in self.hang
+                    if instance.state == "running" and boots:
+                        self._machines[instance.id] = _Machine(self, instance)
                 elif instance.state != "running":
                     machine.off()
                 elif machine.ended:
-                    instance.terminate()
+                    stops = instance.instance_initiated_shutdown_behavior == "stop"
+                    if stops and "loraplex:warm" in named:  # moto forgets the template's
+                        self._machines.pop(instance.id).off()
+                        instance.stop()
+                    else:
+                        instance.terminate()
         for machine in self._machines.values():
             machine.off()
 
@@ -140,12 +146,14 @@ def _with_room(asked: Mapping[str, str], full: set[str]) -> dict[str, str] | Non
     return found
 
 
+def _tags(instance: Any) -> dict[str, str]:
+    return {each["key"]: each["value"] for each in instance.get_tags()}
+
+
 class _Machine:
     """An instance that has booted."""
 
-    def __init__(self, ec2: Ec2, named: Mapping[str, str]) -> None:
-        replica = named["loraplex:replica"]
-
+    def __init__(self, ec2: Ec2, instance: Any) -> None:
         class Metadata(BaseHTTPRequestHandler):
             def do_PUT(self) -> None:
                 self._say("session")
@@ -154,7 +162,9 @@ class _Machine:
                 path = unquote(self.path).removeprefix("/latest/meta-data/")
                 if self.headers["x-aws-ec2-metadata-token"] != "session":
                     self.send_error(401)
-                elif path == "spot/instance-action" and replica in ec2.interrupted:
+                    return
+                named = _tags(instance)
+                if path == "spot/instance-action" and named["loraplex:replica"] in ec2.interrupted:
                     self._say('{"action": "terminate"}')
                 elif path.removeprefix("tags/instance/") in named:
                     self._say(named[path.removeprefix("tags/instance/")])
@@ -172,13 +182,14 @@ class _Machine:
         self._metadata = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
         threading.Thread(target=self._metadata.serve_forever, daemon=True).start()
         folder = Path(ec2.environment["EC2_FOLDER"])
-        self._file = folder / f"{replica}-{time.monotonic_ns()}.log"
+        self._file = folder / f"{instance.id}-{time.monotonic_ns()}.log"
         shared = folder / "loraplex.env"
         shared.touch()
         environment = os.environ | {
             "IMDS": f"http://127.0.0.1:{self._metadata.server_address[1]}",
             "LORAPLEX_ENV_FILE": str(shared),
-            "LORAPLEX_HOME": str(folder / replica),  # its own disk
+            "LORAPLEX_HOME": str(folder / instance.id),  # its own disk
+            "LORAPLEX_PATIENCE_S": "2",
             "LORAPLEX_RUN": f"{sys.executable} -m gpu_worker",
             "LORAPLEX_HALT": "true",
         }

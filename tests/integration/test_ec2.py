@@ -32,9 +32,13 @@ def region(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ec2]:
 @pytest.fixture
 def make(region: Ec2, tmp_path: Path) -> Make:
     def driver(
-        spot: bool = False, prices: dict[str, float] | None = None, **settings: object
+        spot: bool = False,
+        warm: int = 0,
+        prices: dict[str, float] | None = None,
+        **settings: object,
     ) -> Ec2Driver:
-        pool = Ec2Pool(template=region.template, types=TYPES, subnets=region.subnets, spot=spot)
+        where = {"template": region.template, "types": TYPES, "subnets": region.subnets}
+        pool = Ec2Pool(**where, spot=spot, warm=warm)
         given = {"installation": tmp_path.name, "pools": {"l4": pool}} | settings
         return Ec2Driver(Ec2Settings.model_validate(given), prices or {})
 
@@ -60,7 +64,7 @@ def test_where_a_type_has_no_room_the_next_one_is_taken(
 def test_no_room_anywhere_is_told_and_tried_again_later(
     region: Ec2, make: Make, spec: ReplicaSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FAILURE_KEPT_S", 1)
+    monkeypatch.setattr("scheduler.drivers.ec2_fleet.FAILURE_KEPT_S", 1)
     region.full = set(TYPES)
     driver = make()
     with pytest.raises(OSError, match=r"'l4' has no room.*InsufficientInstanceCapacity"):
@@ -133,6 +137,49 @@ def test_of_twins_the_older_one_stays(region: Ec2, make: Make, spec: ReplicaSpec
     assert driver.list() == [Running(spec.id, alive=True)]
     assert len(region.types()) == 1
     assert driver.list() == [Running(spec.id, alive=True)]
+
+
+def waiting(region: Ec2) -> list[str]:
+    """Ids of those that wait, stopped."""
+    return [each.id for each in region.instances() if each.state == "stopped"]
+
+
+def test_instances_that_wait_are_made_started_and_made_again(region: Ec2, make: Make) -> None:
+    driver = make(warm=1, max_instances=2)
+    assert driver.list() == []
+    (first,) = until(lambda: driver.list() or waiting(region), lambda found: len(found) == 1)
+    assert driver.list() == []  # and nothing more is made
+    assert waiting(region) == [first] and not region.types()
+    spec = ReplicaSpec(f"rep-{secrets.token_hex(4)}", "org/model#dep-1", host="l4")
+    region.hang.add(spec.id)
+    asked = len(region.calls)
+    driver.start(spec)
+    driver.start(spec)
+    assert "CreateFleet" not in region.calls[asked:]
+    assert driver.list() == [Running(spec.id, alive=True)]
+    (started,) = (each for each in region.instances() if each.id == first)
+    assert started.state == "running"
+    assert started.instance_initiated_shutdown_behavior == "terminate"
+    (second,) = until(lambda: driver.list() and waiting(region), bool)
+    assert second != first
+    assert make(warm=0).list() == [Running(spec.id, alive=True)]  # no longer wanted
+    assert not waiting(region)
+    driver.stop(spec.id)
+    assert region.types() == []
+
+
+def test_two_that_start_replicas_at_once_take_different_ones(region: Ec2, make: Make) -> None:
+    drivers = [make(warm=2), make(warm=2)]
+    until(lambda: drivers[0].list() or waiting(region), lambda found: len(found) == 2)
+    known = drivers[0]._instances()
+    specs = [ReplicaSpec(f"rep-{n}-{secrets.token_hex(4)}", "m#d", host="l4") for n in range(3)]
+    region.hang.update(spec.id for spec in specs)
+    for driver, spec in zip((*drivers, drivers[0]), specs, strict=True):
+        named = ec2_tags.of(spec, driver._settings.installation)
+        # What each of them saw: both waited.
+        assert driver._warm.start("l4", named, known) is (spec is not specs[2])
+    found = {each.replica for each in drivers[0].list()}
+    assert found == {spec.id for spec in specs[:2]}
 
 
 def test_an_interrupted_spot_instance_leaves_by_itself(region: Ec2, make: Make) -> None:

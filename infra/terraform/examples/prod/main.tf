@@ -66,6 +66,7 @@ module "pools" {
   installation          = var.name
   accelerator           = each.value.accelerator
   spot                  = each.value.spot
+  warm                  = each.value.warm
   vpc_id                = module.network.vpc_id
   subnet_ids            = module.network.private_subnet_ids
   ami_id                = var.gpu_ami_id

@@ -44,7 +44,7 @@ variable "allowed_cidrs" {
 
 variable "pools" {
   description = "GPU pools by name: at most so many instances, at a price an hour."
-  type        = map(object({ accelerator = string, most = number, price_h = number, spot = optional(bool, false) }))
+  type        = map(object({ accelerator = string, most = number, price_h = number, spot = optional(bool, false), warm = optional(number, 0) }))
   default = {
     l4-spot = { accelerator = "L4", most = 4, price_h = 0.4, spot = true }
     l4      = { accelerator = "L4", most = 2, price_h = 0.9 }

@@ -125,7 +125,7 @@ data "aws_iam_policy_document" "driver" {
 
   statement {
     sid       = "ForgetAndEndItsOwn"
-    actions   = ["ec2:CreateTags", "ec2:TerminateInstances"]
+    actions   = ["ec2:CreateTags", "ec2:TerminateInstances", "ec2:StartInstances", "ec2:ModifyInstanceAttribute"]
     resources = ["arn:aws:ec2:*:${data.aws_caller_identity.me.account_id}:instance/*"]
     condition {
       test     = "StringEquals"

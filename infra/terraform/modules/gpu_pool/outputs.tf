@@ -5,6 +5,7 @@ output "pool" {
     types    = local.instance_types
     subnets  = var.subnet_ids
     spot     = var.spot
+    warm     = var.warm
   }
 }
 

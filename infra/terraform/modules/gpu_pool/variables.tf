@@ -36,6 +36,17 @@ variable "spot" {
   default     = false
 }
 
+variable "warm" {
+  description = "So many instances wait, stopped, with the container image on their disks: they cost these, and start sooner. Not with spot."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.warm >= 0 && (var.warm == 0 || !var.spot)
+    error_message = "warm: 0 or more, and 0 for spot instances, which can't be stopped."
+  }
+}
+
 variable "vpc_id" {
   type = string
 }

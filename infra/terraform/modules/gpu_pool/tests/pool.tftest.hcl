@@ -78,6 +78,15 @@ run "the_boot_script_is_in_the_user_data" {
   }
 }
 
+run "spot_instances_do_not_wait" {
+  command = plan
+  variables {
+    spot = true
+    warm = 1
+  }
+  expect_failures = [var.warm]
+}
+
 run "another_gpu_is_refused" {
   command = plan
   variables {
