@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 from redis import Redis
 
+from gpu_worker.base_model import base_model
 from gpu_worker.engine.request import ModelRefused
 from gpu_worker.log_lines import LaneLog
 from gpu_worker.prefetch import Prefetch
@@ -28,9 +29,7 @@ from loraplex.keys import Lane
 from loraplex.logs import configure, logs_to
 from loraplex.messages import ReplicaReport
 from loraplex.settings import WorkerSettings
-from loraplex.store.model_bucket import model_bucket
-from loraplex.store.model_room import ModelRoom
-from loraplex.store.models import ModelStore, ModelUnavailable
+from loraplex.store.models import ModelUnavailable
 
 if TYPE_CHECKING:
     from gpu_worker.engine.arriving import Arriving
@@ -86,17 +85,8 @@ def _began() -> float:
 def _load(settings: WorkerSettings, broker: WorkerBroker, split: Split) -> "Engine":
     """The engine. Its weights begin to come, where they aren't here, before anything is imported;
     meanwhile the files of the adapters that are waited for are read, too."""
-    with _models(settings).arriving(broker.lane.base_model) as (folder, arriving):
+    with base_model(settings, broker.lane.base_model) as (folder, arriving):
         return _engine(settings, broker, split, folder, arriving)
-
-
-def _models(settings: WorkerSettings) -> ModelStore:
-    """Those of a disk of this machine's are copies: the least lately used ones make room."""
-    local, bucket = settings.allow_local_models, model_bucket(settings)
-    if settings.model_disk is None or settings.models_gib is None:
-        return ModelStore(settings.models_dir, allow_local=local, bucket=bucket)
-    room = ModelRoom(settings.models_dir, int(settings.models_gib * 2**30), set)
-    return ModelStore(settings.models_dir, allow_local=local, bucket=bucket, make_room=room.make)
 
 
 def _engine(

@@ -70,14 +70,14 @@ class Settings(BaseSettings):
     )
     adapter_store: str = Field(
         "",
-        description="Where adapters are kept for many machines, as fsspec has it: "
-        "`s3://bucket/adapters`. Unset: in the home folder.",
+        description="Where adapters are kept for many machines: `s3://bucket/adapters`, or "
+        "`file:///…`, which all of them mount. Unset: in the home folder.",
     )
     model_store: str = Field(
         "",
-        description="Where base models are kept for many machines: `s3://bucket/models`. A model "
-        "that a deployment names is stored there, and fetched by each machine that runs it. Unset: "
-        "in the home folder alone.",
+        description="Where base models are kept for many machines: `s3://bucket/models`, or "
+        "`file:///…`. A model that a deployment names is stored there, and fetched by each machine "
+        "that runs it. Unset: in the home folder alone.",
     )
     models_gib: float | None = Field(
         None,
@@ -361,8 +361,9 @@ class WorkerSettings(Settings):
     )
     model_disk: Path | None = Field(
         None,
-        description="Folder for this machine's copies of base models, which its replicas share; "
-        "`LORAPLEX_MODELS_GIB` bounds it. Unset: the home folder's.",
+        description="With `LORAPLEX_MODEL_STORE`: a folder of this machine for copies of base "
+        "models, which its replicas share; `LORAPLEX_MODELS_GIB` bounds it. Unset: models are in "
+        "the home folder, copies below it (`model-copies`) where it hasn't one.",
     )
     adapter_disk: Path | None = Field(
         None,
@@ -384,10 +385,6 @@ class WorkerSettings(Settings):
     max_deliveries: int = Field(
         5, ge=1, description="A job that was on this many dying replicas is answered with an error."
     )
-
-    @property
-    def models_dir(self) -> Path:
-        return self.model_disk or super().models_dir
 
 
 class ClientSettings(BaseSettings):

@@ -43,7 +43,8 @@ class ModelOut(BaseModel):
 @router.get("")
 def list_models(operator: Operator, state: StateDep) -> dict[str, list[ModelOut]]:
     by = _named_by(state)
-    found = sorted(stored(state.settings.models_dir), key=lambda model: model.name)
+    here = [model for model in stored(state.settings.models_dir) if model.whole]
+    found = sorted(here, key=lambda model: model.name)
     return {"data": [_shown(model, by.get(model.name, [])) for model in found]}
 
 

@@ -32,7 +32,8 @@ from gpu_worker.engine.weights import LoadedModel, load
 from loraplex.store.adapter_cache import AdapterCache
 from loraplex.store.adapters import digest_of
 from loraplex.store.model_bucket import ModelBucket
-from loraplex.store.models import ModelStore, folder_name
+from loraplex.store.model_copies import ModelCopies
+from loraplex.store.models import folder_name
 from loraplex.store.peft_checks import CONFIG, WEIGHTS
 from loraplex.store.remote_adapters import RemoteAdapters
 
@@ -71,7 +72,7 @@ class Rounds:
 
     def __init__(self, here: Path, model: Path, digest: str) -> None:
         self._here, self._model, self._digest = here, model, digest
-        self._adapter = model.parent.parent / "adapters" / digest
+        self._adapter = model.parents[2] / "adapters" / digest
         self._settle: Callable[[], None] = lambda: None
         self._size = sum(file.stat().st_size for file in model.iterdir())
 
@@ -123,9 +124,9 @@ class Rounds:
         return folder
 
     def _ours(self) -> Path:
-        store = ModelStore(self._here, allow_local=False, bucket=ModelBucket("s3://bucket/models"))
-        with store.arriving(NAME) as (folder, arriving):
-            touch(load(folder, "cpu", "bfloat16", arriving=arriving))
+        copies = ModelCopies(self._here, ModelBucket("s3://bucket/models"), None)
+        folder, arriving = copies.begin(NAME)
+        touch(load(folder, "cpu", "bfloat16", arriving=arriving))
         assert arriving is not None
         self._settle = arriving.settled
         return folder
@@ -144,6 +145,12 @@ def download(there: Path, here: Path) -> Path:
             "bucket", f"{there.parent.name}/{there.name}/{file.name}", folder / file.name
         )
     return folder
+
+
+def key_of(file: Path) -> str:
+    """Of an object in the bucket."""
+    parts = file.parts
+    return "/".join(parts[parts.index("bucket") + 1 :])
 
 
 def touch(loaded: LoadedModel) -> None:
@@ -169,9 +176,11 @@ def store_model(bucket: Path, layers: int) -> Path:
         parameter.data.view(torch.int16).random_()
     model.save_pretrained(folder, max_shard_size="500MB")
     (folder / "tokenizer.json").write_text("{}")
-    ModelBucket(f"file://{bucket}/models").publish(NAME, folder, lambda *_: None)
+    note = bucket.parent / "published"
+    ModelBucket(f"file://{bucket}/models").publish(NAME, folder, lambda *_: None, note)
     shutil.rmtree(folder)
-    return bucket / "models" / folder_name(NAME)
+    found = (bucket / "models" / folder_name(NAME)).iterdir()
+    return next(each for each in found if each.is_dir())
 
 
 def store_adapter(bucket: Path) -> str:

@@ -47,15 +47,14 @@ def put_together(
     folder: Path, dtype: torch.dtype, assemble: Callable[[], Any], arriving: Arriving
 ) -> Any:
     """The model, whose weights come with `place`. Raises what `assemble` does, NotArrived."""
-    if _stored_as(folder) == {_NAMES.get(dtype)}:
-        try:
+    try:
+        if _stored_as(folder) == {_NAMES.get(dtype)}:
             model = assemble()
-        except Exception as early:
-            log.info("%s: put together again when all is there: %s", folder, early)
-        else:
             if _places(model, folder) is not None:
                 return model
             log.info("%s: put together again when all is there: it isn't mapped", folder)
+    except Exception as early:
+        log.info("%s: put together when all is there: %s", folder, early)
     with _told():
         arriving.wait_all()
     return assemble()

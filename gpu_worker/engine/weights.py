@@ -58,13 +58,12 @@ def load(
             raise ModelRefused(f"{kind} is an encoder-decoder model")
         stored = config.dtype or torch.float32
         machine = Machine(device, dtype, stored, deterministic=deterministic)
-        model = ASSEMBLED.take(folder, machine.dtype)
-        if arriving is not None:
+        if arriving is None:
+            model = ASSEMBLED.take(folder, machine.dtype) or assemble(folder, machine.dtype)
+        else:
             again = partial(assemble, folder, machine.dtype)
             model = put_together(folder, machine.dtype, again, arriving)
             place(model, folder, machine.device, arriving)
-        elif model is None:
-            model = assemble(folder, machine.dtype)
     except (ModelRefused, NotArrived):
         raise
     except KeyError as missing:

@@ -43,8 +43,8 @@ environment=$(mktemp)
   { echo "Its tags, or $shared, can't be read."; $halt; exit 1; }
 run=${LORAPLEX_RUN:-docker run --rm --name loraplex --gpus all --network host --read-only \
   --tmpfs /tmp:exec --cap-drop ALL --security-opt no-new-privileges:true --env-file $environment \
-  --volume /var/lib/loraplex:/var/lib/loraplex:ro \
-  --volume /var/lib/loraplex/models:/var/lib/loraplex/models loraplex/gpu_worker python -m gpu_worker}
+  --volume /var/lib/loraplex:/var/lib/loraplex --volume /var/lib/loraplex-models:/models \
+  loraplex/gpu_worker python -m gpu_worker}
 
 while IFS= read -r line; do # as docker reads the file: nothing is quoted
   [ -z "$line" ] || export "${line?}"

@@ -51,13 +51,13 @@ class Arriving:
                 opened = held.enter_context((folder / name).open("r+b" if known else "w+b"))
                 opened.truncate(file.size_bytes)
                 self._files[name] = (opened.fileno(), known)
+            self._pool = ThreadPoolExecutor(connections(), "arriving")
+            first, then = _in_order(manifest)
+            self._blocks = {
+                (name, start): self._pool.submit(self._bring, name, start, end, digest)
+                for name, start, end, digest in first + then
+            }
             self._held = held.pop_all()
-        self._pool = ThreadPoolExecutor(connections(), "arriving")
-        first, then = _in_order(manifest)
-        self._blocks = {
-            (name, start): self._pool.submit(self._bring, name, start, end, digest)
-            for name, start, end, digest in first + then
-        }
         self._first = [self._blocks[name, start] for name, start, _, _ in first]
         self._settler = threading.Thread(target=self._settle, name="arrived", daemon=True)
         self._settler.start()
@@ -76,8 +76,16 @@ class Arriving:
         """Raises as `wait`."""
         self._wait(list(self._blocks.values()))
 
+    def finish(self) -> None:
+        """Wait until it is on the disk. Raises as `wait`; who is interrupted fetches no more."""
+        try:
+            self.settled()
+        except BaseException:
+            self.cancel()
+            raise
+
     def settled(self) -> None:
-        """Wait until it is on the disk, and nobody else's turn is held up. Raises as `wait`."""
+        """Wait until nothing more comes, and all is on the disk. Raises as `wait`."""
         self._settler.join()
         if self._failure is not None:
             raise self._failure

@@ -5,7 +5,7 @@ found as boto3 finds them; AWS_ENDPOINT_URL names another S3.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig, S3Credential
 
-_TIMEOUT = timedelta(seconds=30)  # of one request
+_SILENT = timedelta(seconds=30)  # without a byte
+_LONGEST = timedelta(hours=1)  # of a request: a part of an object on a slow line
 RETRIES: "RetryConfig" = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
 _ASKED_AGAIN = timedelta(minutes=5)
 _PART = 16 * 2**20
@@ -32,9 +33,11 @@ class Bucket:
         # Not before it is needed: its threads would not survive a fork.
         from obstore.store import from_url
 
-        if not self.url.startswith("s3://"):
+        if self.url.startswith("s3://"):
+            return from_url(self.url, **_s3_options())
+        if self.url.startswith("file:"):
             return from_url(self.url, mkdir=True)
-        return from_url(self.url, credential_provider=_boto3s(), **_s3_options())
+        raise OSError(f"{self.url!r}: s3://BUCKET/PREFIX, or file:///FOLDER.")
 
     def read(self, path: str, start: int, end: int) -> memoryview:
         """Bytes `start` to before `end`. Raises FileNotFoundError."""
@@ -78,25 +81,34 @@ class Bucket:
             raise FileNotFoundError(f"{self.url}/{path} doesn't exist") from missing
         except BaseError as failed:
             reason = str(failed).partition("\n")[0]
+            if "redirect" in reason:
+                reason += " Is the bucket in another region (AWS_REGION)?"
             raise OSError(f"{self.url}/{path}: {reason}") from failed
 
 
 def _s3_options() -> dict[str, Any]:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    plain = endpoint is not None and endpoint.startswith("http:")
-    options: dict[str, Any] = {"client_options": {"allow_http": plain, "timeout": _TIMEOUT}}
-    options["retry_config"] = RETRIES
-    return options | {
-        name: value for name, value in (("endpoint", endpoint), ("region", region)) if value
-    }
-
-
-def _boto3s() -> "Callable[[], S3Credential]":
     """Profiles, single sign-on, roles of machines, tasks and pods: all that boto3 knows."""
     from botocore.session import get_session
 
-    return partial(_credential, get_session())
+    session = get_session()
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    authority = session.get_config_variable("ca_bundle")
+    found = {
+        "endpoint": endpoint,
+        "region": os.environ.get("AWS_REGION") or session.get_config_variable("region"),
+    }
+    client = {
+        "allow_http": bool(endpoint and endpoint.startswith("http:")),
+        "read_timeout": _SILENT,
+        "timeout": _LONGEST,
+    }
+    if authority:
+        client["root_certificate"] = Path(authority).read_bytes()
+    return {name: value for name, value in found.items() if value} | {
+        "client_options": client,
+        "retry_config": RETRIES,
+        "credential_provider": partial(_credential, session),
+    }
 
 
 def _credential(session: Any) -> "S3Credential":

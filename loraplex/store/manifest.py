@@ -26,6 +26,11 @@ class Manifest(msgspec.Struct, frozen=True):
     version: int = _VERSION
 
     @property
+    def digest(self) -> str:
+        """Of the model's content."""
+        return hashlib.sha256(encode(self)).hexdigest()
+
+    @property
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files.values())
 
@@ -39,10 +44,14 @@ class Manifest(msgspec.Struct, frozen=True):
 
 def of_folder(folder: Path, block_bytes: int) -> Manifest:
     """Reads all of it."""
-    files = sorted(file for file in folder.iterdir() if is_model_file(file.name))
+    files = sorted(file for file in folder.iterdir() if _is_part(file.name))
     with ThreadPoolExecutor(os.cpu_count(), "digest") as pool:
         stored = {file.name: _stored(file, block_bytes, pool) for file in files}
     return Manifest(stored, block_bytes)
+
+
+def _is_part(name: str) -> bool:
+    return is_model_file(name) and name != NAME and "/" not in name
 
 
 def _stored(file: Path, block: int, pool: ThreadPoolExecutor) -> StoredFile:
@@ -70,7 +79,7 @@ def decode(raw: bytes) -> Manifest:
     if manifest.version > _VERSION:
         raise ValueError(f"version {manifest.version} of manifests is unknown: upgrade Loraplex")
     for name, file in manifest.files.items():
-        if not is_model_file(name) or "/" in name:
+        if not _is_part(name):
             raise ValueError(f"{name!r} is no file of a model")
         if len(file.sha256) != len(range(0, file.size_bytes, manifest.block_bytes)):
             raise ValueError(f"{name}: {len(file.sha256)} digests don't fit its size")

@@ -1,7 +1,7 @@
-"""Base models in a bucket (LORAPLEX_MODEL_STORE), for many machines: `PREFIX/org--model/…` are the
-files of a model's folder and their manifest."""
+"""Base models in a bucket (LORAPLEX_MODEL_STORE), for many machines: the files of a model's folder
+are `PREFIX/org--model/DIGEST/…`, `PREFIX/org--model/loraplex-manifest.json` says which it is now.
+What lies below a digest is never changed."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from loraplex.store.arriving import Arriving
 from loraplex.store.bucket import Bucket
 from loraplex.store.manifest import Manifest
 from loraplex.store.models import Tell, folder_name, mib_of
-from loraplex.store.ranges import BLOCK
+from loraplex.store.ranges import BLOCK, Read
 
 
 class ModelBucket:
@@ -24,6 +24,9 @@ class ModelBucket:
         """`block_bytes`: of what is stored here; what is fetched has its own."""
         self._bucket = Bucket(url)
         self._block = block_bytes
+
+    def __str__(self) -> str:
+        return self._bucket.url
 
     def manifest(self, name: str) -> Manifest | None:
         """None: it isn't there."""
@@ -38,28 +41,51 @@ class ModelBucket:
     def begin(
         self, name: str, manifest: Manifest, folder: Path, tell: Tell, held: ExitStack
     ) -> Arriving:
-        """Fetch it into `folder`. `held` is closed when all is there or nothing more comes."""
-        size = manifest.size_bytes
+        """Fetch it into `folder`; `held` is closed when all is there or nothing more comes. Returns
+        when all is there but the weights."""
+        size, where = manifest.size_bytes, f"{folder_name(name)}/{manifest.digest}"
 
         def here(count: int) -> None:
             tell(mib_of("fetching", name, count, size), count / size)
 
-        def read(file: str) -> Callable[[int, int], memoryview]:
-            return partial(self._bucket.read, f"{folder_name(name)}/{file}")
+        def read(file: str) -> Read:
+            return partial(self._bucket.read, f"{where}/{file}")
 
-        return Arriving(folder, manifest, read, here, held)
+        arriving = Arriving(folder, manifest, read, here, held)
+        try:
+            arriving.wait_beginning()
+        except BaseException:
+            arriving.cancel()
+            raise
+        return arriving
 
-    def publish(self, name: str, folder: Path, tell: Tell) -> None:
-        """If it isn't there."""
-        if self.manifest(name) is not None:
+    def publish(self, name: str, folder: Path, tell: Tell, note: Path) -> None:
+        """If this content isn't there. `note` keeps what was found out, so that the folder isn't
+        read each time."""
+        there, known = self.manifest(name), note.read_text() if note.exists() else ""
+        if there is not None and known == _found_out(there, folder):
             return
-        manifest, sent = manifests.of_folder(folder, self._block), 0
+        tell(f"reading {name}", None)
+        manifest = manifests.of_folder(folder, self._block)
+        if there is None or there.digest != manifest.digest:
+            self._store(name, manifest, folder, tell)
+        note.write_text(_found_out(manifest, folder))
+
+    def _store(self, name: str, manifest: Manifest, folder: Path, tell: Tell) -> None:
+        sent = 0
         for file, stored in manifest.files.items():
             share = sent / manifest.size_bytes
             tell(mib_of("storing", name, sent, manifest.size_bytes), share)
-            self._bucket.put(f"{folder_name(name)}/{file}", folder / file)
+            self._bucket.put(f"{folder_name(name)}/{manifest.digest}/{file}", folder / file)
             sent += stored.size_bytes
         self._bucket.put(f"{folder_name(name)}/{manifests.NAME}", manifests.encode(manifest))
+
+
+def _found_out(manifest: Manifest, folder: Path) -> str:
+    """That these files are what the manifest says."""
+    stats = {name: (folder / name).stat() for name in manifest.files if (folder / name).exists()}
+    seen = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]
+    return f"{manifest.digest} {seen}"
 
 
 def model_bucket(settings: Settings) -> ModelBucket | None:

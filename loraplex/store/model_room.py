@@ -1,5 +1,5 @@
-"""Room for base models on this machine's disk: those that nobody needs go, the least lately used
-first. What the hub's cache holds for them counts, and goes with them."""
+"""Room for base models on this machine's disk: those that nobody needs or uses go, the least lately
+used first. What the hub's cache holds for them counts, and goes with them."""
 
 import logging
 import shutil
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loraplex.locked import is_held, locked
-from loraplex.store.models import ModelUnavailable
+from loraplex.store.in_use import is_used, unused
+from loraplex.store.models import ModelUnavailable, is_whole
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,7 @@ class StoredModel:
     folder: Path
     size_bytes: int
     used_at: float  # Unix seconds, when it was last fetched or loaded
+    whole: bool
 
 
 class ModelRoom:
@@ -53,10 +55,14 @@ class ModelRoom:
         return found
 
     def _make(self, name: str, size_bytes: int, quota: int) -> None:
-        here = [model for model in stored(self._root) if model.name != name]
+        here = [
+            model
+            for model in stored(self._root)
+            if model.name != name and not is_held(self._note(model.name).with_suffix(".lock"))
+        ]
         taken = sum(model.size_bytes for model in here) + self._coming(name)
         excess = taken + size_bytes - quota
-        needed = self._needed()
+        needed = self._needed() | {model.name for model in here if is_used(model.folder)}
         unneeded = sorted(
             (m for m in here if m.name not in needed), key=lambda model: model.used_at
         )
@@ -69,9 +75,10 @@ class ModelRoom:
         for model in unneeded:
             if excess <= 0:
                 return
-            if model.name not in self._needed():  # again: a deployment may have come meanwhile
-                excess -= model.size_bytes
-                remove(model)
+            with unused(model.folder) as nobody_has_it:  # since
+                if nobody_has_it and model.name not in self._needed():
+                    excess -= model.size_bytes
+                    remove(model)
 
 
 def stored(root: Path) -> Iterator[StoredModel]:
@@ -83,7 +90,7 @@ def stored(root: Path) -> Iterator[StoredModel]:
         name = folder.name.replace("--", "/")
         with suppress(FileNotFoundError):  # it is just being removed
             size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            yield StoredModel(name, folder, size, folder.stat().st_mtime)
+            yield StoredModel(name, folder, size, folder.stat().st_mtime, is_whole(folder))
 
 
 def remove(model: StoredModel) -> None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,6 @@ from loraplex.first_line import first_line
 from loraplex.locked import is_locked, locked
 
 if TYPE_CHECKING:
-    from loraplex.store.arriving import Arriving
     from loraplex.store.model_bucket import ModelBucket
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -80,8 +79,7 @@ class ModelStore:
         if is_path(name):
             return _resolved(name) if self._allow_local else None
         folder = self.root / folder_name(name)
-        whole = (folder / "config.json").is_file() and not (folder / MARK).exists()
-        return folder if whole else None
+        return folder if is_whole(folder) else None
 
     def check_name(self, name: str) -> None:
         """Refuse a name that can't be a model's. Raises ModelUnavailable."""
@@ -101,56 +99,35 @@ class ModelStore:
         `tell` is called, from any thread, with what is being done and how far it is (0 to 1, None:
         it can't be known).
         """
-        folder, arriving = self._begin(name, tell, _locked)
-        if arriving is not None:
-            arriving.settled()
-        return folder
-
-    @contextmanager
-    def arriving(self, name: str) -> Iterator[tuple[Path, "Arriving | None"]]:
-        """The model's folder; not None: from the bucket, it is still on its way there. Another
-        process that fetches it is waited for. When the caller fails, the rest isn't fetched. Raises
-        as `fetch`."""
-        folder, arriving = self._begin(name, lambda doing, progress: None, locked)
-        try:
-            yield folder, arriving
-        except BaseException:
-            if arriving is not None:
-                arriving.cancel()
-            raise
-
-    def publish(self, name: str, folder: Path, tell: Tell) -> None:
-        """Into the bucket, if there is one and it hasn't it. Raises OSError."""
-        if self._bucket is not None and not is_path(name):
-            self._bucket.publish(name, folder, tell)
-
-    def _begin(
-        self, name: str, tell: Tell, lock: Callable[[Path], AbstractContextManager[None]]
-    ) -> tuple[Path, "Arriving | None"]:
         self.check_name(name)
         found = self.find(name)
         if found:
             if not is_path(name):
-                _touch(found)
-            return _checked(found, name), None
-        self.root.mkdir(parents=True, exist_ok=True)
+                touch(found)
+            return _checked(found, name)
         with ExitStack() as held:
-            held.enter_context(lock(self.root / f".{folder_name(name)}.lock"))
+            held.enter_context(_locked(self.root / f".{folder_name(name)}.lock"))
             found = self.find(name)
             if found:
-                return found, None
+                return found
             target = self.root / folder_name(name)
             manifest = self._bucket.manifest(name) if self._bucket else None
             if self._bucket is None or manifest is None:
-                return self._fetch(name, target, tell), None
+                return self._fetch(name, target, tell)
             self.make_room(name, manifest.size_bytes)
+            if not (target / MARK).exists():  # what a broken copy left
+                shutil.rmtree(target, ignore_errors=True)
             arriving = self._bucket.begin(name, manifest, target, tell, held.pop_all())
-        try:
-            arriving.wait_beginning()
-            return _checked(target, name), arriving
-        except BaseException:
-            arriving.cancel()
-            raise
+        arriving.finish()
+        return _checked(target, name)
+
+    def publish(self, name: str, folder: Path, tell: Tell) -> None:
+        """Into the bucket, if there is one and it hasn't this content. Raises OSError."""
+        if self._bucket is None or is_path(name):
+            return
+        note = self.root / f".{folder_name(name)}.published"
+        with locked(note.with_suffix(".publishing")):
+            self._bucket.publish(name, folder, tell, note)
 
     def _fetch(self, name: str, target: Path, tell: Tell) -> Path:
         with tempfile.TemporaryDirectory(dir=self.root) as scratch:
@@ -183,7 +160,11 @@ class ModelStore:
         return target
 
 
-def _touch(folder: Path) -> None:
+def is_whole(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and not (folder / MARK).exists()
+
+
+def touch(folder: Path) -> None:
     """It is used now. Who can't write to it isn't the one who looks after it."""
     with suppress(OSError):
         os.utime(folder)

@@ -11,7 +11,7 @@ from loraplex.store.bucket import Bucket
 
 BLOCK = 8 * 2**20
 _PART = 4 * 2**20  # of an object that is small enough for its last range to be waited for
-_TRIES = 3  # of a block that is damaged on its way; what breaks off is tried again by the client
+_TRIES = 3
 
 Read = Callable[[int, int], memoryview]  # bytes from … to before …
 
@@ -22,31 +22,48 @@ class Damaged(OSError):
 
 def connections() -> int:
     """At once. A machine with more cores has a faster network."""
-    return min(128, max(32, 4 * (os.cpu_count() or 1)))
+    return min(64, max(32, 4 * (os.cpu_count() or 1)))
 
 
 def bring(read: Read, descriptor: int, start: int, end: int, digest: str | None = None) -> None:
     """Write these bytes to their place in a file. `digest`: their SHA-256. Raises OSError."""
-    for _ in range(_TRIES):
-        content = read(start, end)
-        if digest is None or hashlib.sha256(content).hexdigest() == digest:
-            os.pwrite(descriptor, content, start)
+    for left in reversed(range(_TRIES)):
+        try:
+            content = read(start, end)
+            if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+                raise Damaged(f"Bytes {start} to {end} were damaged on their way, {_TRIES} times.")
+        except FileNotFoundError:
+            raise
+        except OSError:
+            if not left:
+                raise
+        else:
+            write_at(descriptor, content, start)
             return
-    raise Damaged(f"Bytes {start} to {end} were damaged on their way, {_TRIES} times.")
+
+
+def write_at(descriptor: int, content: memoryview, start: int) -> None:
+    """All of it: a disk that fills up takes a part, and refuses the rest. Raises OSError."""
+    while content:
+        written = os.pwrite(descriptor, content, start)
+        content, start = content[written:], start + written
 
 
 def bring_all(bucket: Bucket, path: str, descriptor: int) -> None:
     """A whole object into a file. Raises OSError."""
     beginning, size = bucket.read_first(path, _PART)
-    os.pwrite(descriptor, beginning, 0)
+    write_at(descriptor, beginning, 0)
     starts = range(_PART, size, _PART)
     if not starts:
         return
     read = partial(bucket.read, path)
-    with ThreadPoolExecutor(min(connections(), len(starts)), "range") as pool:
+    pool = ThreadPoolExecutor(min(connections(), len(starts)), "range")
+    try:
         parts = [
             pool.submit(bring, read, descriptor, start, min(start + _PART, size))
             for start in starts
         ]
         for part in parts:
             part.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Adapters in an object store (S3, or whatever fsspec reads), by digest: for many machines.
+"""Adapters in an object store (S3, or a folder that all mount), by digest: for many machines.
 
 `PREFIX/DIGEST/…` are PEFT's two files; the config is written last, so that where it is, all is.
 """

@@ -88,7 +88,7 @@ def test_what_a_machine_that_is_cut_off_had_begun_is_finished_by_another(
     body |= {"min_replicas": 2, "max_replicas": 2}
     assert cell.first.http.post("/api/v1/deployments", json=body).status_code == 201
     until(lambda: cell.first.ready("chat"), lambda ids: len(ids) == 2, 180)
-    copies = list(cell.folder.glob(f"i-*/models/{smollm2.name}/model.safetensors"))
+    copies = list(cell.folder.glob(f"i-*/model-copies/{smollm2.name}@*/model.safetensors"))
     assert len(copies) == 2  # each on its own disk
     assert {copy.read_bytes() for copy in copies} == {(smollm2 / copies[0].name).read_bytes()}
     whole = cell.first.text("chat:pirate/1")

@@ -44,7 +44,7 @@ def test_replicas_and_downloads_fetch_what_is_not_here(
     )
     assert "Arrr" in (answer.choices[0].message.content or "")
     assert any((far.home / "adapter-copies").iterdir())
-    copy = tmp_path / "disk" / smollm2.name
+    (copy,) = (tmp_path / "disk").glob(f"{smollm2.name}@*")
     until((copy / MARK).exists, lambda there: not there)
     assert {file.name: file.read_bytes() for file in copy.iterdir()} == {
         file.name: file.read_bytes() for file in smollm2.iterdir()

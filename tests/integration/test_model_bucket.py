@@ -1,8 +1,6 @@
-"""Base models in a bucket: stored by who fetched them, fetched in blocks by each machine."""
+"""Base models in a bucket: stored by who fetched them, fetched in checked blocks by others."""
 
 import os
-import random
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,63 +10,25 @@ import pytest
 
 from loraplex.store import manifest as manifests
 from loraplex.store import ranges
-from loraplex.store.arriving import Arriving
 from loraplex.store.bucket import Bucket
 from loraplex.store.model_bucket import ModelBucket
 from loraplex.store.models import MARK, ModelStore, Stopped
+from tests.a_model_bucket import BLOCK, BLOCKS, FILES, NAME, Reads, has_all, publish, write
 from tests.fakes.s3 import put
 from tests.fakes.s3 import s3 as an_s3
 
-NAME = "org/model"
-BLOCK = 1000
-FILES = {
-    "config.json": b"{}",
-    "tokenizer.json": b"{}",
-    "model-1.safetensors": random.Random(1).randbytes(5 * BLOCK),
-    "model-2.safetensors": random.Random(2).randbytes(3 * BLOCK + 1),
-}
-
 
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> "Reads":
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     return Reads(monkeypatch)
-
-
-class Reads:
-    """What was read of the bucket; `held` are paths whose later blocks don't come yet."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.of: list[tuple[str, int]] = []
-        self.held: dict[str, threading.Event] = {}
-        real = Bucket.read
-
-        def read(bucket: Bucket, path: str, start: int, end: int) -> memoryview:
-            if start and (gate := self.held.get(path)):
-                gate.wait()
-            self.of.append((path, start))
-            return real(bucket, path, start, end)
-
-        monkeypatch.setattr(Bucket, "read", read)
 
 
 @pytest.fixture
 def stored(tmp_path: Path) -> str:
     """The URL of a bucket that has the model."""
-    folder = tmp_path / "fetched"
-    folder.mkdir()
-    for name, content in FILES.items():
-        (folder / name).write_bytes(content)
     url = f"file://{tmp_path}/bucket"
-    ModelBucket(url, BLOCK).publish(NAME, folder, lambda *_: None)
+    publish(url, write(tmp_path / "fetched"))
     return url
-
-
-def machine(tmp_path: Path, url: str, name: str = "machine") -> ModelStore:
-    return ModelStore(tmp_path / name, allow_local=False, bucket=ModelBucket(url))
-
-
-def is_whole(folder: Path) -> bool:
-    return {file.name: file.read_bytes() for file in folder.iterdir()} == FILES
 
 
 @pytest.fixture
@@ -80,131 +40,114 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+def store_at(root: Path, url: str) -> ModelStore:
+    return ModelStore(root, allow_local=False, bucket=ModelBucket(url, BLOCK))
+
+
 @pytest.mark.usefixtures("s3")
-def test_what_one_machine_fetched_others_have(tmp_path: Path) -> None:
+def test_what_one_home_fetched_others_have(tmp_path: Path, reads: Reads) -> None:
     url, told = f"s3://bucket/{tmp_path.name}/models", []
-    first = machine(tmp_path, url, "first")
-    folder = first.root / "org--model"
-    folder.mkdir(parents=True)
-    for name, content in FILES.items():
-        (folder / name).write_bytes(content)
-    (folder / "model.py").write_text("")  # no file of a model
+    first = store_at(tmp_path / "first", url)
+    folder = write(first.root / "org--model", FILES | {"model.py": b"", manifests.NAME: b"{}"})
     for _ in range(2):
         first.publish(NAME, first.fetch(NAME), lambda *_: None)
-    second = machine(tmp_path, url, "second")
-    assert is_whole(second.fetch(NAME, lambda doing, share: told.append((doing, share))))
+    second = store_at(tmp_path / "second", url)
+    assert has_all(second.fetch(NAME, lambda doing, share: told.append((doing, share))))
     assert second.find(NAME) is not None
     assert max(told, key=lambda each: each[1]) == ("fetching org/model: 0 of 0 MiB", 1.0)
+    assert folder.exists() and set(reads.of) == BLOCKS
+
+
+def test_a_name_that_gets_other_weights_gets_them_everywhere(tmp_path: Path, stored: str) -> None:
+    other = FILES | {"model-2.safetensors": bytes(3 * BLOCK + 1)}
+    home = store_at(tmp_path / "home", stored)
+    home.publish(NAME, write(home.root / "org--model", other), lambda *_: None)
+    assert has_all(store_at(tmp_path / "elsewhere", stored).fetch(NAME), other)
+
+
+def test_what_is_known_to_be_stored_is_not_read_again(
+    tmp_path: Path, stored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = store_at(tmp_path / "home", stored)
+    folder = write(home.root / "org--model")
+    home.publish(NAME, folder, lambda *_: None)
+
+    def reads_it(*_: object) -> None:
+        raise AssertionError("it is read again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(manifests, "of_folder", reads_it)
+        home.publish(NAME, folder, lambda *_: None)
+        (folder / "config.json").write_bytes(b"{ }")
+        with pytest.raises(AssertionError, match="read again"):
+            home.publish(NAME, folder, lambda *_: None)
 
 
 @pytest.mark.usefixtures("s3")
 def test_a_bucket_that_is_not_there_is_told(
-    tmp_path: Path, stored: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(OSError, match="s3://no-such-bucket/models: there is no"):
-        bucket = ModelBucket("s3://no-such-bucket/models")
-        bucket.publish(NAME, machine(tmp_path, stored).fetch(NAME), lambda *_: None)
+        publish("s3://no-such-bucket/models", write(tmp_path / "fetched"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("loraplex.store.bucket.RETRIES", {"max_retries": 1})
     with pytest.raises(OSError, match="s3://bucket/models/org--model"):
-        machine(tmp_path, "s3://bucket/models", "other").fetch(NAME)
-
-
-def test_who_loads_waits_for_what_it_needs_alone(tmp_path: Path, stored: str, reads: Reads) -> None:
-    store = machine(tmp_path, stored)
-    reads.held["org--model/model-1.safetensors"] = gate = threading.Event()
-    with store.arriving(NAME) as (folder, arriving):
-        assert arriving is not None
-        second = folder / "model-2.safetensors"
-        arriving.wait(second, 10, 3 * BLOCK + 1)
-        assert second.read_bytes() == FILES[second.name]
-        first = folder / "model-1.safetensors"
-        arriving.wait(first, 0, BLOCK)
-        assert first.read_bytes() == FILES[first.name][:BLOCK] + bytes(4 * BLOCK)
-        assert store.find(NAME) is None
-        gate.set()
-        arriving.wait_all()
-        assert first.read_bytes() == FILES[first.name]
-        arriving.settled()
-    assert store.find(NAME) == folder
-    assert is_whole(folder)
+        store_at(tmp_path, "s3://bucket/models").fetch(NAME)
+    with pytest.raises(OSError, match="s3://BUCKET/PREFIX"):
+        store_at(tmp_path, "gs://bucket/models").fetch(NAME)
 
 
 def test_a_damaged_block_is_not_believed_and_the_others_stay(
     tmp_path: Path, stored: str, reads: Reads
 ) -> None:
-    object_ = tmp_path / "bucket" / "org--model" / "model-1.safetensors"
-    right = object_.read_bytes()
-    object_.write_bytes(right[: 4 * BLOCK] + bytes(BLOCK))
-    store = machine(tmp_path, stored)
+    (stored_file,) = (tmp_path / "bucket").glob("org--model/*/model-1.safetensors")
+    right = stored_file.read_bytes()
+    stored_file.write_bytes(right[: 4 * BLOCK] + bytes(BLOCK))
+    store = store_at(tmp_path / "home", stored)
     with pytest.raises(ranges.Damaged, match="4000 to 5000"):
         store.fetch(NAME)
     assert store.find(NAME) is None
-    object_.write_bytes(right)
+    stored_file.write_bytes(right)
     reads.of.clear()
-    assert is_whole(store.fetch(NAME))
-    assert ("org--model/model-1.safetensors", 4000) in reads.of
-    assert len(reads.of) < sum(1 for _ in all_blocks())
-
-
-def all_blocks() -> Iterator[tuple[str, int]]:
-    for name, content in FILES.items():
-        yield from ((name, start) for start in range(0, len(content), BLOCK))
+    assert has_all(store.fetch(NAME))
+    assert ("model-1.safetensors", 4 * BLOCK) in reads.of
+    assert len(reads.of) < len(BLOCKS)
 
 
 def test_what_a_killed_process_left_is_checked(tmp_path: Path, stored: str, reads: Reads) -> None:
-    """Also what another program has put there ahead of us."""
-    store = machine(tmp_path, stored)
-    folder = store.root / "org--model"
-    folder.mkdir(parents=True)
-    (folder / MARK).touch()
-    (folder / "config.json").write_bytes(FILES["config.json"])
-    (folder / "model-2.safetensors").write_bytes(FILES["model-2.safetensors"][: 2 * BLOCK])
-    (folder / "model-1.safetensors").write_bytes(bytes(6 * BLOCK))
-    assert store.find(NAME) is None
-    assert is_whole(store.fetch(NAME))
-    assert [start for path, start in reads.of if path.endswith("model-2.safetensors")] in (
-        [2000, 3000],
-        [3000, 2000],
+    store = store_at(tmp_path / "home", stored)
+    folder = write(
+        store.root / "org--model",
+        {
+            MARK: b"",
+            "config.json": FILES["config.json"],
+            "model-2.safetensors": FILES["model-2.safetensors"][: 2 * BLOCK],
+            "model-1.safetensors": bytes(6 * BLOCK),
+        },
     )
-    assert "org--model/config.json" not in {path for path, _ in reads.of}
+    assert store.find(NAME) is None
+    assert store.fetch(NAME) == folder
+    assert has_all(folder)
+    kept = {("config.json", 0), ("model-2.safetensors", 0), ("model-2.safetensors", BLOCK)}
+    assert sorted(reads.of) == sorted(BLOCKS - kept)
 
 
-def test_replicas_of_a_machine_share_one_copy(tmp_path: Path, stored: str, reads: Reads) -> None:
-    reads.held["org--model/model-1.safetensors"] = gate = threading.Event()
-    found: list[tuple[Path, Arriving | None]] = []
-
-    def second() -> None:
-        with machine(tmp_path, stored).arriving(NAME) as it:
-            found.append(it)
-
-    with machine(tmp_path, stored).arriving(NAME) as (folder, arriving):
-        assert arriving is not None
-        other = threading.Thread(target=second)
-        other.start()
-        gate.set()
-        arriving.settled()
-        other.join()
-    assert found == [(folder, None)]
-    assert len(reads.of) == len(set(reads.of)) == sum(1 for _ in all_blocks())
-
-
-def test_who_fails_meanwhile_fetches_no_more(tmp_path: Path, stored: str, reads: Reads) -> None:
-    store = machine(tmp_path, stored)
-    reads.held["org--model/model-2.safetensors"] = gate = threading.Event()
-    with pytest.raises(ValueError, match="refused"), store.arriving(NAME):
-        gate.set()
-        raise ValueError("refused")
-    assert is_whole(store.fetch(NAME))
+def test_a_disk_that_takes_a_part_of_a_block_is_given_the_rest(
+    tmp_path: Path, stored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, content, at: real(file, content[:300], at))
+    assert has_all(store_at(tmp_path / "home", stored).fetch(NAME))
 
 
 def test_a_fetch_that_is_not_wanted_any_more_ends(tmp_path: Path, stored: str) -> None:
     def stop(doing: str, progress: float | None) -> None:
         raise Stopped
 
+    store = store_at(tmp_path / "home", stored)
     with pytest.raises(Stopped):
-        machine(tmp_path, stored).fetch(NAME, stop)
-    assert is_whole(machine(tmp_path, stored).fetch(NAME))
+        store.fetch(NAME, stop)
+    assert has_all(store.fetch(NAME))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +166,7 @@ def test_a_manifest_that_can_not_be_right_is_refused(
     file = tmp_path / "bucket" / "org--model" / manifests.NAME
     file.write_bytes(msgspec.json.encode(msgspec.json.decode(file.read_bytes()) | change))
     with pytest.raises(OSError, match=told):
-        machine(tmp_path, stored).fetch(NAME)
+        store_at(tmp_path / "home", stored).fetch(NAME)
 
 
 def test_a_large_object_comes_in_ranges(tmp_path: Path) -> None:

@@ -60,14 +60,9 @@ data "aws_iam_policy_document" "replicas" {
   dynamic "statement" {
     for_each = local.models == null ? [] : [local.models]
     content {
-      sid       = "ListModels"
+      sid       = "AskWhatIsNotThere" # without it S3 says that it is forbidden
       actions   = ["s3:ListBucket"]
       resources = ["arn:aws:s3:::${statement.value[0]}"]
-      condition {
-        test     = "StringLike"
-        variable = "s3:prefix"
-        values   = ["${statement.value[1]}/*"]
-      }
     }
   }
 

@@ -83,7 +83,7 @@ variable "environment_parameter" {
 }
 
 variable "models_uri" {
-  description = "Where base models are kept (LORAPLEX_MODEL_STORE), s3://bucket/prefix. Unset: they are in the image of the machine, or come from the hub."
+  description = "Where base models are kept (LORAPLEX_MODEL_STORE), s3://bucket/prefix. Unset: they are in the machine's image, below /var/lib/loraplex/models, or come from the hub."
   type        = string
   default     = null
 

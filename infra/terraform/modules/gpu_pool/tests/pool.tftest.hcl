@@ -69,7 +69,7 @@ run "the_boot_script_is_in_the_user_data" {
     error_message = "boot.sh is missing."
   }
   assert {
-    condition     = strcontains(base64decode(aws_launch_template.this.user_data), "LORAPLEX_MODEL_STORE='s3://weights/models'")
+    condition     = strcontains(base64decode(aws_launch_template.this.user_data), "LORAPLEX_MODEL_STORE=s3://weights/models")
     error_message = "The replica isn't told where its model is."
   }
   assert {
