@@ -141,9 +141,7 @@ def download(there: Path, here: Path) -> Path:
     folder, client = here / there.name, boto3.client("s3")
     folder.mkdir(parents=True)
     for file in there.iterdir():
-        client.download_file(
-            "bucket", f"{there.parent.name}/{there.name}/{file.name}", folder / file.name
-        )
+        client.download_file("bucket", key_of(file), folder / file.name)
     return folder
 
 
