@@ -10,7 +10,7 @@ from loraplex.store.arriving import Arriving
 from loraplex.store.in_use import hold
 from loraplex.store.model_bucket import ModelBucket
 from loraplex.store.model_room import ModelRoom
-from loraplex.store.models import folder_name, is_whole, touch
+from loraplex.store.models import ModelUnavailable, folder_name, is_whole, touch
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,7 @@ class ModelCopies:
 
     def begin(self, name: str) -> tuple[Path, Arriving | None]:
         """The model's folder, this process' own until it ends; not None: it is on its way there.
-        Another process that fetches it is waited for. Raises NotStored, OSError, ModelUnavailable.
-        """
+        Another process that fetches it is waited for. Raises NotStored, OSError."""
         try:
             manifest = self._bucket.manifest(name)
         except OSError as away:
@@ -45,10 +44,16 @@ class ModelCopies:
             if is_whole(folder):
                 touch(folder)
                 return folder, None
-            self._room.make(folder.name, manifest.size_bytes)
+            self._make_room(f"{name}@{manifest.digest[:12]}", manifest.size_bytes)
             rest = held.pop_all()
             arriving = self._bucket.begin(name, manifest, folder, lambda doing, share: None, rest)
         return folder, arriving
+
+    def _make_room(self, name: str, size_bytes: int) -> None:
+        try:
+            self._room.make(name, size_bytes)
+        except ModelUnavailable as full:  # who uses the others may end
+            raise OSError(str(full)) from full
 
     def _latest(self, name: str) -> Path | None:
         copies = [each for each in self._root.glob(f"{folder_name(name)}@*") if is_whole(each)]
