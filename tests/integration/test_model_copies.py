@@ -123,7 +123,7 @@ def test_room_is_made_by_what_no_process_uses(tmp_path: Path, stored: str) -> No
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as user:
         assert user.stdout is not None and user.stdout.readline() == "holds\n"
-        with pytest.raises(OSError, match="'org/other@.* In use: org/model@"):
+        with pytest.raises(OSError, match=r"'org/other@.* In use: org/model@"):
             copies(tmp_path, stored, quota=2 * SIZE - 1).begin("org/other")
         assert has_all(first)
         user.kill()
