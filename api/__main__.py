@@ -6,9 +6,11 @@ from api.app import build
 from loraplex.garbage import collect_less
 from loraplex.logs import configure
 from loraplex.settings import ApiSettings
+from loraplex.unknown_settings import checked
 
 if __name__ == "__main__":
-    settings = ApiSettings()
+    with checked():
+        settings = ApiSettings()
     configure("api", settings.log_level, settings.log_format)
     app = build(settings)
     collect_less()

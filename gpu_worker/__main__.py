@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 from redis import Redis
 
-from gpu_worker.base_model import base_model
+from gpu_worker.base_model import base_model, in_home
 from gpu_worker.engine.request import ModelRefused
 from gpu_worker.log_lines import LaneLog
 from gpu_worker.prefetch import Prefetch
@@ -30,6 +30,7 @@ from loraplex.logs import configure, logs_to
 from loraplex.messages import ReplicaReport
 from loraplex.settings import WorkerSettings
 from loraplex.store.models import ModelUnavailable
+from loraplex.unknown_settings import checked
 
 if TYPE_CHECKING:
     from gpu_worker.engine.arriving import Arriving
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
     parser.add_argument("--lane", required=True, type=Lane.parse)
     parser.add_argument("--asked-at", type=float, help="Unix seconds: when it was asked for.")
     options = parser.parse_args(arguments)
-    settings = WorkerSettings()
+    with checked():
+        settings = WorkerSettings()
     configure(f"gpu_worker[{options.replica}]", settings.log_level, settings.log_format)
     redis = connect(settings.redis_url)
     broker = WorkerBroker(redis, options.lane, f"{options.replica}:0", settings.lease_s)
@@ -85,8 +87,17 @@ def _began() -> float:
 def _load(settings: WorkerSettings, broker: WorkerBroker, split: Split) -> "Engine":
     """The engine. Its weights begin to come, where they aren't here, before anything is imported;
     meanwhile the files of the adapters that are waited for are read, too."""
-    with base_model(settings, broker.lane.base_model) as (folder, arriving):
-        return _engine(settings, broker, split, folder, arriving)
+    name = broker.lane.base_model
+    with base_model(settings, name) as (folder, arriving):
+        from gpu_worker.engine.arriving import NotArrived
+
+        try:
+            return _engine(settings, broker, split, folder, arriving)
+        except NotArrived as broken:
+            if (home := in_home(settings, name)) is None:
+                raise
+            log.warning("the home folder's is used: %s", broken)
+            return _engine(settings, broker, split, home, None)
 
 
 def _engine(

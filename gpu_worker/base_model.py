@@ -1,6 +1,7 @@
 """Where a replica's base model comes from: the home folder, this machine's copies of what is in a
 bucket, the hub."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from loraplex.store.in_use import hold
 from loraplex.store.model_bucket import model_bucket
 from loraplex.store.model_copies import ModelCopies, NotStored
 from loraplex.store.models import ModelStore, folder_name, is_path
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -40,10 +43,18 @@ def _begin(settings: WorkerSettings, name: str) -> tuple[Path, Arriving | None]:
     copies = ModelCopies(disk or settings.home / "model-copies", bucket, quota)
     try:
         return copies.begin(name)
-    except NotStored as missing:  # nor is it fetched from the hub, by each replica
-        if here is None:
-            raise OSError(f"{missing} A deployment that names it stores it there.") from missing
-        return here, None
+    except OSError as failed:  # nor is it fetched from the hub, by each replica
+        if here is not None:
+            log.warning("the home folder's is used: %s", failed)
+            return here, None
+        if isinstance(failed, NotStored):
+            raise OSError(f"{failed} A deployment that names it stores it there.") from failed
+        raise
+
+
+def in_home(settings: WorkerSettings, name: str) -> Path | None:
+    """Where it is whole, beside what doesn't come."""
+    return None if is_path(name) else _home(settings).find(name)
 
 
 def _home(settings: WorkerSettings) -> ModelStore:

@@ -19,17 +19,19 @@ import psutil
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from loraplex import __version__
+from loraplex import __version__, driver_settings
 from loraplex.broker.connection import UnfitRedis, check, connect, server_version
 from loraplex.database import alembic_config
 from loraplex.database import connect as connect_database
 from loraplex.embedded.record import PlatformRecord
 from loraplex.embedded.valkey import NoServer, find_server
-from loraplex.settings import EmbeddedSettings
-from loraplex.unknown_settings import unknown
+from loraplex.settings import EmbeddedSettings, ScalerSettings, WorkerSettings
+from loraplex.store.model_bucket import model_bucket
+from loraplex.unknown_settings import told, unknown
 
 _FEW_BYTES, _VERY_FEW_BYTES = 5 * 2**30, 2**30
 _SKEW_S, _LONG_SKEW_S = 0.5, 3.0  # a lease is 5 s
@@ -55,10 +57,11 @@ def examine() -> Iterator[Finding]:
     yield Finding(Level.OK, "version", f"Loraplex {__version__}, Python {sys.version.split()[0]}")
     try:
         settings = EmbeddedSettings()
-    except ValidationError as wrong:
-        for error in wrong.errors():
-            name = "_".join(("LORAPLEX", *map(str, error["loc"]))).upper()
-            yield Finding(Level.BAD, "settings", f"{name}: {error['msg']}", "See docs/settings.md.")
+        WorkerSettings()
+        driver_settings.check(ScalerSettings().driver)
+    except (ValidationError, SettingsError) as wrong:
+        for name, text in told(wrong):
+            yield Finding(Level.BAD, "settings", f"{name}={text}", "See docs/settings.md.")
         return
     for text in unknown(os.environ):
         yield Finding(Level.WARN, "settings", text, "See docs/settings.md.")
@@ -69,6 +72,7 @@ def examine() -> Iterator[Finding]:
     yield from _redis(settings, record)
     yield from _database(settings)
     yield from _models(settings.models_dir)
+    yield from _model_store(settings)
     yield from _gpu()
     if record is not None and record.supervised:
         yield from _api(record)
@@ -214,6 +218,20 @@ def _models(folder: Path) -> Iterator[Finding]:
             yield Finding(Level.BAD, "model", f"{model.name}: {wrong}", remedy)
         else:
             yield Finding(Level.OK, "model", model.name)
+
+
+def _model_store(settings: EmbeddedSettings) -> Iterator[Finding]:
+    """The bucket of base models: can it be asked?"""
+    bucket = model_bucket(settings)
+    if bucket is None:
+        return
+    try:
+        bucket.manifest("loraplex/doctor")
+    except OSError as failed:
+        remedy = "See LORAPLEX_MODEL_STORE in docs/settings.md, and AWS' credentials and region."
+        yield Finding(Level.BAD, "model store", str(failed), remedy)
+    else:
+        yield Finding(Level.OK, "model store", f"{bucket} answers")
 
 
 def unloadable(model: Path) -> str:

@@ -10,7 +10,7 @@ import structlog
 
 Format = Literal["line", "json"]
 
-_NOISY = ("httpx", "alembic", "celery.redirected", "filelock")
+_NOISY = ("httpx", "alembic", "botocore", "celery.redirected", "filelock")
 
 
 def configure(process: str, level: str, form: Format = "line") -> None:

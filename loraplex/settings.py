@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -122,6 +123,13 @@ class Settings(BaseSettings):
         description="Locks what users give us in trust (a hub's token while it is needed): 32 "
         "bytes as URL-safe base64. Empty: a file of the home folder, made at first use.",
     )
+
+    @field_validator("model_store", "adapter_store")
+    @classmethod
+    def _is_store(cls, url: str) -> str:
+        if url and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[^?#]*)?|file:///[^?#]+", url):
+            raise ValueError("s3://BUCKET/PREFIX, or file:///FOLDER")
+        return url
 
     @field_validator("secret_key")
     @classmethod
@@ -365,6 +373,14 @@ class WorkerSettings(Settings):
         "models, which its replicas share; `LORAPLEX_MODELS_GIB` bounds it. Unset: models are in "
         "the home folder, copies below it (`model-copies`) where it hasn't one.",
     )
+
+    @field_validator("model_disk", "adapter_disk")
+    @classmethod
+    def _is_folder(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not folder.is_absolute():
+            raise ValueError("a folder of this machine, such as /mnt/nvme/models")
+        return folder
+
     adapter_disk: Path | None = Field(
         None,
         description="Folder for local copies of adapters, for where the home folder lies on a "

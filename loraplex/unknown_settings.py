@@ -1,14 +1,17 @@
-"""All settings' variables; and those that look like settings and are none: misspelt, or of another
-version."""
+"""All settings' variables; what is wrong with those that are set; and those that look like settings
+and are none: misspelt, or of another version."""
 
 import difflib
+import os
+import re
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from pydantic_settings import BaseSettings
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsError
 
-from loraplex.docker_settings import DockerSettings
-from loraplex.ec2_settings import Ec2Settings
-from loraplex.kubernetes_settings import KubernetesSettings
+from loraplex.driver_settings import BY_DRIVER
 from loraplex.settings import (
     ApiSettings,
     ClientSettings,
@@ -17,10 +20,11 @@ from loraplex.settings import (
     WorkerSettings,
 )
 
-KINDS = (
+KINDS: tuple[type[BaseSettings], ...] = (
     *(ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings),
-    *(DockerSettings, Ec2Settings, KubernetesSettings),
+    *BY_DRIVER.values(),
 )
+_ALL: tuple[type[BaseSettings], ...] = (*KINDS, ClientSettings)
 # Of the command line and of tests.
 _OTHERS = {"LORAPLEX_IMPORT_TOKEN", "LORAPLEX_TOOLS", "LORAPLEX_E2E", "LORAPLEX_BENCH_VLLM"}
 
@@ -31,9 +35,32 @@ def variable(kind: type[BaseSettings], name: str) -> str:
 
 def unknown(names: Iterable[str]) -> Iterator[str]:
     """What to tell of each, perhaps with what was meant."""
-    kinds = (*KINDS, ClientSettings)
-    known = {variable(kind, name) for kind in kinds for name in kind.model_fields} | _OTHERS
+    known = {variable(kind, name) for kind in _ALL for name in kind.model_fields} | _OTHERS
     for name in sorted(names):
         if name.startswith("LORAPLEX_") and name not in known:
             meant = difflib.get_close_matches(name, known, n=1)
             yield f"{name} is no setting" + (f"; is {meant[0]} meant?" if meant else "")
+
+
+def told(wrong: ValidationError | SettingsError) -> Iterator[tuple[str, str]]:
+    """Of each setting that is wrong: its variable, and what is wrong with what it is set to."""
+    if isinstance(wrong, SettingsError):  # one that isn't the JSON that it should be
+        field = re.findall(r'field "(\w+)"', str(wrong))[0]
+        named = [variable(kind, field) for kind in KINDS if field in kind.model_fields]
+        name = next((name for name in named if name in os.environ), named[0])
+        yield name, f"{os.environ.get(name)!r}: it is no JSON: {wrong.__cause__}"
+        return
+    kind = next(kind for kind in _ALL if kind.__name__ == wrong.title)
+    for error in wrong.errors():
+        first, *rest = map(str, error["loc"])
+        where = f"{'.'.join(rest)}: " if rest else ""
+        yield variable(kind, first), f"{error['input']!r}: {where}{error['msg']}"
+
+
+@contextmanager
+def checked() -> Iterator[None]:
+    """A process whose settings are wrong ends with a line for each."""
+    try:
+        yield
+    except (ValidationError, SettingsError) as wrong:
+        sys.exit("\n".join(f"error: {name}={text}" for name, text in told(wrong)))

@@ -1,6 +1,9 @@
 """`python -m scheduler`: the scaler."""
 
-from scheduler.scaler import main
+from loraplex.unknown_settings import checked
 
 if __name__ == "__main__":
-    main()
+    with checked():
+        from scheduler.scaler import main  # whose tasks read settings, too
+
+        main()

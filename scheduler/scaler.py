@@ -37,7 +37,7 @@ from scheduler.tasks.budgets import check_budgets
 from scheduler.tasks.compare import compare_laws
 from scheduler.tasks.deliveries import deliver
 from scheduler.tasks.evaluations import score_evaluation
-from scheduler.tasks.imports import prepare_deployment
+from scheduler.tasks.imports import prepare_deployment, store_models
 from scheduler.tasks.replicas import kill_replica, start_replica, stop_replica
 from scheduler.tasks.storage import clean_storage
 from scheduler.tasks.training import run_training
@@ -186,6 +186,7 @@ class Scaler:
             (check_budgets, self._settings.budget_check_s),
             (clean_storage, _STORAGE_EACH_S),
             (resume_imports, SILENT_S / 2),
+            *([(store_models, _STORAGE_EACH_S)] if self._settings.model_store else []),
         ):
             if time.monotonic() >= self._routines_from.get(task.name, 0.0):
                 self._routines_from[task.name] = time.monotonic() + each_s

@@ -66,13 +66,12 @@ for module in (
 def main() -> None:
     try:
         app()
-    except ValidationError as wrong:
-        for error in wrong.errors():
-            setting = "_".join(("LORAPLEX", *map(str, error["loc"]))).upper()
-            fail(f"{setting}={error['input']!r}: {error['msg']}")
+    except (ValidationError, SettingsError) as wrong:
+        from loraplex.unknown_settings import told
+
+        for name, text in told(wrong):
+            fail(f"{name}={text}")
         sys.exit(2)
-    except SettingsError as wrong:  # one that isn't the JSON that it should be
-        sys.exit(fail(f"{wrong}: {wrong.__cause__}").exit_code)
     except OSError as failed:  # a home that can't be made or written, mostly
         sys.exit(fail(str(failed)).exit_code)
 

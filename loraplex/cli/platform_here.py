@@ -12,11 +12,11 @@ import psutil
 import typer
 from rich.table import Table
 
-from loraplex import detached
+from loraplex import detached, driver_settings
 from loraplex.cli import demo
 from loraplex.cli.client import Client, err, fail, out, print_json, print_table
 from loraplex.embedded.record import PlatformRecord, end
-from loraplex.embedded.supervisor import CannotStart, Supervisor, clean_up
+from loraplex.embedded.supervisor import CannotStart, Supervisor, clean_up, stop_replicas
 from loraplex.embedded.valkey import NoServer
 from loraplex.settings import ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings
 from loraplex.store.models import DEMO_MODEL, ModelStore, ModelUnavailable
@@ -25,7 +25,9 @@ from loraplex.unknown_settings import unknown
 
 def up(*, detach: bool, no_demo: bool) -> None:
     settings = EmbeddedSettings()
-    ScalerSettings(), WorkerSettings()  # what is wrong with theirs is told here, not in a log
+    # What is wrong with the others' settings is told here, not in a log.
+    WorkerSettings()
+    driver_settings.check(ScalerSettings().driver)
     for text in unknown(os.environ):
         err.print(f"warning: {text}")
     record = PlatformRecord.load(settings.home)
@@ -153,6 +155,8 @@ def down() -> None:
     left = PlatformRecord.load(settings.home)
     if left is not None:  # the supervisor was killed, or is stuck
         clean_up(settings, left)
+    if (driver := ScalerSettings().driver) != "process" and (reason := stop_replicas(settings)):
+        raise fail(f"Stopped, but replicas may still run, and cost ({driver}): {reason}")
     out.print("Stopped. Nothing is left running.")
 
 

@@ -161,13 +161,17 @@ def _celery_worker(name: str, queues: str) -> list[str]:
     ]
 
 
-def stop_replicas(settings: ApiSettings) -> None:
-    """End every replica of this home, whoever started it."""
-    subprocess.run(
+def stop_replicas(settings: ApiSettings) -> str:
+    """End every replica of this home, whoever started it. Not empty: why some may still run."""
+    done = subprocess.run(
         [sys.executable, "-m", "scheduler.drivers.choose"],
         env=os.environ | {"LORAPLEX_HOME": str(settings.home)},
-        check=True,
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    last = done.stderr.strip().rpartition("\n")[2]
+    return last or f"exit code {done.returncode}" if done.returncode else ""
 
 
 def clean_up(settings: ApiSettings, record: PlatformRecord) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from loraplex.store.manifest import Manifest, digest_at
 from loraplex.store.models import MARK
-from loraplex.store.ranges import Read, bring, connections
+from loraplex.store.ranges import Damaged, Read, bring, connections
 
 log = logging.getLogger(__name__)
 
@@ -23,19 +23,21 @@ Block = tuple[str, int, int, str]  # file, from …, to before …, digest
 
 
 class Arriving:
-    """`read` gives what reads a file of it, `tell` is called with the bytes that are here, `held`
-    is closed when all is there or nothing more comes."""
+    """`read` gives what reads a file of it below `url`, `tell` is called with the bytes that are
+    here, `held` is closed when all is there or nothing more comes."""
 
     def __init__(
         self,
         folder: Path,
         manifest: Manifest,
+        url: str,
         read: Callable[[str], Read],
         tell: Callable[[int], None],
         held: ExitStack,
     ) -> None:
         self._folder = folder
         self._manifest = manifest
+        self._url = url
         self._read = {name: read(name) for name in manifest.files}
         self._tell = tell
         self._begun = time.monotonic()
@@ -106,8 +108,12 @@ class Arriving:
     def _bring(self, name: str, start: int, end: int, digest: str) -> None:
         descriptor, known = self._files[name]
         kept = known and digest_at(descriptor, start, end) == digest
-        if not kept:
-            bring(self._read[name], descriptor, start, end, digest)
+        try:
+            if not kept:
+                bring(self._read[name], descriptor, start, end, digest)
+        except Damaged as damaged:
+            remedy = "Remove the object: it is stored again within the hour."
+            raise Damaged(f"{self._url}/{name}: {damaged}. {remedy}") from damaged
         with self._counts:
             self._here += end - start
             self._kept += kept * (end - start)

@@ -62,6 +62,16 @@ class Bucket:
             found = obstore.get(self._store, path, options={"range": (0, most)})
             return memoryview(found.bytes()), found.meta["size"]
 
+    def size(self, path: str) -> int | None:
+        """None: there is no such object."""
+        import obstore
+
+        try:
+            with self._told(path):
+                return obstore.head(self._store, path)["size"]
+        except FileNotFoundError:
+            return None
+
     def put(self, path: str, content: Path | bytes) -> None:
         import obstore
 

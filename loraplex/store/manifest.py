@@ -34,6 +34,13 @@ class Manifest(msgspec.Struct, frozen=True):
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files.values())
 
+    def fits(self, folder: Path) -> bool:
+        """By the files' sizes."""
+        return all(
+            (folder / name).exists() and (folder / name).stat().st_size == file.size_bytes
+            for name, file in self.files.items()
+        )
+
     def blocks(self, file: str) -> Iterable[tuple[int, int, str]]:
         """From …, to before …, digest."""
         stored = self.files[file]

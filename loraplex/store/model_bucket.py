@@ -51,7 +51,7 @@ class ModelBucket:
         def read(file: str) -> Read:
             return partial(self._bucket.read, f"{where}/{file}")
 
-        arriving = Arriving(folder, manifest, read, here, held)
+        arriving = Arriving(folder, manifest, f"{self}/{where}", read, here, held)
         try:
             arriving.wait_beginning()
         except BaseException:
@@ -60,25 +60,25 @@ class ModelBucket:
         return arriving
 
     def publish(self, name: str, folder: Path, tell: Tell, note: Path) -> None:
-        """If this content isn't there. `note` keeps what was found out, so that the folder isn't
-        read each time."""
+        """What of this content isn't there. `note` keeps what was found out of the folder, so that
+        it isn't read each time."""
         there, known = self.manifest(name), note.read_text() if note.exists() else ""
         if there is not None and known == _found_out(there, folder):
-            return
-        tell(f"reading {name}", None)
-        manifest = manifests.of_folder(folder, self._block)
-        if there is None or there.digest != manifest.digest:
-            self._store(name, manifest, folder, tell)
-        note.write_text(_found_out(manifest, folder))
-
-    def _store(self, name: str, manifest: Manifest, folder: Path, tell: Tell) -> None:
+            manifest = there
+        else:
+            tell(f"reading {name}", None)
+            manifest = manifests.of_folder(folder, self._block)
+            note.write_text(_found_out(manifest, folder))
         sent = 0
         for file, stored in manifest.files.items():
-            share = sent / manifest.size_bytes
-            tell(mib_of("storing", name, sent, manifest.size_bytes), share)
-            self._bucket.put(f"{folder_name(name)}/{manifest.digest}/{file}", folder / file)
+            path = f"{folder_name(name)}/{manifest.digest}/{file}"
+            if self._bucket.size(path) != stored.size_bytes:
+                share = sent / manifest.size_bytes
+                tell(mib_of("storing", name, sent, manifest.size_bytes), share)
+                self._bucket.put(path, folder / file)
             sent += stored.size_bytes
-        self._bucket.put(f"{folder_name(name)}/{manifests.NAME}", manifests.encode(manifest))
+        if there is None or there.digest != manifest.digest:
+            self._bucket.put(f"{folder_name(name)}/{manifests.NAME}", manifests.encode(manifest))
 
 
 def _found_out(manifest: Manifest, folder: Path) -> str:

@@ -41,7 +41,7 @@ class ModelCopies:
         hold(folder)
         with ExitStack() as held:
             held.enter_context(locked(self._root / f".{folder.name}.lock"))
-            if is_whole(folder):
+            if is_whole(folder) and manifest.fits(folder):
                 touch(folder)
                 return folder, None
             self._make_room(f"{name}@{manifest.digest[:12]}", manifest.size_bytes)

@@ -67,7 +67,9 @@ class ModelRoom:
             (m for m in here if m.name not in needed), key=lambda model: model.used_at
         )
         if excess > sum(model.size_bytes for model in unneeded):
-            in_use = sorted(model.name for model in here if model.name in needed)
+            in_use = sorted(
+                f"{model.name} ({_gib(model.size_bytes)})" for model in here if model.name in needed
+            )
             raise ModelUnavailable(
                 f"Base model {name!r} takes {_gib(size_bytes)}; base models may take "
                 f"{_gib(quota)} (LORAPLEX_MODELS_GIB). In use: {', '.join(in_use) or 'none'}."

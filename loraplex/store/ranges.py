@@ -31,7 +31,7 @@ def bring(read: Read, descriptor: int, start: int, end: int, digest: str | None 
         try:
             content = read(start, end)
             if digest is not None and hashlib.sha256(content).hexdigest() != digest:
-                raise Damaged(f"Bytes {start} to {end} were damaged on their way, {_TRIES} times.")
+                raise Damaged(f"bytes {start} to {end} aren't what was stored")
         except FileNotFoundError:
             raise
         except OSError:

@@ -1,9 +1,12 @@
 """The driver that the settings name; as a command: stop all replicas (the platform goes down)."""
 
+import sys
+
 from loraplex.docker_settings import DockerSettings
 from loraplex.ec2_settings import Ec2Settings
 from loraplex.kubernetes_settings import KubernetesSettings
 from loraplex.settings import ScalerSettings
+from loraplex.unknown_settings import checked
 from scheduler.drivers.base import Driver
 from scheduler.drivers.process import ProcessDriver
 
@@ -31,4 +34,8 @@ def stop_all(driver: Driver) -> None:
 
 
 if __name__ == "__main__":
-    stop_all(driver_for(ScalerSettings()))
+    with checked():
+        try:
+            stop_all(driver_for(ScalerSettings()))
+        except OSError as failed:
+            sys.exit(str(failed))

@@ -9,8 +9,9 @@ from loraplex.broker.connection import connect as connect_redis
 from loraplex.database import connect
 from loraplex.entities import Deployment, Revision
 from loraplex.keys import WAKE_CHANNEL
+from loraplex.needed_models import needed_models
 from loraplex.status import ADMITTING, Event, Status
-from loraplex.store.models import ModelBusy, ModelUnavailable
+from loraplex.store.models import ModelBusy, ModelUnavailable, is_path
 from scheduler.base_models import store_with_room
 from scheduler.tasks.app import app, settings
 from scheduler.tasks.progress import ProgressRow
@@ -46,6 +47,20 @@ def prepare_deployment(deployment_id: str) -> None:
         event, reason = Event.ARTEFACTS_FAILED, f"{type(failed).__name__}: {failed}"
     _settle(deployment_id, target, event, reason)
     _redis.publish(WAKE_CHANNEL, deployment_id)
+
+
+@app.task
+def store_models() -> None:
+    """Into the bucket what deployments need and it lacks: of before there was one, lost since."""
+    with Session(_engine) as session:
+        needed = needed_models(session)
+    for name in sorted(needed):
+        folder = None if is_path(name) else _models.find(name)
+        try:
+            if folder is not None:
+                _models.publish(name, folder, lambda doing, progress: None)
+        except OSError as failed:
+            log.warning("%s could not be stored: %s", name, failed)
 
 
 def _wanted(deployment: Deployment) -> bool:

@@ -104,7 +104,8 @@ def test_a_damaged_block_is_not_believed_and_the_others_stay(
     right = stored_file.read_bytes()
     stored_file.write_bytes(right[: 4 * BLOCK] + bytes(BLOCK))
     store = store_at(tmp_path / "home", stored)
-    with pytest.raises(ranges.Damaged, match="4000 to 5000"):
+    told = r"file:///.*/model-1.safetensors: bytes 4000 to 5000 .*Remove the object"
+    with pytest.raises(ranges.Damaged, match=told):
         store.fetch(NAME)
     assert store.find(NAME) is None
     stored_file.write_bytes(right)
@@ -175,3 +176,15 @@ def test_a_large_object_comes_in_ranges(tmp_path: Path) -> None:
     with (tmp_path / "y").open("wb") as file:
         ranges.bring_all(Bucket(f"file://{tmp_path}"), "x", file.fileno())
     assert (tmp_path / "y").read_bytes() == content
+
+
+def test_objects_that_are_lost_or_cut_off_are_stored_again(tmp_path: Path, stored: str) -> None:
+    home = store_at(tmp_path / "home", stored)
+    folder = write(home.root / "org--model")
+    (weights,) = (tmp_path / "bucket").glob("org--model/*/model-1.safetensors")
+    (config,) = (tmp_path / "bucket").glob("org--model/*/config.json")
+    for _ in range(2):  # the folder is read, the folder is known
+        weights.write_bytes(b"cut off")
+        config.unlink()
+        home.publish(NAME, folder, lambda *_: None)
+        assert has_all(store_at(tmp_path / "elsewhere", stored).fetch(NAME))

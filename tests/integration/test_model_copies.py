@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_worker.base_model import base_model
+from gpu_worker.base_model import base_model, in_home
 from loraplex.settings import WorkerSettings
 from loraplex.store import in_use
 from loraplex.store.arriving import Arriving
@@ -182,6 +182,29 @@ def test_a_model_that_the_bucket_has_not_yet_is_read_from_the_home_or_told(
     home = write(tmp_path / "home" / "models" / "org--new")
     with base_model(settings, "org/new") as found:
         assert found == (home, None)
+
+
+def test_what_the_bucket_can_not_give_is_read_from_the_home(
+    tmp_path: Path, stored: str, reads: Reads
+) -> None:
+    (config,) = (tmp_path / "bucket").glob("org--model/*/config.json")
+    config.write_bytes(b"[]")
+    settings = replica(tmp_path, model_store=stored, model_disk=tmp_path / "disk")
+    with pytest.raises(OSError, match=r"config\.json: bytes 0 to 2"), base_model(settings, NAME):
+        raise AssertionError("it is damaged")
+    home = write(tmp_path / "home" / "models" / "org--model")
+    with base_model(settings, NAME) as found:
+        assert found == (home, None)
+    assert in_home(settings, NAME) == home
+
+
+def test_a_copy_that_was_cut_off_is_mended(tmp_path: Path, stored: str, reads: Reads) -> None:
+    folder = fetched(copies(tmp_path, stored))
+    (folder / "model-1.safetensors").write_bytes(FILES["model-1.safetensors"][:BLOCK])
+    reads.of.clear()
+    assert fetched(copies(tmp_path, stored)) == folder
+    assert has_all(folder)
+    assert {name for name, _ in reads.of} == {"model-1.safetensors"}
 
 
 def test_a_replica_that_fails_meanwhile_fetches_no_more(

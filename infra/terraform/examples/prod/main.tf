@@ -24,12 +24,13 @@ module "network" {
 }
 
 module "data" {
-  source     = "../../modules/data"
-  name       = var.name
-  vpc_id     = module.network.vpc_id
-  subnet_ids = module.network.private_subnet_ids
-  protect    = var.protect
-  ami_id     = var.valkey_ami_id
+  source      = "../../modules/data"
+  name        = var.name
+  vpc_id      = module.network.vpc_id
+  subnet_ids  = module.network.private_subnet_ids
+  protect     = var.protect
+  ami_id      = var.valkey_ami_id
+  valkey_type = var.valkey_type
 }
 
 module "dns" {
@@ -52,6 +53,7 @@ module "control_plane" {
   bucket                   = module.data.bucket
   home                     = module.data.home
   certificate_arn          = module.dns.certificate_arn
+  apis                     = var.apis
   allowed_cidrs            = var.allowed_cidrs
   protect                  = var.protect
   driver_policies          = { for name, each in module.pools : name => each.driver_policy }

@@ -68,6 +68,18 @@ variable "protect" {
   default     = true
 }
 
+variable "apis" {
+  description = "API containers: as many at least, at most. They scale by their CPU."
+  type        = object({ min = number, max = number })
+  default     = { min = 2, max = 10 }
+}
+
+variable "valkey_type" {
+  description = "Instance type of the queue (arm64). Unset: t4g.medium; docs/capacity.md says when it gets full."
+  type        = string
+  default     = null
+}
+
 variable "valkey_ami_id" {
   type    = string
   default = null
