@@ -28,9 +28,9 @@ from loraplex.broker.worker import WorkerBroker
 from loraplex.keys import Lane
 from loraplex.logs import configure, logs_to
 from loraplex.messages import ReplicaReport
-from loraplex.settings import WorkerSettings
 from loraplex.store.models import ModelUnavailable
 from loraplex.unknown_settings import checked
+from loraplex.worker_settings import WorkerSettings
 
 if TYPE_CHECKING:
     from gpu_worker.engine.arriving import Arriving

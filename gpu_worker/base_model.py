@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loraplex.settings import WorkerSettings
 from loraplex.store.arriving import Arriving
 from loraplex.store.in_use import hold
 from loraplex.store.model_bucket import model_bucket
 from loraplex.store.model_copies import ModelCopies, NotStored
 from loraplex.store.models import ModelStore, folder_name, is_path
+from loraplex.worker_settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 

@@ -29,9 +29,10 @@ from loraplex.database import alembic_config
 from loraplex.database import connect as connect_database
 from loraplex.embedded.record import PlatformRecord
 from loraplex.embedded.valkey import NoServer, find_server
-from loraplex.settings import EmbeddedSettings, ScalerSettings, WorkerSettings
+from loraplex.settings import EmbeddedSettings, ScalerSettings
 from loraplex.store.model_bucket import model_bucket
 from loraplex.unknown_settings import told, unknown
+from loraplex.worker_settings import WorkerSettings
 
 _FEW_BYTES, _VERY_FEW_BYTES = 5 * 2**30, 2**30
 _SKEW_S, _LONG_SKEW_S = 0.5, 3.0  # a lease is 5 s

@@ -4,6 +4,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 def is_locked(descriptor: int) -> bool:
@@ -22,6 +23,20 @@ def is_held(file: Path) -> bool:
             return not is_locked(opened.fileno())
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def if_free(file: Path) -> Iterator[bool]:
+    """True: it is ours until the end of the block. False: another process has it."""
+    with file.open("a") as opened:
+        yield is_locked(opened.fileno())
+
+
+def shared(file: Path) -> IO[str]:
+    """Held with others until it is closed; whoever has it alone is waited for. Raises OSError."""
+    opened = file.open("a")
+    fcntl.flock(opened, fcntl.LOCK_SH)
+    return opened
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from loraplex.settings import (
     ClientSettings,
     EmbeddedSettings,
     ScalerSettings,
-    WorkerSettings,
 )
+from loraplex.worker_settings import WorkerSettings
 
 KINDS: tuple[type[BaseSettings], ...] = (
     *(ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings),

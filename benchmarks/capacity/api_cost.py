@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 
+from benchmarks.capacity.cpu import cpu_s
 from benchmarks.delivery.processes import Processes
 from benchmarks.delivery.readers import Reader, read_all
 
@@ -33,18 +34,18 @@ def measure(processes: Processes, server: int, rounds: int) -> ApiCost:
     shapes, spent, sent = list[tuple[float, ...]](), list[float](), 0.0
     for streams, tokens in POINTS:
         end = processes.replica("fake", 0.0, streams)
-        before = _cpu(api)
+        before = cpu_s(api)
         readers = read_all(port, key, streams, tokens)
-        spent.append(_cpu(api) - before)
+        spent.append(cpu_s(api) - before)
         shapes.append((end()["steps"], streams * tokens, streams))
         sent = sum(map(_bytes, readers)) / streams / tokens
     end = processes.replica("fake", 0.0, SHORT[0])
-    before, of_redis = _cpu(api), _cpu(redis)
+    before, of_redis = cpu_s(api), cpu_s(redis)
     for _ in range(rounds):
         read_all(port, key, *SHORT)
     requests = SHORT[0] * rounds
-    spent.append(_cpu(api) - before)
-    redis_request = (_cpu(redis) - of_redis) / requests
+    spent.append(cpu_s(api) - before)
+    redis_request = (cpu_s(redis) - of_redis) / requests
     shapes.append((end()["steps"], requests, requests))
     taken = np.array(spent)
     fit = np.linalg.lstsq(np.array(shapes) / taken[:, None], np.ones(len(taken)), rcond=None)[0]
@@ -74,10 +75,6 @@ def _stream_bytes(processes: Processes, api: psutil.Process) -> float:
 def _the_api() -> psutil.Process:
     (found,) = (each for each in psutil.Process().children() if each.cmdline()[-1] == "api")
     return found
-
-
-def _cpu(process: psutil.Process) -> float:
-    return sum(process.cpu_times()[:2])
 
 
 def _bytes(reader: Reader) -> int:

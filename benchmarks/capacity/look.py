@@ -14,6 +14,7 @@ import psutil
 import redis
 from sqlmodel import Session
 
+from benchmarks.capacity.cpu import cpu_s
 from loraplex.broker.scaler import ScalerBroker
 from loraplex.broker.worker import WorkerBroker
 from loraplex.database import connect, migrate
@@ -117,7 +118,7 @@ class Installation:
         collect_less()  # as the scaler
         for number in range(looks + 1):  # the first learns what there is
             if number == 1:
-                before = sum(self._server.cpu_times()[:2])
+                before = cpu_s(self._server)
             began = time.perf_counter()
             world = observe(rows, broker, self._driver)
             look = reconcile(world, memory.known, rules)
@@ -127,6 +128,6 @@ class Installation:
             usage.run(world.lanes)
             charts.look(world)
             took.append(time.perf_counter() - began)
-        spent = sum(self._server.cpu_times()[:2]) - before
+        spent = cpu_s(self._server) - before
         broker.resign()
         return LookCost(self._deployments, places, float(np.median(took[1:])), spent / looks)

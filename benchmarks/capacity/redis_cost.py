@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import redis
 
+from benchmarks.capacity.cpu import cpu_s
 from benchmarks.delivery.processes import until
 from loraplex.broker.worker import StepResult, WorkerBroker
 from loraplex.keys import Lane, reply_channel
@@ -75,10 +76,10 @@ def _point(
         broker.commit(result, report)
 
     step(0)
-    before, spent = client.info(), sum(process.cpu_times()[:2])
+    before, spent = client.info(), cpu_s(process)
     for position in range(1, steps + 1):
         step(position)
-    spent, after = sum(process.cpu_times()[:2]) - spent, client.info()
+    spent, after = cpu_s(process) - spent, client.info()
     grown = {
         name: after[name] - before[name]
         for name in ("total_net_input_bytes", "total_net_output_bytes", "used_memory")

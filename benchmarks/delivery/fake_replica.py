@@ -23,7 +23,7 @@ from loraplex.broker.connection import connect
 from loraplex.broker.worker import WorkerBroker
 from loraplex.keys import Lane
 from loraplex.metrics.served import serving_metrics
-from loraplex.settings import WorkerSettings
+from loraplex.worker_settings import WorkerSettings
 
 FIRST_TOKEN = 1000  # any ids of the vocabulary
 TOKENS = 4000

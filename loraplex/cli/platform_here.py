@@ -18,9 +18,10 @@ from loraplex.cli.client import Client, err, fail, out, print_json, print_table
 from loraplex.embedded.record import PlatformRecord, end
 from loraplex.embedded.supervisor import CannotStart, Supervisor, clean_up, stop_replicas
 from loraplex.embedded.valkey import NoServer
-from loraplex.settings import ApiSettings, EmbeddedSettings, ScalerSettings, WorkerSettings
+from loraplex.settings import ApiSettings, EmbeddedSettings, ScalerSettings
 from loraplex.store.models import DEMO_MODEL, ModelStore, ModelUnavailable
 from loraplex.unknown_settings import unknown
+from loraplex.worker_settings import WorkerSettings
 
 
 def up(*, detach: bool, no_demo: bool) -> None:

@@ -43,7 +43,7 @@ class ModelBucket:
     ) -> Arriving:
         """Fetch it into `folder`; `held` is closed when all is there or nothing more comes. Returns
         when all is there but the weights."""
-        size, where = manifest.size_bytes, f"{folder_name(name)}/{manifest.digest}"
+        size, where = manifest.size_bytes, _where(name, manifest)
 
         def here(count: int) -> None:
             tell(mib_of("fetching", name, count, size), count / size)
@@ -69,16 +69,19 @@ class ModelBucket:
             tell(f"reading {name}", None)
             manifest = manifests.of_folder(folder, self._block)
             note.write_text(_found_out(manifest, folder))
-        sent = 0
+        sent, size, where = 0, manifest.size_bytes, _where(name, manifest)
         for file, stored in manifest.files.items():
-            path = f"{folder_name(name)}/{manifest.digest}/{file}"
-            if self._bucket.size(path) != stored.size_bytes:
-                share = sent / manifest.size_bytes
-                tell(mib_of("storing", name, sent, manifest.size_bytes), share)
-                self._bucket.put(path, folder / file)
+            if self._bucket.size(f"{where}/{file}") != stored.size_bytes:
+                tell(mib_of("storing", name, sent, size), sent / size)
+                self._bucket.put(f"{where}/{file}", folder / file)
             sent += stored.size_bytes
         if there is None or there.digest != manifest.digest:
             self._bucket.put(f"{folder_name(name)}/{manifests.NAME}", manifests.encode(manifest))
+
+
+def _where(name: str, manifest: Manifest) -> str:
+    """In the bucket."""
+    return f"{folder_name(name)}/{manifest.digest}"
 
 
 def _found_out(manifest: Manifest, folder: Path) -> str:

@@ -37,14 +37,15 @@ class ModelCopies:
             return folder, None
         if manifest is None:
             raise NotStored(f"Base model {name!r} isn't in {self._bucket}.")
-        folder = self._root / f"{folder_name(name)}@{manifest.digest[:12]}"
+        copy = f"{name}@{manifest.digest[:12]}"
+        folder = self._root / folder_name(copy)
         hold(folder)
         with ExitStack() as held:
             held.enter_context(locked(self._root / f".{folder.name}.lock"))
             if is_whole(folder) and manifest.fits(folder):
                 touch(folder)
                 return folder, None
-            self._make_room(f"{name}@{manifest.digest[:12]}", manifest.size_bytes)
+            self._make_room(copy, manifest.size_bytes)
             rest = held.pop_all()
             arriving = self._bucket.begin(name, manifest, folder, lambda doing, share: None, rest)
         return folder, arriving

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loraplex.first_line import first_line
-from loraplex.locked import is_locked, locked
+from loraplex.locked import if_free, locked
 
 if TYPE_CHECKING:
     from loraplex.store.model_bucket import ModelBucket
@@ -273,8 +273,8 @@ def mib_of(doing: str, name: str, here: float, total: float) -> str:
 def _locked(path: Path) -> Iterator[None]:
     """One process at a time; the kernel frees the lock of one that dies. Raises ModelBusy."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        if not is_locked(file.fileno()):
+    with if_free(path) as ours:
+        if not ours:
             raise ModelBusy(f"{path.name} is held")
         yield
 

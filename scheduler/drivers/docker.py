@@ -19,8 +19,9 @@ from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig
 
 from loraplex.docker_settings import DockerSettings
-from loraplex.settings import ScalerSettings, WorkerSettings
+from loraplex.settings import ScalerSettings
 from loraplex.unknown_settings import variable
+from loraplex.worker_settings import WorkerSettings
 from scheduler.drivers.base import ReplicaSpec, Running
 
 GRACE_S = 3

@@ -88,7 +88,9 @@ class Ec2Driver:
             if self._looked is not None and time.monotonic() - self._looked[0] < _LOOK_EACH_S:
                 return self._looked[1]
             with _told():
-                found = builtins.list(self._look(self._warm.kept(self._instances())))
+                instances = self._instances()
+                self._warm.keep(instances)
+                found = builtins.list(self._look(instances))
             self._looked = (time.monotonic(), found)
             return found
 

@@ -39,16 +39,16 @@ class WarmInstances:
                 return True
         return False
 
-    def kept(self, known: list[Instance]) -> list[Instance]:
-        """As many as each pool wants, made and ended; `known`, for who looks at them next."""
-        if time.monotonic() >= self._ask_from:
-            for name, pool in self._settings.pools.items():
-                try:
-                    self._keep(name, pool, known)
-                except ClientError as refused:
-                    self._ask_from = time.monotonic() + FAILURE_KEPT_S
-                    log.warning("EC2 pool %r has no instance more that waits: %s", name, refused)
-        return known
+    def keep(self, known: list[Instance]) -> None:
+        """As many as each pool wants: make and end some."""
+        if time.monotonic() < self._ask_from:
+            return
+        for name, pool in self._settings.pools.items():
+            try:
+                self._keep(name, pool, known)
+            except ClientError as refused:
+                self._ask_from = time.monotonic() + FAILURE_KEPT_S
+                log.warning("EC2 pool %r has no instance more that waits: %s", name, refused)
 
     def _keep(self, name: str, pool: Ec2Pool, known: list[Instance]) -> None:
         waiting = [each for each in known if each.waits_in(name)]

@@ -11,6 +11,7 @@ from loraplex.apikeys import FIRST_TENANT
 from loraplex.database import connect, migrate
 from loraplex.entities import Tenant
 from loraplex.settings import ScalerSettings
+from tests.a_model_bucket import FILES, Reads, publish, write
 
 
 @pytest.fixture
@@ -27,3 +28,18 @@ def database(settings: ScalerSettings) -> Iterator[Engine]:
         session.commit()
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    return Reads(monkeypatch)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> str:
+    """The URL of a bucket that has two models of one size."""
+    url = f"file://{tmp_path}/bucket"
+    publish(url, write(tmp_path / "fetched"))
+    other = FILES | {"model-2.safetensors": bytes(len(FILES["model-2.safetensors"]))}
+    publish(url, write(tmp_path / "other", other), "org/other")
+    return url

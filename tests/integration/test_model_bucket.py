@@ -19,19 +19,6 @@ from tests.fakes.s3 import s3 as an_s3
 
 
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    return Reads(monkeypatch)
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> str:
-    """The URL of a bucket that has the model."""
-    url = f"file://{tmp_path}/bucket"
-    publish(url, write(tmp_path / "fetched"))
-    return url
-
-
-@pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with an_s3() as environment:
         for name, value in environment.items():

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from gpu_worker.base_model import base_model, in_home
-from loraplex.settings import WorkerSettings
 from loraplex.store import in_use
 from loraplex.store.arriving import Arriving
 from loraplex.store.model_bucket import ModelBucket
 from loraplex.store.model_copies import ModelCopies, NotStored
 from loraplex.store.models import is_whole
+from loraplex.worker_settings import WorkerSettings
 from tests.a_model_bucket import BLOCK, BLOCKS, FILES, NAME, Reads, has_all, publish, write
 
 SIZE = sum(map(len, FILES.values()))
@@ -37,21 +37,6 @@ def this_process_uses_nothing() -> Iterator[None]:
 def let_go() -> None:
     while in_use._HELD:
         in_use._HELD.pop().close()
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    return Reads(monkeypatch)
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> str:
-    """The URL of a bucket that has two models of one size."""
-    url = f"file://{tmp_path}/bucket"
-    publish(url, write(tmp_path / "fetched"))
-    other = FILES | {"model-2.safetensors": bytes(len(FILES["model-2.safetensors"]))}
-    publish(url, write(tmp_path / "other", other), "org/other")
-    return url
 
 
 def copies(tmp_path: Path, url: str, quota: int | None = None) -> ModelCopies:

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from loraplex import driver_settings
-from loraplex.settings import ScalerSettings, WorkerSettings
+from loraplex.settings import ScalerSettings
 from loraplex.unknown_settings import checked, told
+from loraplex.worker_settings import WorkerSettings
 
 POOL = {"template": "lt-0a", "types": ["g6.xlarge"], "subnets": ["subnet-1"]}
 
