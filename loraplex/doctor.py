@@ -23,16 +23,15 @@ from pydantic_settings import SettingsError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from loraplex import __version__, driver_settings
+from loraplex import __version__
 from loraplex.broker.connection import UnfitRedis, check, connect, server_version
 from loraplex.database import alembic_config
 from loraplex.database import connect as connect_database
 from loraplex.embedded.record import PlatformRecord
 from loraplex.embedded.valkey import NoServer, find_server
-from loraplex.settings import EmbeddedSettings, ScalerSettings
+from loraplex.settings import EmbeddedSettings
 from loraplex.store.model_bucket import model_bucket
-from loraplex.unknown_settings import told, unknown
-from loraplex.worker_settings import WorkerSettings
+from loraplex.unknown_settings import check_all, told, unknown
 
 _FEW_BYTES, _VERY_FEW_BYTES = 5 * 2**30, 2**30
 _SKEW_S, _LONG_SKEW_S = 0.5, 3.0  # a lease is 5 s
@@ -58,8 +57,7 @@ def examine() -> Iterator[Finding]:
     yield Finding(Level.OK, "version", f"Loraplex {__version__}, Python {sys.version.split()[0]}")
     try:
         settings = EmbeddedSettings()
-        WorkerSettings()
-        driver_settings.check(ScalerSettings().driver)
+        check_all()
     except (ValidationError, SettingsError) as wrong:
         for name, text in told(wrong):
             yield Finding(Level.BAD, "settings", f"{name}={text}", "See docs/settings.md.")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsError
 
-from loraplex.driver_settings import BY_DRIVER
+from loraplex.driver_settings import BY_DRIVER, check
 from loraplex.settings import (
     ApiSettings,
     ClientSettings,
@@ -40,6 +40,13 @@ def unknown(names: Iterable[str]) -> Iterator[str]:
         if name.startswith("LORAPLEX_") and name not in known:
             meant = difflib.get_close_matches(name, known, n=1)
             yield f"{name} is no setting" + (f"; is {meant[0]} meant?" if meant else "")
+
+
+def check_all() -> None:
+    """Of the processes that `loraplex up` starts, beside its own. Raises ValidationError,
+    SettingsError."""
+    WorkerSettings()
+    check(ScalerSettings().driver)
 
 
 def told(wrong: ValidationError | SettingsError) -> Iterator[tuple[str, str]]:

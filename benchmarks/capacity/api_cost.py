@@ -8,6 +8,7 @@ import numpy as np
 import psutil
 
 from benchmarks.capacity.cpu import cpu_s
+from benchmarks.capacity.fit import parts
 from benchmarks.delivery.processes import Processes
 from benchmarks.delivery.readers import Reader, read_all
 
@@ -47,10 +48,7 @@ def measure(processes: Processes, server: int, rounds: int) -> ApiCost:
     spent.append(cpu_s(api) - before)
     redis_request = (cpu_s(redis) - of_redis) / requests
     shapes.append((end()["steps"], requests, requests))
-    taken = np.array(spent)
-    fit = np.linalg.lstsq(np.array(shapes) / taken[:, None], np.ones(len(taken)), rcond=None)[0]
-    off = float(np.abs(np.array(shapes) @ fit / taken - 1).max())
-    message, token, request = (float(each) for each in fit)
+    (message, token, request), off = parts(np.array(shapes), np.array(spent))
     return ApiCost(message, token, request, redis_request, sent, _stream_bytes(processes, api), off)
 
 

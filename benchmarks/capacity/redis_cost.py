@@ -15,6 +15,7 @@ import psutil
 import redis
 
 from benchmarks.capacity.cpu import cpu_s
+from benchmarks.capacity.fit import parts
 from benchmarks.delivery.processes import until
 from loraplex.broker.worker import StepResult, WorkerBroker
 from loraplex.keys import Lane, reply_channel
@@ -45,13 +46,9 @@ def measure(client: redis.Redis, server: int, url: str, steps: int) -> StepCost:
             points.append(_point(client, process, streams, names, steps))
     shapes = np.array([[1, apis, streams] for streams, apis in POINTS], float)
     taken = np.array(points)
-    # Relative errors: a small step counts as much as a large one.
-    fits = [
-        np.linalg.lstsq(shapes / y[:, None], np.ones(len(y)), rcond=None)[0] for y in taken[:, :3].T
-    ]
-    off = np.abs(shapes @ fits[0] / taken[:, 0] - 1).max()
-    seconds, received, sent = ((float(a), float(b), float(c)) for a, b, c in fits)
-    return StepCost(seconds, received, sent, float(taken[POINTS.index(_LARGE), 3]), float(off))
+    (seconds, off), (received, _), (sent, _) = (parts(shapes, each) for each in taken[:, :3].T)
+    stored = float(taken[POINTS.index(_LARGE), 3])
+    return StepCost(seconds, received, sent, stored, off)
 
 
 def _point(

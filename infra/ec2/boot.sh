@@ -28,11 +28,12 @@ for name, value in json.loads(base64.urlsafe_b64decode(sys.argv[1])).items():
 }
 
 # One that waits (its tag: warm) is given its replica just after it was started, or stops again.
+waits() { ! tag replica >/dev/null && tag warm >/dev/null; }
 for _ in $(seq "$patience_s"); do
-  tag replica >/dev/null || ! tag warm >/dev/null || { sleep 1; continue; }
-  break
+  waits || break
+  sleep 1
 done
-if ! tag replica >/dev/null && tag warm >/dev/null; then
+if waits; then
   echo "Nobody wants it yet."
   $halt
   exit

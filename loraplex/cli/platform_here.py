@@ -12,7 +12,7 @@ import psutil
 import typer
 from rich.table import Table
 
-from loraplex import detached, driver_settings
+from loraplex import detached
 from loraplex.cli import demo
 from loraplex.cli.client import Client, err, fail, out, print_json, print_table
 from loraplex.embedded.record import PlatformRecord, end
@@ -20,15 +20,12 @@ from loraplex.embedded.supervisor import CannotStart, Supervisor, clean_up, stop
 from loraplex.embedded.valkey import NoServer
 from loraplex.settings import ApiSettings, EmbeddedSettings, ScalerSettings
 from loraplex.store.models import DEMO_MODEL, ModelStore, ModelUnavailable
-from loraplex.unknown_settings import unknown
-from loraplex.worker_settings import WorkerSettings
+from loraplex.unknown_settings import check_all, unknown
 
 
 def up(*, detach: bool, no_demo: bool) -> None:
     settings = EmbeddedSettings()
-    # What is wrong with the others' settings is told here, not in a log.
-    WorkerSettings()
-    driver_settings.check(ScalerSettings().driver)
+    check_all()  # what is wrong with the others' settings is told here, not in a log
     for text in unknown(os.environ):
         err.print(f"warning: {text}")
     record = PlatformRecord.load(settings.home)

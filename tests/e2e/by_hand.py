@@ -78,10 +78,7 @@ class Release:
         text = ""
         with connect_sse(self.http, "POST", "/v1/completions", json=body) as source:
             for count, event in enumerate(source.iter_sse()):
-                if event.data != "[DONE]":
-                    chunk = json.loads(event.data)
-                    assert "error" not in chunk, chunk
-                    text += "".join(each["text"] for each in chunk["choices"])
+                text += text_of(event.data)
                 if count == 10:
                     meanwhile()
         return text
@@ -90,6 +87,15 @@ class Release:
     def http(self) -> httpx.Client:
         headers = {"authorization": f"Bearer {KEY}"}
         return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=120)
+
+
+def text_of(data: str) -> str:
+    """Of an event of a completion."""
+    if data == "[DONE]":
+        return ""
+    chunk = json.loads(data)
+    assert "error" not in chunk, chunk
+    return "".join(each["text"] for each in chunk["choices"])
 
 
 @contextmanager

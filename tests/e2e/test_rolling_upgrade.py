@@ -1,7 +1,6 @@
 """From the release before to this one, process by process, while clients are answered: none loses
 its request or gets another text. Both run from their own checkout."""
 
-import json
 import signal
 import subprocess
 import threading
@@ -17,7 +16,7 @@ from httpx_sse import SSEError, connect_sse
 
 from loraplex.store.models import DEMO_MODEL, ModelStore
 from tests.conftest import REPOSITORY
-from tests.e2e.by_hand import Release, a_home
+from tests.e2e.by_hand import Release, a_home, text_of
 from tests.e2e.running import answers, until
 from tests.valkey_servers import server
 
@@ -49,9 +48,7 @@ class Client:
                     if event.data == "[DONE]":
                         ended = True
                         break
-                    chunk = json.loads(event.data)
-                    assert "error" not in chunk, chunk
-                    text += "".join(each["text"] for each in chunk["choices"])
+                    text += text_of(event.data)
             self.cuts += not ended
         return text
 

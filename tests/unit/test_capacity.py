@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks.capacity.api_cost import ApiCost
 from benchmarks.capacity.cell import Work, apis_of_a_step, best, cell, cells_for, with_apis
+from benchmarks.capacity.fit import parts
 from benchmarks.capacity.redis_cost import StepCost
 from benchmarks.capacity.simulate import lateness, served
 
@@ -42,6 +43,13 @@ def test_the_best_cell_is_neither_small_nor_as_large_as_can_be() -> None:
         beside = with_apis(other, work, REDIS, API, 0.6)
         assert beside is None or beside.cores_a_thousand_streams > found.cores_a_thousand_streams
     assert cells_for(10**6, found) * found.streams >= 10**6
+
+
+def test_parts_are_found_from_mixtures() -> None:
+    shapes = np.array([[1, 1, 1], [1, 1, 32], [1, 4, 32], [1, 16, 128]], float)
+    found, off = parts(shapes, shapes @ np.array(REDIS.seconds))
+    assert found == pytest.approx(REDIS.seconds)
+    assert off < 1e-9
 
 
 def test_a_server_does_one_thing_at_a_time_in_order() -> None:

@@ -7,10 +7,8 @@ import pytest
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from loraplex import driver_settings
 from loraplex.settings import ScalerSettings
-from loraplex.unknown_settings import checked, told
-from loraplex.worker_settings import WorkerSettings
+from loraplex.unknown_settings import check_all, checked, told
 
 POOL = {"template": "lt-0a", "types": ["g6.xlarge"], "subnets": ["subnet-1"]}
 
@@ -38,11 +36,10 @@ def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_named_with_what_is_wrong(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, why: str
 ) -> None:
+    monkeypatch.setenv("LORAPLEX_DRIVER", "ec2")
     monkeypatch.setenv(name, value)
     with pytest.raises((ValidationError, SettingsError)) as wrong:
-        ScalerSettings()
-        WorkerSettings()
-        driver_settings.check("ec2")
+        check_all()
     ((named, text),) = told(wrong.value)
     assert named == name
     assert why in text
@@ -56,4 +53,4 @@ def test_it_is_named_with_what_is_wrong(
 def test_stores_that_are_right(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("LORAPLEX_MODEL_STORE", url)
     assert ScalerSettings().model_store == url
-    driver_settings.check("process")
+    check_all()
