@@ -60,7 +60,7 @@ loraplex deploy chat --base-model HuggingFaceTB/SmolLM2-135M-Instruct --cooldown
 until loraplex deployments --json | grep -q '"standby"'; do sleep 1; done
 took "base model fetched" "$began"
 began=$(date +%s)
-loraplex chat chat "What is the capital of France?" --max-tokens 40 | tee "$work/answer"
+loraplex chat chat "What is the capital of France?" --max-tokens 40 --temperature 0 | tee "$work/answer"
 took "first answer, from zero replicas" "$began"
 grep -q Paris "$work/answer"
 
