@@ -5,6 +5,7 @@
 # registry, as root; `make install-dev` comes first. Ends with what it measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+[ -x .venv/bin/pytest ] || { echo "make install-dev comes first."; exit 2; }
 folder=$(realpath -m "${1:-/tmp/loraplex-engine}")
 export PATH=/usr/bin:$PWD/.venv/bin:$PATH DOCKER_HOST=unix://$folder/docker.sock
 export COMPOSE_PROJECT_NAME=loraplex-accept LORAPLEX_PORT=${LORAPLEX_PORT:-8140}
