@@ -12,7 +12,7 @@ from loraplex.broker.connection import Unavailable
 from loraplex.explanation import Explanation
 from loraplex.keys import Lane
 
-_LOOK_AGAIN_S = 1.0  # one look serves all who wait on a lane
+LOOK_AGAIN_S = 1.0  # one look serves all who wait on a lane
 _RARELY = 50  # times as long as it took
 _MOST = 10_000
 
@@ -99,7 +99,7 @@ class Queues:
             return None
         now = time.monotonic()
         # Redis reads the jobs for it: where they are large, it is asked more rarely.
-        until = now + max(_LOOK_AGAIN_S, _RARELY * (now - begun))
+        until = now + max(LOOK_AGAIN_S, _RARELY * (now - begun))
         position = {each: index for index, each in enumerate(waiting)}
         seen = self._seen[lane] = _Seen(position, known, at, now, until)
         return seen

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import openai
@@ -101,17 +100,6 @@ def test_what_others_ask_of_a_shared_deployment_is_not_kept(
     assert other.http.get(PATH).status_code == 404
 
 
-def shadowed(platform: Platform, client: openai.OpenAI, **facts: Any) -> tuple[str | None, Any]:
-    """The first answer that is kept, and its row: a shadow is asked where nothing waits, by what
-    was seen of the queue a moment ago."""
-    for _ in range(10):
-        answer = client.chat.completions.create(model="chat:json@watched", **facts)
-        with suppress(AssertionError):
-            (found,) = until(lambda: platform.http().get(PATH).json()["data"], bool, patience_s=5)
-            return answer.choices[0].message.content, found
-    raise AssertionError("no request was shadowed")
-
-
 def test_a_shadow_is_asked_the_same_and_disturbs_nobody(
     platform: Platform, client: openai.OpenAI
 ) -> None:
@@ -127,9 +115,11 @@ def test_a_shadow_is_asked_the_same_and_disturbs_nobody(
     assert "shadowed by" in told.stdout, told.stderr
     asked = [{"role": "user", "content": "Where do you live?"}]
     facts: dict[str, Any] = {"messages": asked, "max_tokens": 16, "temperature": 0}
-    answer, found = shadowed(platform, client, **facts)
+    until(lambda: platform.deployment("chat")["status"], lambda status: status == "standby")
+    answer = client.chat.completions.create(model="chat:json@watched", **facts)
+    (found,) = kept(platform, 1)
     assert found["adapter"] == "json/1"
-    assert found["answer"] == answer
+    assert found["answer"] == answer.choices[0].message.content
     assert "Arrr" in found["shadows"][ref], "what the other version says"
     told = platform.loraplex("alias", "shadow", "json@watched", "off")
     assert told.returncode == 0 and "shadowed" not in told.stdout
