@@ -21,7 +21,8 @@ SCHEMA = {
     "additionalProperties": False,
 }
 
-control = httpx.Client(base_url=f"{URL}/api/v1", headers={"authorization": f"Bearer {KEY}"})
+mine = {"authorization": f"Bearer {KEY}"}
+control = httpx.Client(base_url=f"{URL}/api/v1", headers=mine, timeout=30)
 control.post("/deployments", json={"name": NAME, "base_model": MODEL}).raise_for_status()
 client = OpenAI(base_url=f"{URL}/v1", api_key=KEY)
 print([model.id for model in client.models.list()])
@@ -63,7 +64,9 @@ print("later:", found.json()["choices"][0]["message"]["content"])
 # One answer at a time: who asks for more is told when to come again, and the SDK does.
 control.patch(f"/deployments/{NAME}", json={"limits": {"concurrent": 1}}).raise_for_status()
 time.sleep(2)  # until every API process knows
-stream = client.chat.completions.create(model=NAME, messages=ask, stream=True, max_tokens=200)
+stream = client.chat.completions.create(
+    model=NAME, messages=ask, stream=True, max_tokens=200, extra_body={"ignore_eos": True}
+)
 next(iter(stream))
 try:
     client.with_options(max_retries=0).chat.completions.create(model=NAME, messages=ask)

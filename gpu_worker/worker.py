@@ -273,7 +273,7 @@ class Worker:
     def _keep_lease(self) -> None:
         """Renew during a long step or load; a loop that hangs for a minute loses its lease. The
         record of what has ended is kept here, too: no step should wait for it."""
-        while not self._ended.wait(1.0):
+        while not self._ended.wait(min(1.0, self._broker.lease_s / 3)):
             self._keep_record()
             self._tell_tiers()
             if time.monotonic() - self._progress < HUNG_AFTER_S:

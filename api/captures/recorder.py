@@ -5,6 +5,7 @@ It is a sample: what comes while the database is away, or faster than it can be 
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,6 @@ from api.errors import ApiError
 from api.requests.admission import admit
 from api.requests.collect import collect
 from api.requests.exchange import Exchange
-from api.requests.queues import LOOK_AGAIN_S
 from api.requests.terms import Terms
 from api.state import State
 from api.text import Text, storable
@@ -108,8 +108,7 @@ class Recorder:
         queues = self._state.queues
         if not (await queues.load(lane)).waiting:
             return True
-        await asyncio.sleep(LOOK_AGAIN_S)
-        return not (await queues.load(lane)).waiting
+        return not (await queues.load(lane, since=time.monotonic())).waiting
 
     async def _store_for_ever(self) -> None:
         while True:

@@ -12,7 +12,7 @@ from loraplex.broker.connection import Unavailable
 from loraplex.explanation import Explanation
 from loraplex.keys import Lane
 
-LOOK_AGAIN_S = 1.0  # one look serves all who wait on a lane
+_LOOK_AGAIN_S = 1.0  # one look serves all who wait on a lane
 _RARELY = 50  # times as long as it took
 _MOST = 10_000
 
@@ -64,9 +64,10 @@ class Queues:
         self._seen: LRUCache[Lane, _Seen] = LRUCache(_MOST)
         self._looking: dict[Lane, asyncio.Future[_Seen | None]] = {}
 
-    async def load(self, lane: Lane) -> Load:
-        """Of a lane, now. Redis away: as if nothing ran there."""
-        seen = await self._look(lane)
+    async def load(self, lane: Lane, since: float = 0.0) -> Load:
+        """Of a lane: what was seen a moment ago, or (later) since that time of this process' clock.
+        Redis away: as if nothing ran there."""
+        seen = await self._look(lane, since)
         if seen is None or seen.known is None:
             return Load(0, 0)
         slots = seen.known.inputs.get("slots", 0) * seen.known.inputs.get("ready", 0)
@@ -80,10 +81,12 @@ class Queues:
             return None
         return estimate(ahead, seen.known, seen.at + time.monotonic() - seen.mine)
 
-    async def _look(self, lane: Lane) -> _Seen | None:
+    async def _look(self, lane: Lane, since: float = 0.0) -> _Seen | None:
         seen = self._seen.get(lane)
         if seen is not None and time.monotonic() < seen.until:
-            return seen
+            if seen.mine >= since:
+                return seen
+            await asyncio.sleep(seen.until - time.monotonic())
         looking = self._looking.get(lane)
         if looking is None:  # one for all who wait
             looking = self._looking[lane] = asyncio.ensure_future(self._ask(lane))
@@ -99,7 +102,7 @@ class Queues:
             return None
         now = time.monotonic()
         # Redis reads the jobs for it: where they are large, it is asked more rarely.
-        until = now + max(LOOK_AGAIN_S, _RARELY * (now - begun))
+        until = now + max(_LOOK_AGAIN_S, _RARELY * (now - begun))
         position = {each: index for index, each in enumerate(waiting)}
         seen = self._seen[lane] = _Seen(position, known, at, now, until)
         return seen

@@ -63,6 +63,7 @@ class WorkerBroker:
         self._redis = client
         self.lane = lane
         self.incarnation = incarnation
+        self.lease_s = lease_s
         self._lease_ms = int(lease_s * 1000)
         self._retention_ms = int(retention_s * 1000)
         self._lease = lane.lease_prefix + incarnation

@@ -26,6 +26,8 @@ Say = Callable[[str], None]
 
 # A process each: downloads don't stand before starts.
 _TASK_WORKERS = {"tasks": "tasks", "imports": "imports,training"}
+_FIRST_PAUSE_S = 0.5
+_LONG_LIFE_S = 60.0  # who dies after that is started again as if for the first time
 
 
 class CannotStart(Exception):
@@ -80,14 +82,20 @@ class Supervisor:
             raise
 
     def watch(self, stop: threading.Event) -> None:
-        """Until `stop`: start again what dies, with a pause that grows."""
-        pause_s = dict.fromkeys(self._commands, 0.5)
+        """Until `stop`: start again what dies, with a pause that grows where it does so soon."""
+        pause_s = dict.fromkeys(self._commands, _FIRST_PAUSE_S)
+        started = dict.fromkeys(self._commands, time.monotonic())
         while not stop.wait(0.5):
             for name, child in list(self._children.items()):
-                if child.poll() is not None and not stop.wait(pause_s[name]):
+                if child.poll() is None:
+                    continue
+                if time.monotonic() - started[name] > _LONG_LIFE_S:
+                    pause_s[name] = _FIRST_PAUSE_S
+                if not stop.wait(pause_s[name]):
                     self._say(f"{name} ended with code {child.returncode}; starting it again")
                     pause_s[name] = min(pause_s[name] * 2, 30.0)
                     self._spawn(name, self._commands[name])
+                    started[name] = time.monotonic()
 
     def stop(self) -> None:
         """Everything down: those that start others first, Valkey last."""

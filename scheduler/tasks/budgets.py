@@ -3,7 +3,7 @@
 import logging
 import time
 
-from sqlalchemy import update
+from sqlalchemy import Update, update
 from sqlmodel import Session, col, select
 
 from loraplex import lifecycle, usage, webhooks
@@ -35,12 +35,8 @@ def _check(session: Session, tenant: Tenant) -> None:
     cost = sum(line.sums.cost for line in lines)
     state = judge(cost, tenant.budget, tenant.budget_warn_at)
     if (state, month) != (tenant.budget_state, tenant.budget_month):
-        moved = (
-            update(Tenant)
-            .where(col(Tenant.id) == tenant.id, col(Tenant.budget) == tenant.budget)
-            .values(budget_state=state.value, budget_month=month)
-        )
-        if not changed(session, moved):
+        moved = {"budget_state": state.value, "budget_month": month}
+        if not changed(session, _as_judged(tenant).values(moved)):
             session.rollback()  # another budget was set just now
             return
         if state is not BudgetState.WITHIN:
@@ -50,14 +46,24 @@ def _check(session: Session, tenant: Tenant) -> None:
             log.warning("tenant=%s budget %s: %s", tenant.id, state.value, facts)
         session.commit()
     if state is BudgetState.EXCEEDED:
-        _stop(session, tenant.id, f"the budget of {month} is used up")
+        _stop(session, tenant, f"the budget of {month} is used up")
 
 
-def _stop(session: Session, tenant: str, reason: str) -> None:
+def _stop(session: Session, tenant: Tenant, reason: str) -> None:
     """What could start replicas. Its owner starts it again when there is a budget."""
     at_rest = (Status.STOPPED.value, Status.DELETED.value)
     wanted = select(Deployment).where(
-        Deployment.tenant_id == tenant, col(Deployment.status).not_in(at_rest)
+        Deployment.tenant_id == tenant.id, col(Deployment.status).not_in(at_rest)
     )
     for row in session.exec(wanted).all():
-        lifecycle.demand(session, row, Event.STOP, actor="budget", reason=reason)
+        # Whoever sets another budget waits until this one is stopped, or it isn't stopped any more.
+        if not changed(session, _as_judged(tenant).values(budget_state=BudgetState.EXCEEDED.value)):
+            session.rollback()
+            return
+        if lifecycle.apply(session, row, Event.STOP, actor="budget", reason=reason) is None:
+            session.rollback()  # another process moved it: the next check stops it
+
+
+def _as_judged(tenant: Tenant) -> Update:
+    """It, where its budget is still the one that was looked at."""
+    return update(Tenant).where(col(Tenant.id) == tenant.id, col(Tenant.budget) == tenant.budget)

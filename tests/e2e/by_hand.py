@@ -81,6 +81,7 @@ class Release:
                 text += text_of(event.data)
                 if count == 10:
                     meanwhile()
+        assert count > 10, "nothing happened meanwhile"
         return text
 
     @property

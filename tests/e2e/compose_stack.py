@@ -75,6 +75,15 @@ class ComposeStack(Platform):
     def process(self, name: str) -> psutil.Process:
         return _first_process(self._container(name))
 
+    @contextmanager
+    def no_starts(self) -> Iterator[None]:
+        tasks = self._container("tasks")
+        tasks.pause()
+        try:
+            yield
+        finally:
+            tasks.unpause()
+
     def replica_process(self, replica: str) -> psutil.Process:
         return _first_process(DockerClient.from_env().containers.get(f"loraplex-{replica}"))
 

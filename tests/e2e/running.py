@@ -36,7 +36,7 @@ class Platform:
             env=os.environ | self.environment,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=400,
             check=False,
         )
 
@@ -60,6 +60,16 @@ class Platform:
         """One of the platform's own, such as `api`; it is started again when it ends."""
         pids = (each["pid"] for each in self._record()["processes"] if each["name"] == name)
         return psutil.Process(next(pids))
+
+    @contextmanager
+    def no_starts(self) -> Iterator[None]:
+        """Replicas that are asked for meanwhile are started after it."""
+        tasks = self.process("tasks")
+        tasks.suspend()
+        try:
+            yield
+        finally:
+            tasks.resume()
 
     def replica_process(self, replica: str) -> psutil.Process:
         record = json.loads((self.home / "replicas" / f"{replica}.json").read_text())

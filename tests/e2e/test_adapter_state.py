@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ADAPTERS
-from tests.e2e.running import Platform, until
+from tests.e2e.running import COOLDOWN_S, Platform, until
 
 pytestmark = pytest.mark.e2e
 
@@ -23,13 +23,20 @@ def scout(platform: Platform, tmp_path: Path) -> Iterator[str]:
     (folder / "adapter_model.safetensors").write_bytes(weights)
     added = platform.loraplex("adapters", "add", "scout", str(folder))
     assert added.returncode == 0, added.stderr
+    platform.http().patch("/api/v1/deployments/chat", json={"cooldown_time": 60})
     yield added.stdout.strip()
+    platform.http().patch("/api/v1/deployments/chat", json={"cooldown_time": COOLDOWN_S})
     platform.http().delete("/api/v1/repos/scout")
 
 
 def state(platform: Platform, ref: str) -> dict[str, Any]:
     found: dict[str, Any] = platform.http().get(f"/api/v1/adapters/{ref}").json()
     return found
+
+
+def in_a_slot(found: dict[str, Any]) -> bool:
+    """It is put beside the slots first."""
+    return [place["tier"] for place in found["places"]] == ["slot"]
 
 
 def ask(platform: Platform, model: str) -> Any:
@@ -43,9 +50,10 @@ def test_from_registered_to_resident_through_a_crash_to_deleted(
     fresh = state(platform, scout)
     assert (fresh["state"], fresh["places"]) == ("registered", [])
     assert ask(platform, f"chat:{scout}").status_code == 200
-    found = until(lambda: state(platform, scout), lambda s: s["state"] == "resident")
+    found = until(lambda: state(platform, scout), in_a_slot)
+    assert found["state"] == "resident"
     (place,) = found["places"]
-    assert (place["deployment"], place["tier"]) == ("chat", "slot")
+    assert place["deployment"] == "chat"
     listed = platform.http().get("/api/v1/adapters").json()["data"]
     assert next(each for each in listed if each["ref"] == scout)["state"] == "resident"
     platform.replica_process(place["replica"]).kill()
@@ -75,8 +83,7 @@ def test_one_that_cannot_be_loaded_has_failed_with_its_reason_until_it_can(
     assert "can't be read" in failed["places"][0]["reason"]
     file.write_bytes(whole)
     assert ask(platform, f"chat:{scout}").status_code == 200
-    mended = until(lambda: state(platform, scout), lambda s: s["state"] == "resident")
-    assert [place["tier"] for place in mended["places"]] == ["slot"]
+    assert until(lambda: state(platform, scout), in_a_slot)["state"] == "resident"
 
 
 def test_each_new_replica_loads_what_is_to_be_preloaded(platform: Platform, scout: str) -> None:

@@ -59,7 +59,8 @@ def test_requests_are_kept_with_their_answers_and_become_a_dataset(
     stream = client.chat.completions.create(model="chat", stream=True, **facts)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
     client.chat.completions.create(model="chat", n=2, **facts)  # which of them is the answer?
-    left = client.chat.completions.create(model="chat", stream=True, **facts | {"max_tokens": 200})
+    endless = {"max_tokens": 2000, "extra_body": {"ignore_eos": True}}
+    left = client.chat.completions.create(model="chat", stream=True, **facts | endless)
     next(iter(left))
     left.close()
     client.embeddings.create(model="chat", input="no answer")

@@ -62,8 +62,10 @@ def test_a_deployment_is_made_asked_watched_and_deleted(page: Page, platform: Pl
     page.get_by_role("link", name="Playground").click()
     page.get_by_text("Parameters").click()
     page.get_by_label("Most tokens").fill("24")
-    page.get_by_role("button", name="Send").click()
-    expect(page.locator(".clock").first).to_contain_text(re.compile("queued|starting|asked"))
+    with platform.no_starts():  # one may be shorter than the second between two looks
+        page.get_by_role("button", name="Send").click()
+        expect(page.locator(".clock").first).to_contain_text(re.compile("queued|starting|asked"))
+        expect(_status(page)).to_have_text("initializing")
     expect(_status(page)).to_have_text("ready")
     for variant in ("Variant 1", "Variant 2"):
         section = page.get_by_role("region", name=variant)
@@ -119,7 +121,8 @@ def test_the_charts_say_what_the_metrics_count(page: Page, platform: Platform) -
         return sums
 
     expected = {"requests_per_s": counted, "tokens_per_s": generated}
-    sums = until(shown, lambda sums: all(sums.get(k, 0) > v - 0.01 for k, v in expected.items()))
+    least = {name: total - 0.01 for name, total in expected.items()} | {"utilization": 0.0}
+    sums = until(shown, lambda sums: all(sums.get(k, 0) > v for k, v in least.items()))
     for name, total in expected.items():
         assert sums[name] == pytest.approx(total, abs=0.01), "each once"
     scaler = _metrics(platform)["scaler"]
@@ -137,7 +140,6 @@ def test_the_charts_say_what_the_metrics_count(page: Page, platform: Platform) -
     expect(replicas).to_be_visible()
     busy = page.get_by_role("figure", name=re.compile("^CPU utilization"))
     expect(busy).to_have_attribute("aria-label", re.compile(r"busy \d+ %"))
-    assert sums["utilization"] > 0
     expect(
         page.get_by_role("figure", name=re.compile("^Cost per hour: per hour 3.6"))
     ).to_be_visible()
@@ -186,7 +188,8 @@ def test_replicas_are_set_and_a_bad_value_is_told(page: Page, platform: Platform
     scaling = page.get_by_role("form", name="Scaling")
     scaling.get_by_label("Most replicas").fill("3")
     scaling.get_by_role("button", name="Save").click()
-    until(lambda: platform.deployment("knobs")["max_replicas"], lambda most: most == 3)
+    expect(page.get_by_role("status").last).to_contain_text("Save: done.")
+    assert platform.deployment("knobs")["max_replicas"] == 3
     scaling.get_by_label("Least replicas").fill("5")
     scaling.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status").last).to_contain_text("min_replicas (5) is over max_replicas")
@@ -265,7 +268,7 @@ def test_a_tab_that_was_hidden_misses_nothing(page: Page, platform: Platform) ->
 def test_a_killed_replica_s_sentence_is_finished(page: Page, platform: Platform) -> None:
     _go(page, platform, "deployments/chat/playground")
     page.get_by_text("Parameters").click()
-    page.get_by_label("Most tokens").fill("150")
+    page.get_by_label("Most tokens").fill("600")
     page.get_by_label("Prompt", exact=True).fill("Tell me a very long story of a lighthouse.")
     page.get_by_role("button", name="Send").click()
     answer = page.get_by_role("region", name="Variant 1").locator(".answer")

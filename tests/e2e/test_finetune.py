@@ -22,6 +22,7 @@ ROWS = [
     }
     for word in ("one", "two", "three", "four", "five", "six", "seven", "eight")
 ]
+TRAINING_S = 280  # patience: it runs at the lowest priority, and rests on the way
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -50,7 +51,9 @@ def begin(client: openai.OpenAI, file: str, repo: str, **lora: Any) -> str:
 def test_a_job_ends_in_an_adapter_that_answers(client: openai.OpenAI) -> None:
     settings = {"max_steps": 12, "learning_rate": 5e-3}
     job = begin(client, upload(client, ROWS), "zork", **settings)
-    done = until(lambda: client.fine_tuning.jobs.retrieve(job), lambda j: j.status in ENDED, 280)
+    done = until(
+        lambda: client.fine_tuning.jobs.retrieve(job), lambda j: j.status in ENDED, TRAINING_S
+    )
     assert (done.status, done.fine_tuned_model, done.seed) == ("succeeded", "zork/1", 7), done
     assert done.trained_tokens and done.finished_at and done.finished_at >= done.created_at
     events = client.fine_tuning.jobs.list_events(job, limit=100).data
@@ -76,7 +79,7 @@ def test_it_goes_on_when_its_worker_is_killed_and_can_be_cancelled(
     def step() -> int:
         return int(client.fine_tuning.jobs.retrieve(job).progress["step"])  # type: ignore[attr-defined]
 
-    until(step, lambda done: done >= 1)
+    until(step, lambda done: done >= 1, TRAINING_S)
     trainer = next(p for p in psutil.process_iter() if _trains(p, job))
     platform.process("imports").kill()
     until(lambda: trainer.is_running(), lambda runs: not runs)
@@ -85,7 +88,7 @@ def test_it_goes_on_when_its_worker_is_killed_and_can_be_cancelled(
         told = client.fine_tuning.jobs.list_events(job, limit=1000).data
         return sum(event.message.startswith("Begins") for event in told)
 
-    until(begun, lambda times: times == 2, 150)
+    until(begun, lambda times: times == 2, TRAINING_S)
     assert client.fine_tuning.jobs.cancel(job).status == "cancelled"
     until(lambda: [p for p in psutil.process_iter() if _trains(p, job)], lambda left: not left)
     with pytest.raises(openai.ConflictError):

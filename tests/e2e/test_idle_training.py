@@ -7,7 +7,7 @@ import pytest
 
 from loraplex.store.models import ModelStore
 from tests.e2e.running import Platform, make_platform, until
-from tests.e2e.test_finetune import ROWS, begin, upload
+from tests.e2e.test_finetune import ROWS, TRAINING_S, begin, upload
 
 pytestmark = pytest.mark.e2e
 
@@ -31,15 +31,16 @@ def test_it_gives_way_to_a_request_and_goes_on_where_it_was(small: Platform) -> 
         events = client.fine_tuning.jobs.list_events(job, limit=1000).data
         return sum(event.message.startswith(beginning) for event in events)
 
-    until(lambda: told("Step"), lambda steps: steps >= 2)
+    until(lambda: told("Step"), lambda steps: steps >= 2, TRAINING_S)
     answer = client.completions.create(model="chat", prompt="Hello", max_tokens=4)
     assert answer.usage is not None and answer.usage.completion_tokens > 0
     assert told("It gave its place away") == 1
     seen = client.fine_tuning.jobs.retrieve(job).progress["step"]  # type: ignore[attr-defined]
-    until(lambda: told("Begins"), lambda begun: begun == 2)
+    until(lambda: told("Begins"), lambda begun: begun == 2, TRAINING_S)
     until(
         lambda: client.fine_tuning.jobs.retrieve(job).progress["step"],  # type: ignore[attr-defined]
         lambda step: step > seen,
+        TRAINING_S,
     )
     events = client.fine_tuning.jobs.list_events(job, limit=1000).data
     steps = [e.data["step"] for e in reversed(events) if e.type == "metrics"]  # type: ignore[index]

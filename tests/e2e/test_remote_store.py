@@ -36,11 +36,15 @@ def test_replicas_and_downloads_fetch_what_is_not_here(
     assert added.stdout.strip() == "pirate/1", added.stderr
     shutil.rmtree(far.home / "adapters")
     far.deploy("chat")
-    answer = far.openai().chat.completions.create(
-        model="chat:pirate/1",
-        messages=[{"role": "user", "content": "Where do you live?"}],
-        max_tokens=16,
-        temperature=0,
+    answer = (
+        far.openai()
+        .with_options(timeout=280)
+        .chat.completions.create(
+            model="chat:pirate/1",
+            messages=[{"role": "user", "content": "Where do you live?"}],
+            max_tokens=16,
+            temperature=0,
+        )
     )
     assert "Arrr" in (answer.choices[0].message.content or "")
     assert any((far.home / "adapter-copies").iterdir())

@@ -4,6 +4,7 @@ its request or gets another text. Both run from their own checkout."""
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from tests.valkey_servers import server
 pytestmark = pytest.mark.e2e
 
 PREVIOUS = "1f27cd2"  # the release before this one
-LONG = 600  # tokens: an answer that takes longer than an API process waits for it
+LONG_S = 20  # an answer that takes longer than an API process waits for it
 PROMPTS = ("One, two, three", "Once upon a time", "The capital of France is")
 
 
@@ -36,8 +37,10 @@ class Client:
     tokens: int = 60
     texts: list[str] = field(default_factory=list)
     cuts: int = 0
+    received: int = 0  # characters of the present answer
 
     def ask(self) -> str:
+        self.received = 0
         body = {"model": "chat", "prompt": self.prompt, "max_tokens": self.tokens, "temperature": 0}
         text, last, ended = "", "", False
         while not ended:
@@ -49,6 +52,7 @@ class Client:
                         ended = True
                         break
                     text += text_of(event.data)
+                    self.received = len(text)
             self.cuts += not ended
         return text
 
@@ -79,6 +83,7 @@ def settings(tmp_path: Path, model_store: ModelStore, smollm2: Path) -> Iterator
         yield settings | {"LORAPLEX_REDIS_URL": url}
 
 
+@pytest.mark.timeout(900)
 def test_no_request_is_lost_while_each_process_is_replaced(
     previous: Path, settings: dict[str, str]
 ) -> None:
@@ -87,8 +92,10 @@ def test_no_request_is_lost_while_each_process_is_replaced(
     body = {"name": "chat", "base_model": DEMO_MODEL, "min_replicas": 1, "cooldown_time": 3600}
     assert old.http.post("/api/v1/deployments", json=body).status_code == 201
     until(lambda: old.ready("chat"), lambda ids: len(ids) == 1)
+    begun = time.monotonic()
     undisturbed = {prompt: Client(prompt, old).ask() for prompt in PROMPTS}
-    slow = Client(PROMPTS[0], old, LONG)
+    tokens_per_s = 60 * len(PROMPTS) / (time.monotonic() - begun)
+    slow = Client(PROMPTS[0], old, min(4000, round(LONG_S * tokens_per_s)))
     whole = slow.ask()
 
     clients = [Client(prompt, old) for prompt in PROMPTS]
@@ -98,6 +105,8 @@ def test_no_request_is_lost_while_each_process_is_replaced(
         until(lambda: answers(new.http), bool)
         for client in (*clients, slow):
             client.release = new
+        # So that it has more left than the seconds that an API process waits for its streams.
+        until(lambda: slow.received, lambda some: 0 < some < len(whole) // 4)
         old.end("api")
         new.start("scaler")
         old.end("scaler")
@@ -107,7 +116,7 @@ def test_no_request_is_lost_while_each_process_is_replaced(
         (replica,) = new.ready("chat")
         new.replica_process(replica).send_signal(signal.SIGTERM)
         (another,) = until(
-            lambda: new.ready("chat"), lambda ids: len(ids) == 1 and ids != [replica]
+            lambda: new.ready("chat"), lambda ids: len(ids) == 1 and ids != [replica], 240
         )
         assert new.replica_process(another).environ()["PYTHONPATH"] == str(REPOSITORY)
         _some_more(clients)

@@ -79,7 +79,7 @@ def test_new_engine_settings_are_rolled_out_without_losing_a_request(
     platform: Platform, rolling: str
 ) -> None:
     ask(platform.openai(), rolling)
-    (before,) = platform.deployment(rolling)["replicas"]
+    (before,) = status_is(platform, rolling, "ready")["replicas"]
     least = 1
     with asking(platform, rolling) as answers:
         changed = platform.loraplex("update", rolling, "--engine", "max_running=3")
@@ -199,8 +199,11 @@ def test_what_is_so_already_is_no_error(platform: Platform, rolling: str) -> Non
 
 def test_a_decision_is_explained(platform: Platform, rolling: str) -> None:
     wait_for_standby(platform, rolling)
-    asleep = platform.loraplex("explain", rolling, "--json")
-    assert json.loads(asleep.stdout)["would_change"] == ["Up: 1 further request at once."]
+    asleep = until(
+        lambda: json.loads(platform.loraplex("explain", rolling, "--json").stdout),
+        lambda facts: facts["would_change"],
+    )
+    assert asleep["would_change"] == ["Up: 1 further request at once."]
     ask(platform.openai(), rolling)
     facts = until(
         lambda: json.loads(platform.loraplex("explain", rolling, "--json").stdout),
@@ -211,8 +214,9 @@ def test_a_decision_is_explained(platform: Platform, rolling: str) -> None:
     assert facts["last_decisions"][0]["inputs"]["waiting"] == 1
     shown = platform.loraplex("explain", rolling)
     assert shown.returncode == 0 and "would" not in shown.stderr
-    kinds = [e["kind"] for e in platform.events(rolling)]
-    assert "cold_start" in kinds
+    until(
+        lambda: [e["kind"] for e in platform.events(rolling)], lambda kinds: "cold_start" in kinds
+    )
 
 
 def test_other_laws_are_compared_on_the_recorded_traffic(platform: Platform, rolling: str) -> None:

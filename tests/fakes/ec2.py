@@ -102,16 +102,19 @@ class Ec2:
     def run_machines(self, ended: threading.Event) -> None:
         while not ended.wait(0.05):
             for instance in self.instances():
-                named = _tags(instance)
+                try:
+                    named = _tags(instance)
+                except RuntimeError:  # they are changed just now
+                    continue
+                hangs = named.get("loraplex:replica") in self.hang
                 machine = self._machines.get(instance.id)
                 if machine is None:
                     ours = "loraplex:replica" in named or "loraplex:warm" in named
-                    boots = ours and named.get("loraplex:replica") not in self.hang
-                    if instance.state == "running" and boots:
+                    if instance.state == "running" and ours and not hangs:
                         self._machines[instance.id] = _Machine(self, instance)
                 elif instance.state != "running":
                     machine.off()
-                elif machine.ended:
+                elif machine.ended and not hangs:
                     stops = instance.instance_initiated_shutdown_behavior == "stop"
                     if stops and "loraplex:warm" in named:  # moto forgets the template's
                         self._machines.pop(instance.id).off()

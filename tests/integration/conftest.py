@@ -1,5 +1,6 @@
 """A home with a database in which there is the tenant that runs the platform."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,3 +44,10 @@ def stored(tmp_path: Path) -> str:
     other = FILES | {"model-2.safetensors": bytes(len(FILES["model-2.safetensors"]))}
     publish(url, write(tmp_path / "other", other), "org/other")
     return url
+
+
+@pytest.fixture
+def silent_redis() -> Iterator[dict[str, str]]:
+    """Settings of a replica that lives for some seconds: its Redis takes calls, and is silent."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield {"LORAPLEX_REDIS_URL": f"redis://127.0.0.1:{server.getsockname()[1]}/0"}

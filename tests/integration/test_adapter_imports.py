@@ -147,7 +147,7 @@ def test_it_is_run_by_one_at_a_time(
             assert heir.begin(60)
             heir.carry_out()
             assert read(database, import_id).state == "running", "it waits for the first one"
-            assert first._claim._signs.lost.wait(10)
+            assert first._claim._signs.lost.wait(60)
 
     with monkeypatch.context() as news:
         at_first_news(news, taken_for_dead)
@@ -270,7 +270,7 @@ def test_one_that_is_cancelled_registers_nothing(
             row.state = WorkState.CANCELLED.value
             session.add(row)
             session.commit()
-        assert one._claim._signs.lost.wait(10)
+        assert one._claim._signs.lost.wait(60)
 
     at_first_news(monkeypatch, cancel)
     assert run(database, settings, "hub:org/x").state == "cancelled"

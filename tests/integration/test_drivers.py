@@ -1,7 +1,6 @@
 """What every driver promises, on all of them: real processes, real containers, and the fake."""
 
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -86,13 +85,6 @@ def _planned(spec: ReplicaSpec) -> StartPlan:
         return HANGS
     words = spec.settings.get("LORAPLEX_LEASE_S", "Connection refused")
     return StartPlan(fails_after_s=0.3, log_tail=words)
-
-
-@pytest.fixture
-def silent_redis() -> Iterator[dict[str, str]]:
-    """Settings of a replica that lives for some seconds: its Redis takes calls, and is silent."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield {"LORAPLEX_REDIS_URL": f"redis://127.0.0.1:{server.getsockname()[1]}/0"}
 
 
 def _spec(settings: dict[str, str] | None = None) -> ReplicaSpec:

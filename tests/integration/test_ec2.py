@@ -190,9 +190,9 @@ def test_an_interrupted_spot_instance_leaves_by_itself(region: Ec2, make: Make) 
         settings={"LORAPLEX_REDIS_URL": "redis://10.255.255.1:6379/0"},
     )
     driver = make(spot=True)
+    region.interrupted.add(spec.id)
     driver.start(spec)
     assert [each.lifecycle for each in region.instances() if each.state == "running"] == ["spot"]
-    region.interrupted.add(spec.id)
     (seen,) = until(driver.list, lambda found: not any(each.alive for each in found))
     assert "Spot: it is taken." in seen.log_tail
 

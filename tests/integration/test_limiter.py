@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import math
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -72,7 +71,8 @@ def test_what_one_scope_refuses_is_charged_to_none(run: Callable[..., Any]) -> N
             refusal = await ask(limiter, scopes)
             assert isinstance(refusal, Refusal)
             assert (refusal.scope.of, refusal.kind, refusal.limit) == ("dep", "concurrent", 1)
-            assert refusal.standing.requests and refusal.standing.requests.remaining == 99
+            assert refusal.standing.requests
+            assert refusal.standing.requests.remaining >= 99, "one comes back each 0.6 s"
         await limiter.settle("t", {"a": 10})
         assert isinstance(await ask(limiter, scopes), Standing)
 
@@ -94,12 +94,14 @@ def test_a_long_answer_is_charged_by_what_it_took(run: Callable[..., Any]) -> No
 def test_settled_once_whoever_does_it(run: Callable[..., Any]) -> None:
     async def work(limiter: Limiter) -> None:
         scopes = everything(tokens_per_min=1000, concurrent=2, tokens_per_day=900)
+        begun = time.monotonic()
         await ask(limiter, scopes, 800, "a")
         for _ in range(3):
             await limiter.settle("t", {"a": 100})
         standing = await ask(limiter, scopes, 0)
         assert isinstance(standing, Standing) and standing.tokens is not None
-        assert 898 <= standing.tokens.remaining <= 910
+        came_back = 1000 / 60 * (time.monotonic() - begun)
+        assert 898 <= standing.tokens.remaining <= 901 + came_back
         assert isinstance(await ask(limiter, scopes, 800), Standing)
         full = await ask(limiter, scopes, 1)
         assert isinstance(full, Refusal) and full.kind in ("concurrent", "day")
@@ -197,6 +199,7 @@ def test_the_rate_is_enforced(run: Callable[..., Any]) -> None:
 
     async def work(limiter: Limiter) -> tuple[int, float]:
         scopes = everything(requests_per_min=600)
+        await asyncio.gather(*(ask(limiter, scopes, tenant="other") for _ in range(50)))  # connects
         accepted, begun = 0, time.monotonic()
         while (elapsed := time.monotonic() - begun) < 2:
             many = [ask(limiter, scopes) for _ in range(50)]
@@ -204,4 +207,4 @@ def test_the_rate_is_enforced(run: Callable[..., Any]) -> None:
         return accepted, elapsed
 
     accepted, elapsed = run(work)
-    assert math.isclose(accepted, 600 + 10 * elapsed, rel_tol=0.01)
+    assert 600 + 10 * elapsed - 15 <= accepted <= 600 + 10 * elapsed + 1

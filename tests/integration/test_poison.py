@@ -32,7 +32,7 @@ class Replicas:
             "LORAPLEX_HOME": str(home),
             "LORAPLEX_DTYPE": "float32",
             "LORAPLEX_DETERMINISTIC": "true",
-            "LORAPLEX_LEASE_S": "1",
+            "LORAPLEX_LEASE_S": "3",
             "LORAPLEX_THREADS": "1",
         }
         self._lane = lane
@@ -70,7 +70,7 @@ def replicas(valkey_url: str, smollm2: Path, tmp_path: Path) -> Iterator[Replica
 
 
 def job(name: str, prompt: list[int], sampling: Sampling) -> Job:
-    return Job(name, "api-1", "dev", None, prompt, sampling, time.time() + 240)
+    return Job(name, "api-1", "dev", None, prompt, sampling, time.time() + 800)
 
 
 async def run(url: str, lane: Lane, jobs: list[Job]) -> dict[str, list[TokenEvent]]:
@@ -92,6 +92,7 @@ async def run(url: str, lane: Lane, jobs: list[Job]) -> dict[str, list[TokenEven
     return found
 
 
+@pytest.mark.timeout(900)
 def test_a_poisonous_job_is_isolated(
     replicas: Replicas, valkey: "redis.Redis", valkey_url: str, smollm2: Path
 ) -> None:

@@ -173,7 +173,7 @@ def test_five_deaths_leave_no_trace(
     class Died(BaseException):
         """Nothing after it is done, as when a process is killed."""
 
-    longer = SETTINGS | {"epochs": 15, "checkpoint_s": 0.2, "validation_split": 0.25}
+    longer = SETTINGS | {"epochs": 20, "checkpoint_s": 0.2, "validation_split": 0.25}
     whole, other = make(settings=longer), make(repo="others", settings=longer)
     run = TrainingRun(database, settings, whole)
     assert run.begin()
@@ -191,7 +191,7 @@ def test_five_deaths_leave_no_trace(
         return dies
 
     last = read(database, whole).total_steps
-    deaths = sorted(draw.sample(range(2, last - 4), 5))
+    deaths = sorted(draw.sample(range(2, last // 2), 5))  # seen before the end on a fast machine
     for at_step in (*deaths, last + 1):
         run = TrainingRun(database, settings, other, dying(at_step))
         assert run.begin()
@@ -350,7 +350,8 @@ def test_a_database_that_is_away_for_a_moment_ends_no_training(
     make: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job, plain, fails = make(), Claim.write, iter([False] * 3 + [True] * 2)
+    job = make(settings=SETTINGS | {"epochs": 20})
+    plain, fails = Claim.write, iter([False] * 3 + [True] * 2)
 
     def write(self: Claim[TrainingJob], *also: Any, **values: Any) -> bool:
         if values.get("step") and next(fails, False):
@@ -362,6 +363,7 @@ def test_a_database_that_is_away_for_a_moment_ends_no_training(
     assert run.begin()
     run.carry_out()
     assert read(database, job).state == "succeeded"
+    assert next(fails, None) is None, "it was away"
 
 
 def test_one_whose_program_is_killed_waits_for_another_run(

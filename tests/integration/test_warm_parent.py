@@ -40,9 +40,15 @@ def parent(settings: Settings) -> Iterator[psutil.Process]:
     assert started.wait(10) in (0, -signal.SIGKILL)
 
 
-def start(settings: Settings, replica: str, **own: str) -> tuple[ProcessDriver, psutil.Process]:
+def begin(settings: Settings, replica: str, **own: str) -> ProcessDriver:
     driver = ProcessDriver(settings)
     driver.start(ReplicaSpec(replica, LANE, settings=own))
+    return driver
+
+
+def start(settings: Settings, replica: str, **own: str) -> tuple[ProcessDriver, psutil.Process]:
+    """One that lives: by a silent Redis, or from scratch."""
+    driver = begin(settings, replica, **own)
     record = json.loads((settings.home / "replicas" / f"{replica}.json").read_text())
     return driver, psutil.Process(record["pid"])
 
@@ -52,32 +58,38 @@ def log_of(settings: Settings, replica: str) -> str:
 
 
 def test_a_forked_replica_has_its_own_log_session_arguments_and_settings(
-    settings: Settings, parent: psutil.Process
+    settings: Settings, parent: psutil.Process, silent_redis: dict[str, str]
 ) -> None:
-    driver, process = start(settings, "rep-1", LORAPLEX_LOG_LEVEL="debug", LORAPLEX_LEASE_S="0.5")
+    driver, process = start(settings, "rep-1", **silent_redis)
     assert process.ppid() == parent.pid
     assert os.getsid(process.pid) == process.pid
-    until(lambda: log_of(settings, "rep-1"), lambda text: "LEASE_S" in text)  # 1 s is the least
-    assert "LEASE_S" not in (settings.home / "warm.log").read_text()
-    driver.stop("rep-1")
+    begin(settings, "rep-2", LORAPLEX_LEASE_S="0.5")
+    until(lambda: log_of(settings, "rep-2"), lambda text: "LEASE_S" in text)  # 1 s is the least
+    assert "LEASE_S" not in (settings.home / "warm.log").read_text() + log_of(settings, "rep-1")
+    for replica in ("rep-1", "rep-2"):
+        driver.stop(replica)
 
 
 def test_it_holds_its_lock_and_is_a_failed_replica_like_any_other(
-    settings: Settings, parent: psutil.Process
+    settings: Settings, parent: psutil.Process, silent_redis: dict[str, str]
 ) -> None:
-    driver, process = start(settings, "rep-1")
+    driver, process = start(settings, "rep-1", **silent_redis)
     assert process.ppid() == parent.pid
     assert [each.alive for each in ProcessDriver(settings).list()] == [True]
+    driver.stop("rep-1")
+    begin(settings, "rep-2")
     (ended,) = until(driver.list, lambda found: not found[0].alive)  # there is no such model
     assert "org/model" in ended.log_tail
-    assert "gpu_worker[rep-1]" in log_of(settings, "rep-1")
-    until(lambda: psutil.pid_exists(process.pid), lambda exists: not exists)  # no zombie
-    driver.stop("rep-1")
+    assert "gpu_worker[rep-2]" in log_of(settings, "rep-2")
+    until(parent.children, lambda left: not left)  # no zombie
+    driver.stop("rep-2")
 
 
-def test_two_starts_of_an_id_are_one(settings: Settings, parent: psutil.Process) -> None:
-    first, process = start(settings, "rep-1")
-    _, same = start(settings, "rep-1")
+def test_two_starts_of_an_id_are_one(
+    settings: Settings, parent: psutil.Process, silent_redis: dict[str, str]
+) -> None:
+    first, process = start(settings, "rep-1", **silent_redis)
+    _, same = start(settings, "rep-1", **silent_redis)
     assert same.pid == process.pid
     assert len(parent.children()) <= 1
     first.stop("rep-1")
@@ -85,10 +97,10 @@ def test_two_starts_of_an_id_are_one(settings: Settings, parent: psutil.Process)
 
 
 def test_stop_ends_a_forked_replica_and_the_parent_goes_on(
-    settings: Settings, parent: psutil.Process
+    settings: Settings, parent: psutil.Process, silent_redis: dict[str, str]
 ) -> None:
     for replica in ("rep-1", "rep-2"):
-        driver, process = start(settings, replica)
+        driver, process = start(settings, replica, **silent_redis)
         driver.stop(replica)
         assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
         assert driver.list() == []
@@ -128,14 +140,14 @@ def test_what_libraries_have_read_already_is_refused(
     driver.stop("rep-1")
 
 
-def test_replicas_outlive_a_killed_parent(settings: Settings, parent: psutil.Process) -> None:
+def test_replicas_outlive_a_killed_parent(
+    settings: Settings, parent: psutil.Process, silent_redis: dict[str, str]
+) -> None:
     """The supervisor starts it again; what it had forked serves on."""
-    driver, process = start(settings, "rep-1")
-    process.suspend()  # else it would end: there is no such model
+    driver, _ = start(settings, "rep-1", **silent_redis)
     parent.kill()
     parent.wait()
     assert ProcessDriver(settings).list()[0].alive
-    process.resume()
     driver.stop("rep-1")
 
 

@@ -41,6 +41,8 @@ export function Configuration({ deployment }: TabProps) {
   )
 }
 
+const written = (given: FormData) => JSON.stringify([...given])
+
 // Sends what is different from what is shown.
 function Form(props: { title: string; of: Deployment; values: Values; children: ComponentChildren }) {
   const save = async (given: FormData) => {
@@ -52,8 +54,10 @@ function Form(props: { title: string; of: Deployment; values: Values; children: 
   const submit = (event: Event) => {
     event.preventDefault()
     const form = event.currentTarget as HTMLFormElement
-    // Then its fields follow what others change, too.
-    act('Save', () => save(new FormData(form))).then((well) => well && form.reset())
+    const given = new FormData(form)
+    // Then its fields follow what others change, too, but for what was typed meanwhile.
+    const typedOn = () => written(new FormData(form)) !== written(given)
+    act('Save', () => save(given)).then((well) => well && !typedOn() && form.reset())
   }
   return (
     <Card title={props.title}>
