@@ -26,8 +26,11 @@ Say = Callable[[str], None]
 
 # A process each: downloads don't stand before starts.
 _TASK_WORKERS = {"tasks": "tasks", "imports": "imports,training"}
-_FIRST_PAUSE_S = 0.5
-_LONG_LIFE_S = 60.0  # who dies after that is started again as if for the first time
+
+
+def pause_before_start(lived_s: float, last_pause_s: float) -> float:
+    """Of what has died: longer each time where it does so soon. Pure."""
+    return 0.5 if lived_s > 60 or not last_pause_s else min(last_pause_s * 2, 30.0)
 
 
 class CannotStart(Exception):
@@ -82,18 +85,16 @@ class Supervisor:
             raise
 
     def watch(self, stop: threading.Event) -> None:
-        """Until `stop`: start again what dies, with a pause that grows where it does so soon."""
-        pause_s = dict.fromkeys(self._commands, _FIRST_PAUSE_S)
+        """Until `stop`: start again what dies, with a pause."""
+        pause_s = dict.fromkeys(self._commands, 0.0)
         started = dict.fromkeys(self._commands, time.monotonic())
         while not stop.wait(0.5):
             for name, child in list(self._children.items()):
                 if child.poll() is None:
                     continue
-                if time.monotonic() - started[name] > _LONG_LIFE_S:
-                    pause_s[name] = _FIRST_PAUSE_S
+                pause_s[name] = pause_before_start(time.monotonic() - started[name], pause_s[name])
                 if not stop.wait(pause_s[name]):
                     self._say(f"{name} ended with code {child.returncode}; starting it again")
-                    pause_s[name] = min(pause_s[name] * 2, 30.0)
                     self._spawn(name, self._commands[name])
                     started[name] = time.monotonic()
 
