@@ -234,6 +234,7 @@ def _xml(start: Callable[..., Any], status: str, body: str) -> list[bytes]:
 @contextmanager
 def ec2(folder: Path) -> Iterator[Ec2]:
     """A region with a launch template and two subnets."""
+    from moto.ec2.models import ec2_backends
     from moto.server import DomainDispatcherApplication, create_backend_app
 
     environment = {"EC2_FOLDER": str(folder)}
@@ -257,6 +258,5 @@ def ec2(folder: Path) -> Iterator[Ec2]:
     finally:
         ended.set()
         machines.join()
-        for instance in region.instances():  # moto's are the process', not the server's
-            instance.terminate()
         server.shutdown()
+        ec2_backends[_ACCOUNT][REGION].reset()  # moto's are the process', not the server's
