@@ -166,14 +166,18 @@ def test_it_yields_and_goes_on_to_the_same_end(
 
 
 def test_five_deaths_leave_no_trace(
-    database: Engine, settings: ScalerSettings, make: Callable[..., str]
+    database: Engine,
+    settings: ScalerSettings,
+    make: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of the program and its watcher, at random: the same weights, and each loss once."""
 
     class Died(BaseException):
         """Nothing after it is done, as when a process is killed."""
 
-    longer = SETTINGS | {"epochs": 20, "checkpoint_s": 0.2, "validation_split": 0.25}
+    monkeypatch.setattr("scheduler.training_run.LOOK_EACH_S", 0.02)  # it dies where it should
+    longer = SETTINGS | {"epochs": 15, "checkpoint_s": 0.05, "validation_split": 0.25}
     whole, other = make(settings=longer), make(repo="others", settings=longer)
     run = TrainingRun(database, settings, whole)
     assert run.begin()
@@ -191,7 +195,7 @@ def test_five_deaths_leave_no_trace(
         return dies
 
     last = read(database, whole).total_steps
-    deaths = sorted(draw.sample(range(2, last // 2), 5))  # seen before the end on a fast machine
+    deaths = sorted(draw.sample(range(2, last - 4), 5))
     for at_step in (*deaths, last + 1):
         run = TrainingRun(database, settings, other, dying(at_step))
         assert run.begin()
