@@ -70,6 +70,7 @@ def test_from_registered_to_resident_through_a_crash_to_deleted(
     assert ask(platform, f"chat:{scout}").status_code == 404
 
 
+@pytest.mark.processes
 def test_one_that_cannot_be_loaded_has_failed_with_its_reason_until_it_can(
     platform: Platform, scout: str
 ) -> None:
