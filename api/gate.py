@@ -1,10 +1,12 @@
 """Before any route: a request's id, its key's tenant, and a bound on its body."""
 
+import asyncio
 import secrets
+from contextlib import suppress
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
@@ -15,6 +17,7 @@ from api.keyring import Caller, Keyring
 from api.metrics import ApiMetrics
 from api.security import is_open
 
+_DRAIN_S = 5.0
 _UPLOADS = ("/api/v1/adapters", "/api/v1/datasets", "/v1/files", "/transfers/")
 
 
@@ -44,6 +47,7 @@ class Gate:
         bind_contextvars(request=request_id)
 
         measure = self._metrics.begin()
+        body = _Body(receive, self._limit(request), request.headers)
 
         # The only layer of ours that each event of a stream goes through.
         async def named(message: Message) -> None:
@@ -53,28 +57,33 @@ class Gate:
                     measure.begins(message["status"])
                 elif message.get("body"):
                     measure.first_byte()
+            last = message["type"] == "http.response.body" and not message.get("more_body")
+            if last and not body.ended:
+                await send({**message, "more_body": True})
+                await body.drain()
+                message = {"type": "http.response.body"}
             await send(message)
 
         try:
-            await self._let_in(request, receive, named)
+            await self._let_in(request, body, named)
         finally:
             measure.ended(scope)
 
-    async def _let_in(self, request: Request, receive: Receive, named: Send) -> None:
+    async def _let_in(self, request: Request, body: "_Body", named: Send) -> None:
         scope = request.scope
         try:
             request.state.caller = caller = await self._caller(request)
-            limit, announced = self._limit(request), self._announced(request)
+            announced = self._announced(request)
             if isinstance(caller, errors.ApiError) and announced and not is_open(scope["path"]):
                 raise caller
-            if announced > limit:
-                raise _too_large(limit)
+            if announced > body.limit:
+                raise _too_large(body.limit)
             if "\0" in scope["path"] or b"%00" in scope["query_string"]:
                 raise errors.bad_request("The URL holds a NUL character.")
         except errors.ApiError as refused:
-            await errors.render(request, refused)(scope, receive, named)
+            await errors.render(request, refused)(scope, body.receive, named)
             return
-        await self._app(scope, _bounded(receive, limit), named)
+        await self._app(scope, body.receive, named)
 
     async def _caller(self, request: Request) -> Caller | errors.ApiError:
         keyring: Keyring = request.app.state.loraplex.keyring
@@ -103,19 +112,33 @@ class Gate:
         return int(size)
 
 
-def _bounded(receive: Receive, limit: int) -> Receive:
-    """For bodies that don't tell their length."""
-    received = 0
+class _Body:
+    """Of a request: bounded also where it doesn't tell its length."""
 
-    async def bounded() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise HTTPException(413, _too_large(limit).message)
+    def __init__(self, receive: Receive, limit: int, headers: Headers) -> None:
+        self._receive = receive
+        self._received = 0
+        self.limit = limit
+        # Or nothing comes: there is none, or it isn't sent before it is asked for.
+        size = headers.get("content-length", "0")
+        chunked = "transfer-encoding" in headers
+        self.ended = "expect" in headers or (size == "0" and not chunked)
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.ended = not message.get("more_body")
+        self._received += len(message.get("body", b""))
+        if self._received > self.limit:
+            raise HTTPException(413, _too_large(self.limit).message)
         return message
 
-    return bounded
+    async def drain(self) -> None:
+        """Where it is refused unread, a connection that is closed at once would be reset: the
+        client loses the answer, a proxy takes this process for dead (RFC 9112, section 9.6)."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                while not self.ended:
+                    self.ended = not (await self._receive()).get("more_body")
 
 
 def _too_large(limit: int) -> errors.ApiError:

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from http.client import HTTPConnection
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -335,6 +336,20 @@ def test_without_a_key_no_body_is_read(platform: Platform) -> None:
     http.headers["authorization"] = "Bearer pb_wrong"
     answer = http.post("/v1/chat/completions", content=b"[" * 2**20)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize(("key", "status"), [("", 413), ("pb_wrong", 401)])
+def test_who_is_refused_while_sending_can_send_on_and_hears_why(
+    platform: Platform, key: str, status: int
+) -> None:
+    """As a proxy does that keeps no connection: a reset would be a dead server to it."""
+    api = platform.http()
+    connection = HTTPConnection(api.base_url.host, api.base_url.port)
+    bearer = f"Bearer {key}" if key else api.headers["authorization"]
+    headers = {"authorization": bearer, "connection": "close"}
+    connection.request("POST", "/v1/chat/completions", b" " * (17 * 2**20), headers)
+    answer = connection.getresponse()
+    assert (answer.status, "error" in json.loads(answer.read())) == (status, True)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
