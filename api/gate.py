@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
@@ -47,7 +47,7 @@ class Gate:
         bind_contextvars(request=request_id)
 
         measure = self._metrics.begin()
-        body = _Body(receive, self._limit(request), request.headers)
+        body = _Body(receive, self._limit(request))
 
         # The only layer of ours that each event of a stream goes through.
         async def named(message: Message) -> None:
@@ -57,8 +57,7 @@ class Gate:
                     measure.begins(message["status"])
                 elif message.get("body"):
                     measure.first_byte()
-            last = message["type"] == "http.response.body" and not message.get("more_body")
-            if last and not body.ended:
+            if not body.ended and _is_last(message):
                 await send({**message, "more_body": True})
                 await body.drain()
                 message = {"type": "http.response.body"}
@@ -74,6 +73,7 @@ class Gate:
         try:
             request.state.caller = caller = await self._caller(request)
             announced = self._announced(request)
+            body.ended = not announced or "expect" in request.headers  # it comes when asked for
             if isinstance(caller, errors.ApiError) and announced and not is_open(scope["path"]):
                 raise caller
             if announced > body.limit:
@@ -115,14 +115,11 @@ class Gate:
 class _Body:
     """Of a request: bounded also where it doesn't tell its length."""
 
-    def __init__(self, receive: Receive, limit: int, headers: Headers) -> None:
+    def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
         self._received = 0
         self.limit = limit
-        # Or nothing comes: there is none, or it isn't sent before it is asked for.
-        size = headers.get("content-length", "0")
-        chunked = "transfer-encoding" in headers
-        self.ended = "expect" in headers or (size == "0" and not chunked)
+        self.ended = False  # nothing of it is under way
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -139,6 +136,10 @@ class _Body:
             async with asyncio.timeout(_DRAIN_S):
                 while not self.ended:
                     self.ended = not (await self._receive()).get("more_body")
+
+
+def _is_last(message: Message) -> bool:
+    return message["type"] == "http.response.body" and not message.get("more_body")
 
 
 def _too_large(limit: int) -> errors.ApiError:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,15 +61,9 @@ class Platform:
         pids = (each["pid"] for each in self._record()["processes"] if each["name"] == name)
         return psutil.Process(next(pids))
 
-    @contextmanager
-    def no_starts(self) -> Iterator[None]:
+    def no_starts(self) -> AbstractContextManager[None]:
         """Replicas that are asked for meanwhile are started after it."""
-        tasks = self.process("tasks")
-        tasks.suspend()
-        try:
-            yield
-        finally:
-            tasks.resume()
+        return suspended(self.process("tasks"))
 
     def replica_process(self, replica: str) -> psutil.Process:
         record = json.loads((self.home / "replicas" / f"{replica}.json").read_text())
@@ -128,6 +122,15 @@ class Platform:
         body = {"name": name, "base_model": DEMO_MODEL, "cooldown_time": COOLDOWN_S} | settings
         answer = self.http().post("/api/v1/deployments", json=body)
         assert answer.status_code == 201, answer.text
+
+
+@contextmanager
+def suspended(process: psutil.Process) -> Iterator[None]:
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
 
 
 def until(ask: Callable[[], T], good: Callable[[T], bool], patience_s: float = 90) -> T:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import httpx
@@ -17,7 +17,7 @@ from loraplex.apikeys import FIRST_TENANT
 from loraplex.broker.connection import connect
 from loraplex.keys import Lane
 from loraplex.messages import Job, Sampling, encode
-from tests.e2e.running import Platform, until
+from tests.e2e.running import Platform, suspended, until
 
 pytestmark = pytest.mark.e2e
 
@@ -291,18 +291,9 @@ def test_headers_that_make_no_sense_are_refused(
     assert answer.json()["error"]["param"].lower() in headers
 
 
-@contextmanager
-def nobody_starts_again(platform: Platform) -> Iterator[None]:
+def nobody_starts_again(platform: Platform) -> AbstractContextManager[None]:
     """What dies, as long as that is a process of ours and not of a container."""
-    if not platform.takes_paths:
-        yield
-        return
-    supervisor = platform.process("supervisor")
-    supervisor.suspend()
-    try:
-        yield
-    finally:
-        supervisor.resume()
+    return suspended(platform.process("supervisor")) if platform.takes_paths else nullcontext()
 
 
 def has_ended(process: psutil.Process) -> bool:
